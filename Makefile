@@ -1,0 +1,60 @@
+# `make search` on a fresh clone sets everything up and runs the main job; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV   ?= .venv
+OUT    ?= runs/digits
+CONFIG ?= configs/tenas_digits.yaml
+
+BIN := $(VENV)/bin
+# uv where it is there and works, else the standard library's venv and pip
+UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
+ifdef UV
+INSTALL = uv pip install --quiet --python $(BIN)/python
+MAKE_VENV = uv venv --quiet --clear --no-python-downloads --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
+else
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+MAKE_VENV = $(PYTHON) -m venv --clear $(VENV)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help install search test lint bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
+	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  CONFIG=$(CONFIG)  OUT=$(OUT)"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "jnas needs Python 3.11 or later, $(PYTHON) is older: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(MAKE_VENV)
+
+# The stamp files say that the installation for this pyproject.toml is done.
+$(VENV)/.installed: pyproject.toml requirements.txt | $(BIN)/python
+	@echo "Installing jnas into $(VENV) (some minutes the first time) ..."
+	$(INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing what the tests need into $(VENV) ..."
+	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## make .venv and install jnas into it, for a CPU
+
+search: $(VENV)/.installed ## the main job: search, train, report, on the embedded data
+	$(BIN)/jnas search $(CONFIG) --out $(OUT)
+
+lint: $(VENV)/.installed-dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint ## lint, then every test
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.installed ## print the speed tables of this machine
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean: ## remove the environment and the caches; runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,10 @@
+"""jnas: neural architecture search in JAX.
+
+Importing it is light (no JAX, no Flax) and makes `import neural_tangents` work on today's JAX.
+"""
+
+from jnas.theory.neural_tangents_compat import install as _adapt_neural_tangents
+
+__version__ = "0.1.0"
+
+_adapt_neural_tangents()

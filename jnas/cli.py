@@ -1,0 +1,251 @@
+"""The command line: `jnas search`, `jnas report`, `jnas list`.
+
+Exit status: 0 done; 2 bad input, one line on stderr; 1 failed, one line there and the traceback in log.txt;
+130 interrupted, resumable. Results go to stdout, everything else to stderr. Only what a command needs is imported.
+"""
+
+import contextlib
+import importlib
+import inspect
+import os
+import shlex
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jnas
+from jnas.errors import InputError, unknown_name
+
+HELP = """\
+jnas: neural architecture search in JAX
+
+  jnas search CONFIG [--key.path value ...] --out DIR   search; the same command again resumes
+  jnas report DIR                                       write DIR/report.html anew
+  jnas list [spaces|proxies|strategies|estimators|data] what there is to choose from
+  jnas --version
+
+Each command explains itself with --help.
+"""
+
+SEARCH_HELP = """\
+jnas search CONFIG [--key.path value ...] --out DIR
+
+Searches as the YAML file CONFIG says and leaves in DIR: config.yaml, records.sqlite, result.json, report.html and
+log.txt. The same command again resumes an interrupted run, or shows the result of a finished one.
+
+Examples
+  jnas search configs/tenas_digits.yaml --out runs/digits
+  jnas search configs/tenas_nasbench201.yaml --data cifar10 --seed 3 --out runs/cifar10_seed3
+  jnas search configs/tenas_digits.yaml --ntk.normalisation frozen --training.epochs 0 --out runs/frozen
+
+Keys, in CONFIG (those with a point in their section) or here as --key value
+"""
+
+REPORT_HELP = """\
+jnas report DIR
+
+Writes DIR/report.html anew from the result.json, config.yaml and records.sqlite of a finished run: one file that
+opens without a network.
+
+Example
+  jnas report runs/digits
+"""
+
+LIST_HELP = """\
+jnas list [spaces|proxies|strategies|estimators|data]
+
+Prints the names that a configuration may use, with one line each; all families where none is named.
+
+Example
+  jnas list data
+"""
+
+# family: (module, the name of its dict)
+FAMILIES = {
+    "spaces": ("jnas.spaces", "SPACES"),
+    "proxies": ("jnas.proxies", "PROXIES"),
+    "strategies": ("jnas.strategies", "STRATEGIES"),
+    "estimators": ("jnas.estimators", "ESTIMATORS"),
+    "data": ("jnas.data", "DATA"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; `arguments` are those of the process where None."""
+    commands: dict[str, Callable[[list[str]], int]] = {"search": _search, "report": _report, "list": _list}
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            return _print(HELP)
+        if arguments[0] == "--version":
+            return _print(f"jnas {jnas.__version__}\n")
+        if arguments[0] not in commands:
+            raise unknown_name("command", arguments[0], commands)
+        status = commands[arguments[0]](arguments[1:])
+        sys.stdout.flush()
+        return status
+    except InputError as error:
+        return _complain(f"error: {error}", 2)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python's own flush at exit must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _search(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        return _print(SEARCH_HELP + _keys_help())
+    config_path, overrides, out = _parse_search(arguments)
+    try:
+        with _terminable():
+            from jnas.study.config import read_config
+
+            config = read_config(config_path, overrides)
+
+            from jnas.study.compilation_cache import enable_compilation_cache
+            from jnas.study.progress import Progress
+            from jnas.study.report import write_report
+            from jnas.study.search import run
+            from jnas.study.summary import print_summary
+
+            enable_compilation_cache()
+            result = run(config, out, Progress())
+            print_summary(result, write_report(out))
+        return 0
+    except (InputError, BrokenPipeError):
+        raise
+    except KeyboardInterrupt:
+        command = shlex.join(["jnas", "search", *arguments])
+        return _complain(f"interrupted; nothing finished is lost, to resume run again: {command}", 130)
+    except Exception as error:
+        return _complain(f"failed: {_one_line(error)} ({_log_traceback(out)})", 1)
+
+
+def _report(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        return _print(REPORT_HELP)
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise InputError(f"jnas report takes one folder, not '{shlex.join(arguments)}': jnas report runs/digits")
+    from jnas.study.records import RunError
+    from jnas.study.report import write_report
+
+    try:
+        return _print(f"{write_report(Path(arguments[0]))}\n")
+    except RunError as error:
+        return _complain(f"failed: {error}", 1)
+
+
+def _list(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        return _print(LIST_HELP)
+    for name in arguments:
+        if name not in FAMILIES:
+            raise unknown_name("family", name, FAMILIES)
+    blocks = []
+    for family in arguments or FAMILIES:
+        module, attribute = FAMILIES[family]
+        members = getattr(importlib.import_module(module), attribute)
+        width = max((len(name) for name in members), default=0)
+        lines = [f"  {name:<{width}}  {_describe(member)}".rstrip() for name, member in members.items()]
+        blocks.append("\n".join([family, *lines]))
+    return _print("\n\n".join(blocks) + "\n")
+
+
+def _parse_search(arguments: list[str]) -> tuple[str, list[tuple[str, str]], Path]:
+    """`(CONFIG, overrides, DIR)`; accepts `--key value` and `--key=value`."""
+    configs, overrides = [], []
+    out = None
+    remaining = iter(arguments)
+    for argument in remaining:
+        if not argument.startswith("-"):
+            configs.append(argument)
+            continue
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--"):
+            raise InputError(f"unknown option '{argument}': options start with two dashes, as in --out DIR")
+        if not equals:
+            following = next(remaining, None)
+            if following is None or following.startswith("--"):
+                raise InputError(f"option '--{key}' has no value: write --{key} VALUE")
+            value = following
+        if key == "out":
+            out = value
+        else:
+            overrides.append((key, value))
+    if len(configs) != 1:
+        given = "none" if not configs else ", ".join(f"'{name}'" for name in configs)
+        raise InputError(
+            f"jnas search takes one configuration file, given: {given}: "
+            "jnas search configs/tenas_digits.yaml --out runs/digits"
+        )
+    if not out:
+        raise InputError("jnas search needs a folder to write into: add --out DIR, for example --out runs/digits")
+    return configs[0], overrides, Path(out)
+
+
+def _keys_help() -> str:
+    from jnas.study.config import describe_options
+
+    lines = []
+    for key, takes, default, text in describe_options():
+        lines.append(f"  --{key}  [{default}]  {takes}\n      {text}")
+    return "\n".join(lines) + "\n"
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signal_number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _log_traceback(out: Path) -> str:
+    """Append the exception being handled to log.txt, or print it where that fails; says where it went."""
+    text = traceback.format_exc()
+    try:
+        with (out / "log.txt").open("a", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError:
+        print(text, file=sys.stderr)
+        return "traceback above"
+    return f"traceback in {out / 'log.txt'}"
+
+
+def _one_line(error: Exception) -> str:
+    from jnas.study.records import RunError
+
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
+
+
+def _describe(member: Any) -> str:
+    if isinstance(member, str):
+        return member
+    if hasattr(member, "size") and hasattr(member, "edges"):
+        return f"{member.size:,} cells: {len(member.edges)} edges, operations {', '.join(member.operations)}"
+    return (inspect.getdoc(member) or "").partition("\n")[0]
+
+
+def _complain(text: str, status: int) -> int:
+    print("jnas: " + text.replace("\n", "\\n"), file=sys.stderr)
+    return status
+
+
+def _print(text: str) -> int:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    return 0

@@ -1,0 +1,19 @@
+"""The one exception that means: what the caller gave cannot be used."""
+
+
+class InputError(ValueError):
+    """Bad input; the message is one line that names the value, what is allowed, and the mend.
+
+    The command line prints it on stderr and exits with status 2. Library functions raise it as an
+    ordinary `ValueError`.
+    """
+
+
+def unknown_name(what: str, name: object, allowed: object) -> InputError:
+    """`InputError` for a name outside a registry: says which names exist and guesses the one meant."""
+    import difflib
+
+    names = sorted(str(entry) for entry in allowed)  # type: ignore[attr-defined]
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return InputError(f"unknown {what} '{name}': choose one of {', '.join(names)}{hint}")

@@ -1,0 +1,169 @@
+"""The NAS-Bench-201 networks: one definition for the supernet and for every single cell.
+
+A cell adds up, at each of its nodes, the gate-weighted operations on the edges from earlier nodes
+(Dong and Yang, "NAS-Bench-201", ICLR 2020, https://arxiv.org/abs/2001.00326). The network is a stem, then
+for each stage `cells_per_stage` cells, with a residual block that halves the image and doubles the channels
+between stages, then normalisation, ReLU, global average pooling and a linear classifier.
+
+With `architecture=None` every operation is present and the gates are data (the masked build); with an
+architecture only its operations are present and gates are not needed (the specialised build). The
+parameters of the specialised build are a subset of the masked build's, by the same names.
+
+Before each ReLU that the authors' networks have, the sign pattern is sown in the collection `patterns`
+(where the caller makes it mutable), with zeros where no operation reads that ReLU.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jnas.errors import InputError
+from jnas.nets import operations
+from jnas.nets.modules import INITIALISATIONS, BatchNorm, Build, ConvolutionNorm, mix
+from jnas.spaces import nasbench201
+
+CONVOLUTIONS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
+
+
+class Cell(nn.Module):
+    """x to the last node of a cell; gates [E, K] or, if `architecture` is given, ignored."""
+
+    channels: int
+    build: Build
+    architecture: tuple[int, ...] | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, gates: Array | None = None) -> Array:
+        space, build = nasbench201.SPACE, self.build
+        names = space.operations
+        if self.architecture is not None:
+            gates = jax.nn.one_hot(jnp.array(self.architecture), len(names), dtype=x.dtype)
+        nodes: list[Array | float] = [x] + [0.0] * max(target for _, target in space.edges)
+        for source in range(len(nodes) - 1):
+            h = nodes[source]
+            if isinstance(h, float):
+                # A node that nothing feeds is zero everywhere, and feeds nothing on its own.
+                h = jnp.zeros_like(x)
+            leaving = [(edge, target) for edge, (start, target) in enumerate(space.edges) if start == source]
+            present = {
+                edge: names if self.architecture is None else (names[self.architecture[edge]],)
+                for edge, _ in leaving
+            }
+            modules = {
+                (edge, name): ConvolutionNorm(
+                    self.channels, self.channels, size, build, name=f"edge_{source}_{target}_{name}"
+                )
+                for edge, target in leaving
+                for name, size in CONVOLUTIONS.items()
+                if name in present[edge]
+            }
+            weight = {(edge, name): gates[edge, names.index(name)] for edge, _ in leaving for name in names}
+            if modules:
+                read = sum((weight[key] for key in modules), start=jnp.zeros((), x.dtype)) > 0
+                self.sow("patterns", f"node_{source}", (h > 0) & read)
+            if build.planes and self.architecture is None:
+                gated = jnp.stack(
+                    [jnp.stack([weight[edge, name] for edge, _ in leaving]) for name in CONVOLUTIONS]
+                )
+                rows = [[modules[edge, name] for edge, _ in leaving] for name in CONVOLUTIONS]
+                for (_, target), y in zip(leaving, mix(nn.relu(h), rows, gated), strict=True):
+                    nodes[target] += y
+            else:
+                for (edge, name), module in modules.items():
+                    nodes[space.edges[edge][1]] += weight[edge, name] * module(nn.relu(h))
+            pooled = None
+            for edge, target in leaving:
+                if "skip_connect" in present[edge]:
+                    nodes[target] += weight[edge, "skip_connect"] * h
+                if "avg_pool_3x3" in present[edge]:
+                    pooled = operations.average_pool_3x3(h, build.layout) if pooled is None else pooled
+                    nodes[target] += weight[edge, "avg_pool_3x3"] * pooled
+        last = nodes[-1]
+        return jnp.zeros_like(x) if isinstance(last, float) else last
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside pooling and a 1x1 convolution: half the image, twice the channels."""
+
+    inputs: int
+    build: Build
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        build, outputs = self.build, 2 * self.inputs
+        self.sow("patterns", "relu_a", x > 0)
+        h = ConvolutionNorm(self.inputs, outputs, 3, build, stride=2, name="conv_a")(nn.relu(x))
+        self.sow("patterns", "relu_b", h > 0)
+        h = ConvolutionNorm(outputs, outputs, 3, build, name="conv_b")(nn.relu(h))
+        initialise = INITIALISATIONS[build.initialisation]
+        kernel = self.param("downsample", initialise, (1, 1, self.inputs, outputs))
+        pooled = operations.average_pool_2x2(x, build.layout)
+        form = "cnhw,co->onhw" if build.layout == "CNHW" else "nhwc,co->nhwo"
+        return h + jnp.einsum(form, pooled, kernel[0, 0])
+
+
+class Network(nn.Module):
+    """Images [N, H, W, channels] and gates [1, E, K] to logits [N, O].
+
+    channels: of the first stage; each later stage has twice as many.
+    cells_per_stage, stages: how deep; NAS-Bench-201 trains 5 cells in each of 3 stages.
+    stem: whether a convolution lifts the images to `channels`; without it they must have that many.
+    """
+
+    channels: int
+    classes: int
+    build: Build
+    cells_per_stage: int = 1
+    stages: int = 3
+    stem: bool = True
+    architecture: tuple[int, ...] | None = None
+
+    @nn.compact
+    def __call__(self, images: Array, gates: Array | None = None) -> Array:
+        build = self.build
+        x = jnp.transpose(images, (3, 0, 1, 2)) if build.layout == "CNHW" else images
+        if self.stem:
+            x = ConvolutionNorm(images.shape[-1], self.channels, 3, build, name="stem")(x)
+        channels = self.channels
+        for stage in range(self.stages):
+            if stage > 0:
+                x = ResidualBlock(channels, build, name=f"residual_{stage}")(x)
+                channels *= 2
+            for index in range(self.cells_per_stage):
+                cell = Cell(channels, build, self.architecture, name=f"cell_{stage}_{index}")
+                x = cell(x, None if gates is None else gates[0])
+        x = BatchNorm(channels, build, name="last_norm")(x)
+        self.sow("patterns", "last", x > 0)
+        x = jnp.mean(nn.relu(x), axis=(build.layout.index("H"), build.layout.index("W")))
+        features = x.T if build.layout == "CNHW" else x
+        initialise = INITIALISATIONS[build.initialisation]
+        kernel = self.param("classifier_kernel", initialise, (channels, self.classes))
+        bias = self.param("classifier_bias", nn.initializers.zeros, (self.classes,))
+        return features @ kernel + bias
+
+
+def check_images(shape: tuple[int, ...], stages: int) -> None:
+    """Raise `InputError` unless images [.., H, W, C] can be halved once for each stage after the first."""
+    height, width = shape[-3:-1]
+    step = 2 ** (stages - 1)
+    if height % step or width % step or min(height, width) < step:
+        raise InputError(
+            f"images of {height}x{width} do not fit a network of {stages} stages: "
+            f"height and width must be multiples of {step}; resize the images"
+        )
+
+
+def specialise(params: Mapping, architecture: tuple[int, ...]) -> dict:
+    """The parameters, or statistics, that the specialised build of `architecture` shares with the masked."""
+    space = nasbench201.SPACE
+    kept = {
+        f"edge_{source}_{target}_{space.operations[choice]}"
+        for (source, target), choice in zip(space.edges, architecture, strict=True)
+    }
+    return {
+        name: {part: value for part, value in group.items() if part in kept} if name.startswith("cell_") else group
+        for name, group in params.items()
+    }

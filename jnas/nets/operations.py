@@ -1,0 +1,90 @@
+"""The candidate operations of cell spaces as functions on arrays, in either layout.
+
+`layout` is `"NHWC"` (wide networks: what convolution libraries prefer) or `"CNHW"` (narrow networks:
+channel-first planes, on which sums of shifted planes fuse). Convolutions carry no bias. Average pooling
+leaves the padding out of its count, as NAS-Bench-201 does (Dong and Yang, 2020,
+https://arxiv.org/abs/2001.00326).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jnas.nets.mixture import EPSILON
+
+LAYOUTS = ("NHWC", "CNHW")
+
+
+def channel_axis(layout: str) -> int:
+    return layout.index("C")
+
+
+def reduce_axes(layout: str) -> tuple[int, ...]:
+    """The axes that batch statistics run over: all but the channel's."""
+    return tuple(axis for axis in range(4) if axis != channel_axis(layout))
+
+
+def per_channel(values: Array, layout: str) -> Array:
+    """values [C] shaped to broadcast over images in `layout`."""
+    return values if layout == "NHWC" else values[:, None, None, None]
+
+
+def convolution(x: Array, kernel: Array, layout: str, stride: int = 1) -> Array:
+    """Convolution with zero padding of half the kernel; kernel [k, k, C, O], k odd."""
+    half = kernel.shape[0] // 2
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(half, half)] * 2, dimension_numbers=(layout, "HWIO", layout)
+    )
+
+
+def normalise(x: Array, mean: Array, variance: Array, scale: Array, offset: Array, layout: str) -> Array:
+    """`scale (x - mean) / sqrt(variance + 1e-5) + offset` for each channel."""
+    slope = scale * jax.lax.rsqrt(variance + EPSILON)
+    return per_channel(slope, layout) * (x - per_channel(mean, layout)) + per_channel(offset, layout)
+
+
+def moments(x: Array, layout: str, axis_name: str | None = None) -> tuple[Array, Array]:
+    """Mean and biased variance of each channel over a batch, and over the `vmap` named `axis_name`."""
+    axes = reduce_axes(layout)
+    mean = jnp.mean(x, axes)
+    if axis_name is not None:
+        mean = jax.lax.pmean(mean, axis_name)
+    variance = jnp.mean((x - per_channel(mean, layout)) ** 2, axes)
+    if axis_name is not None:
+        variance = jax.lax.pmean(variance, axis_name)
+    return mean, variance
+
+
+def _box_sum(x: Array, axis: int) -> Array:
+    """Sum of each element and its two neighbours along `axis`."""
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (1, 1)
+    padded = jnp.pad(x, pad)
+    size = x.shape[axis]
+    parts = [jax.lax.slice_in_dim(padded, start, start + size, axis=axis) for start in range(3)]
+    return parts[0] + parts[1] + parts[2]
+
+
+def average_pool_3x3(x: Array, layout: str) -> Array:
+    """Mean over the 3x3 neighbourhood, the padding not counted; stride 1."""
+    height, width = layout.index("H"), layout.index("W")
+
+    def count(size: int) -> np.ndarray:
+        return np.array([2.0 if 0 in (i, size - 1 - i) else 3.0 for i in range(size)]) if size > 1 else np.ones(1)
+
+    # A constant made outside the trace: XLA would spend seconds folding a pooled array of ones.
+    inverse = 1.0 / np.outer(count(x.shape[height]), count(x.shape[width]))
+    inverse = inverse[None, :, :, None] if layout == "NHWC" else inverse[None, None]
+    return _box_sum(_box_sum(x, height), width) * jnp.asarray(inverse, x.dtype)
+
+
+def average_pool_2x2(x: Array, layout: str) -> Array:
+    """Mean over disjoint 2x2 squares; an odd last row or column is left out."""
+    height, width = layout.index("H"), layout.index("W")
+    for axis in (height, width):
+        even = x.shape[axis] // 2 * 2
+        first = jax.lax.slice_in_dim(x, 0, even, stride=2, axis=axis)
+        second = jax.lax.slice_in_dim(x, 1, even, stride=2, axis=axis)
+        x = 0.5 * (first + second)
+    return x

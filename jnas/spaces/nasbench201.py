@@ -1,0 +1,159 @@
+"""NAS-Bench-201: 15,625 cells of four nodes, one of five operations on each of six edges.
+
+Source: Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR
+2020, https://arxiv.org/abs/2001.00326.
+
+Node 0 is the input of the cell, node 3 its output; every node is the sum of its incoming edges. An
+architecture is int32[6], the operation of each edge in the order 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2.
+
+Canonical form. The paper counts 6,466 distinct cells. It counts texts: a cell is written as an expression in
+its input `0`, where a node is the sum of its incoming edges, sorted as text; `skip_connect` passes the text
+of its source on; `none`, and any edge out of a node that reads `#`, is the zero `#`; any other operation
+writes `(source)@operation`. Two cells are equivalent if and only if their texts are equal.
+
+That is sound but not complete: cells of one class compute the same function where equal operations on equal
+inputs have equal weights, yet the text keeps zeros inside a sum and the order in which nested sums were
+written, so algebra would join more (4,930 classes are left when sums are flattened, sorted and freed of
+zeros). Because of that order the count depends on the spelling, hence the authors' spelling is kept. Cells of
+one class need not have equally many parameters: edges that carry zero, or that nobody reads, cost and do
+nothing.
+"""
+
+from difflib import get_close_matches
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jnas.errors import InputError
+from jnas.spaces import base
+
+OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+DECISIONS = (len(OPERATIONS),) * len(EDGES)
+NODES = 4
+EXAMPLE = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
+
+
+def to_string(architecture: ArrayLike) -> str:
+    """The official string of one cell, int32[6]: `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`, one group a node.
+
+    Raises `InputError` unless the array is six integers from 0 to 4.
+    """
+    decisions = np.asarray(architecture)
+    if decisions.shape != (len(EDGES),) or not np.issubdtype(decisions.dtype, np.integer):
+        raise InputError(
+            f"architecture {decisions.tolist()} is not a NAS-Bench-201 cell: "
+            f"give {len(EDGES)} integers, one for each edge"
+        )
+    if ((decisions < 0) | (decisions >= len(OPERATIONS))).any():
+        raise InputError(
+            f"architecture {decisions.tolist()} names an operation outside 0..{len(OPERATIONS) - 1}: "
+            f"the operations are {', '.join(OPERATIONS)} in this order"
+        )
+    groups = (
+        "|".join(f"{OPERATIONS[d]}~{s}" for (s, t), d in zip(EDGES, decisions, strict=True) if t == node)
+        for node in range(1, NODES)
+    )
+    return "+".join(f"|{group}|" for group in groups)
+
+
+def from_string(text: str) -> np.ndarray:
+    """The cell of an official string: int32[6].
+
+    Raises `InputError` when the number of nodes or of edges into a node, an operation, or a source node is
+    not that of the space. Nothing is repaired, spaces included: `to_string(from_string(text)) == text`.
+    """
+    groups = text.split("+")
+    if len(groups) != NODES - 1:
+        raise _bad(text, f"it has {len(groups)} nodes separated by '+', a cell has {NODES - 1}")
+    decisions = []
+    for node, group in enumerate(groups, start=1):
+        if len(group) < 2 or group[0] != "|" or group[-1] != "|":
+            raise _bad(text, f"node {node} reads '{group}', it must begin and end with '|'")
+        entries = group[1:-1].split("|")
+        if len(entries) != node:
+            raise _bad(text, f"node {node} has {len(entries)} edges, it needs {node}")
+        decisions += [_operation(text, node, source, entry) for source, entry in enumerate(entries)]
+    return np.array(decisions, np.int32)
+
+
+def canonical(architectures: ArrayLike) -> jax.Array:
+    """The representative of each cell's class: int32[..., 6] -> int32[..., 6].
+
+    It is the lexicographically smallest cell whose expression reads the same (see the head of this file), so
+    `canonical(canonical(a)) == canonical(a)` and 6,466 values occur. A table built once is looked up; this
+    works under `jit` and `vmap`.
+    """
+    return jnp.asarray(_representatives())[index(architectures)]
+
+
+def gates(architectures: ArrayLike) -> jax.Array:
+    """One-hot weights of the operations on each edge: int32[..., 6] -> float32[..., 1, 6, 5]."""
+    hot = jax.nn.one_hot(jnp.asarray(architectures, jnp.int32), len(OPERATIONS), dtype=jnp.float32)
+    return hot[..., None, :, :]
+
+
+index = partial(base.index, DECISIONS)
+
+
+def expression(architecture: ArrayLike) -> str:
+    """Text of what one cell, int32[6], computes (see the head of this file): equal for equivalent cells."""
+    decisions = np.asarray(architecture).tolist()
+    nodes = ["0"]
+    for node in range(1, NODES):
+        incoming = [(s, d) for (s, t), d in zip(EDGES, decisions, strict=True) if t == node]
+        nodes.append("+".join(sorted(_edge(nodes[s], OPERATIONS[d]) for s, d in incoming)))
+    return nodes[-1]
+
+
+def _edge(source: str, operation: str) -> str:
+    if operation == "none" or source == "#":
+        return "#"
+    return source if operation == "skip_connect" else f"({source})@{operation}"
+
+
+@cache
+def _representatives() -> np.ndarray:
+    """Representative of every cell in lexicographic order: int32[15625, 6]."""
+    cells = base.everything(DECISIONS)
+    first: dict[str, int] = {}
+    return cells[[first.setdefault(expression(cell), rank) for rank, cell in enumerate(cells)]]
+
+
+def _operation(text: str, node: int, source: int, entry: str) -> int:
+    name, tilde, predecessor = entry.partition("~")
+    if not tilde:
+        raise _bad(text, f"'{entry}' into node {node} has no '~' between operation and source node")
+    if name not in OPERATIONS:
+        close = get_close_matches(name, OPERATIONS, n=1)
+        hint = f", did you mean '{close[0]}'?" if close else ""
+        raise _bad(text, f"unknown operation '{name}'{hint} (operations: {', '.join(OPERATIONS)})")
+    if predecessor != str(source):
+        raise _bad(text, f"'{entry}' into node {node} must come from node {source}, not '{predecessor}'")
+    return OPERATIONS.index(name)
+
+
+def _bad(text: str, fault: str) -> InputError:
+    message = f"'{text}' is not a NAS-Bench-201 architecture: {fault}; an example is {EXAMPLE}"
+    return InputError(" ".join(message.split()))
+
+
+SPACE = base.Space(
+    name="nasbench201",
+    operations=OPERATIONS,
+    edges=EDGES,
+    cells=1,
+    decisions=DECISIONS,
+    size=len(OPERATIONS) ** len(EDGES),
+    sample=partial(base.sample, DECISIONS),
+    mutate=partial(base.mutate, DECISIONS),
+    neighbours=partial(base.neighbours, DECISIONS),
+    canonical=canonical,
+    to_string=to_string,
+    from_string=from_string,
+    gates=gates,
+    all=partial(base.everything, DECISIONS),
+)

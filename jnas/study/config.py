@@ -1,0 +1,169 @@
+"""What a search is told to do: frozen dataclasses, one source for the file, the command line and the help.
+
+A configuration file is a YAML mapping; its sections are written with dots on the command line
+(`ntk: {batch: 32}` and `--ntk.batch 32`). What is not written comes from the protocol, then from the defaults
+here. The flags are read as keys of that same mapping, because what a protocol implies gives way to the keys
+that were written explicitly, and only the mapping knows which were.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jnas.study import strict
+from jnas.study.strict import option
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """The pruning of the supernet."""
+
+    # 1 as released for NAS-Bench-201; the authors take 3 and 2 in the larger DARTS space.
+    operations_per_round: int = option(1, "operations pruned on each edge in each round", minimum=1)
+
+
+@dataclass(frozen=True)
+class NtkConfig:
+    """The condition number of the neural tangent kernel."""
+
+    # 72 images, 3 repeats, 3 channels and one cell a stage are those of the authors' code.
+    batch: int = option(72, "images in the kernel", minimum=2)
+    repeats: int = option(3, "repeats, averaged; each has images of its own", minimum=1)
+    channels: int = option(3, "channels of the first stage", minimum=1)
+    cells_per_stage: int = option(1, "cells in each stage", minimum=1)
+    # "train" is what the authors compute; "frozen" ranks alike and is an order of magnitude faster.
+    normalisation: Literal["train", "frozen"] = option(
+        "train", "batch normalisation by the batch, or with statistics frozen at the batch's values"
+    )
+    logits: Literal["sum", "trace", "full"] = option(
+        "sum", "kernel of the summed logits, trace over the logits, or the whole NO x NO kernel"
+    )
+    initialisation: Literal["kaiming_normal", "pytorch_default"] = option(
+        "kaiming_normal", "distribution of the weights; the protocol sets the default"
+    )
+    fresh_weights: bool = option(True, "new weights in each repeat; the protocol sets the default")
+    implementation: Literal[
+        "jnas", "jacobian_contraction", "ntk_vector_products", "structured_derivatives"
+    ] = option("jnas", "jnas's own kernel, or one of the three of neural-tangents")
+
+
+@dataclass(frozen=True)
+class RegionsConfig:
+    """The number of linear regions."""
+
+    # 3000 random 3x3 crops of one channel, one channel and one cell are those of the authors' code: on whole
+    # images every input has a pattern of its own, and the count says nothing.
+    inputs: int = option(3000, "inputs whose ReLU patterns are counted", minimum=2)
+    channels: int = option(1, "channels of the cells", minimum=1)
+    cells_per_stage: int = option(1, "cells in each stage", minimum=1)
+    crop: int = option(3, "side of the random one-channel crops; 0 takes whole images", minimum=0)
+    repeats: int = option(3, "repeats, averaged; each has inputs of its own", minimum=1)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The training of the found cell, and of random cells beside it."""
+
+    # 12 epochs, the learning rate, the weight decay and 16 channels are the smallest budget of NAS-Bench-201;
+    # one cell a stage, instead of its five, trains in minutes without a GPU.
+    epochs: int = option(12, "epochs of each training; 0 trains nothing", minimum=0)
+    batch: int = option(64, "images in a step", minimum=1)
+    learning_rate: float = option(0.1, "first learning rate of the cosine schedule", above=0)
+    weight_decay: float = option(5e-4, "L2 penalty of the weights", minimum=0)
+    channels: int = option(16, "channels of the first stage", minimum=1)
+    cells_per_stage: int = option(1, "cells in each stage", minimum=1)
+    # The rank among six already tells, and training stays the smaller part of the work.
+    random_cells: int = option(5, "random cells scored and trained beside the found one", minimum=0)
+    augment: bool = option(True, "shifted and mirrored images, where the images allow it")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """A training-free search of one space. `from_mapping` builds it with what its protocol implies."""
+
+    space: str = option("nasbench201", "search space (jnas list spaces)")
+    strategy: str = option("pruning", "how to explore it (jnas list strategies)")
+    protocol: Literal["paper", "released"] = option(
+        "paper", "TE-NAS as published (Kaiming weights, fresh in each repeat) or as its authors' code runs"
+    )
+    # A JAX key is made from 32 bits.
+    seed: int = option(0, "seed of everything random", minimum=0, maximum=2**32 - 1)
+    data: str = option("digits", "name of a data set (jnas list data), or the path of a file or folder")
+    prune: PruneConfig = PruneConfig()
+    ntk: NtkConfig = NtkConfig()
+    regions: RegionsConfig = RegionsConfig()
+    training: TrainingConfig = TrainingConfig()
+    table: str = option(
+        "", "CSV with columns architecture,test_acc where the found cell is looked up afterwards"
+    )
+
+
+# What a protocol implies for the keys that are not written explicitly.
+PROTOCOLS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "paper": {"ntk": {"initialisation": "kaiming_normal", "fresh_weights": True}},
+    "released": {"ntk": {"initialisation": "pytorch_default", "fresh_weights": False}},
+}
+
+# Where the config.yaml of a run notes versions and device. Skipped in reading: a run's file repeats the run.
+ENVIRONMENT_KEY = "environment"
+
+
+def read_config(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> SearchConfig:
+    """The configuration in the YAML file `path`, with `(dotted key, text)` pairs of the command line on top.
+
+    Raises `InputError` for a file that is missing or holds no YAML mapping, an unknown key, and a value of
+    another type or outside its bounds.
+    """
+    mapping = strict.read_mapping(path)
+    mapping.pop(ENVIRONMENT_KEY, None)
+    # The file by itself first, so that its mistakes are not blamed on the command line.
+    from_mapping(mapping, source=str(path))
+    for key, text in overrides:
+        mapping = strict.override(SearchConfig, mapping, key, text, source="command line")
+    return from_mapping(mapping, source="command line")
+
+
+def from_mapping(mapping: Mapping[str, Any], source: str = "configuration") -> SearchConfig:
+    """The configuration that a nested mapping describes, with what its protocol implies.
+
+    Raises `InputError` as `read_config` does; `source` says where the mapping stood.
+    """
+    protocol = strict.build(SearchConfig, mapping, source).protocol
+    implied = {
+        section: {**values, **mapping.get(section, {})} for section, values in PROTOCOLS[protocol].items()
+    }
+    return strict.build(SearchConfig, {**mapping, **implied}, source)
+
+
+def to_mapping(config: SearchConfig) -> dict[str, Any]:
+    """The resolved configuration as nested plain values, which `from_mapping` reads back unchanged."""
+    return dataclasses.asdict(config)
+
+
+def digest(config: SearchConfig) -> str:
+    """SHA-256 of the resolved configuration: equal for equal configurations, on every machine."""
+    return hashlib.sha256(json.dumps(to_mapping(config), sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: SearchConfig, new: SearchConfig) -> list[str]:
+    """`key: old -> new` for each field in which the two differ."""
+    pairs = [(key, _get(old, key), _get(new, key)) for key, _, _ in strict.leaves(SearchConfig)]
+    return [f"{key}: {strict.describe(a)} -> {strict.describe(b)}" for key, a, b in pairs if a != b]
+
+
+def describe_options() -> Iterator[tuple[str, str, str, str]]:
+    """`(dotted key, what it takes, default, help)` of each field, for the help of the command line."""
+    for key, entry, annotation in strict.leaves(SearchConfig):
+        takes = strict.expected(annotation, entry.metadata)
+        yield key, takes, json.dumps(entry.default), entry.metadata["help"]
+
+
+def _get(config: SearchConfig, key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value

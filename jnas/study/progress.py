@@ -1,0 +1,72 @@
+"""How far a run is: a bar with the time left on a terminal, plain lines elsewhere, and every step in the log."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+log = logging.getLogger("jnas")
+
+# Often enough to see that it lives, seldom enough for the log of a batch job.
+PLAIN_INTERVAL_SECONDS = 10.0
+
+
+class Progress:
+    """Reports to `stream` (stderr where None); `quiet` reports to the log alone."""
+
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False):
+        self._stream = sys.stderr if stream is None else stream
+        self._quiet = quiet
+
+    def say(self, text: str) -> None:
+        """One line."""
+        log.info(text)
+        if not self._quiet:
+            print(text, file=self._stream, flush=True)
+
+    @contextlib.contextmanager
+    def task(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A stretch of `total` steps; yields the function to call with the number of steps just done."""
+        start = time.monotonic()
+        if self._quiet:
+            yield lambda steps: None
+        elif self._stream.isatty():
+            with self._bar(text, total) as advance:
+                yield advance
+        else:
+            yield self._lines(text, total, start)
+        self.say(f"{text}: {total} done in {time.monotonic() - start:.1f} s")
+
+    @contextlib.contextmanager
+    def _bar(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(complete_style="blue", finished_style="blue"),
+            MofNCompleteColumn(),
+            TextColumn("time left"),
+            TimeRemainingColumn(),
+        )
+        # transient: the line of `say` takes the bar's place.
+        with Bars(*columns, console=Console(file=self._stream), transient=True) as bars:
+            task = bars.add_task(text, total=total)
+            yield lambda steps: bars.advance(task, steps)
+
+    def _lines(self, text: str, total: int, start: float) -> Callable[[int], None]:
+        done, last = 0, start
+
+        def advance(steps: int) -> None:
+            nonlocal done, last
+            done += steps
+            now = time.monotonic()
+            if now - last >= PLAIN_INTERVAL_SECONDS and done < total:
+                last = now
+                left = (now - start) / done * (total - done) if done else float("nan")
+                print(f"{text}: {done}/{total}, time left {left:.0f} s", file=self._stream, flush=True)
+
+        return advance

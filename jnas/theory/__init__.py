@@ -1,0 +1,1 @@
+"""Kernels and what they predict: neural-tangents on today's JAX, infinite width, drift."""

@@ -1,0 +1,122 @@
+"""The tangent map of a function as a jaxpr of linear equations alone, and the transpose of one of them.
+
+STRUCTURED_DERIVATIVES of neural-tangents (Novak, Sohl-Dickstein, Schoenholz, 2022, https://arxiv.org/abs/2206.08720)
+reads the primitive Jacobians off this jaxpr. It needs every equation to be linear in the parameters' tangents and
+to have one output, so calls are inlined, `split` becomes slices, and whatever does not depend on the tangents is
+evaluated beforehand.
+"""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+from jax.interpreters import ad
+
+PyTree = Any
+
+_CALLS = {"jit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr", "closed_call": "call_jaxpr"}
+
+
+def strict_map(f: Callable, *arguments: Iterable) -> list:
+    """`map` to a list, of iterables of one length; `ValueError` where the lengths differ."""
+    return [f(*values) for values in builtins.zip(*arguments, strict=True)]
+
+
+def strict_zip(*arguments: Iterable) -> list[tuple]:
+    """`zip` to a list, of iterables of one length; `ValueError` where the lengths differ."""
+    return list(builtins.zip(*arguments, strict=True))
+
+
+def linear_jaxpr(f: Callable[..., PyTree], *primals: PyTree) -> tuple[PyTree, list[bool], ClosedJaxpr]:
+    """Linearizes `f` at `primals`: t -> (df/dprimals) t as a jaxpr in which every equation depends on t.
+
+    Args:
+        f: function of pytrees of arrays to a pytree of arrays, whose leaves are floats.
+        primals: where to linearize; the flattened leaves correspond to the `invars` of the jaxpr.
+
+    Returns:
+        `f(*primals)`; for each leaf of it whether it depends on the primals; the jaxpr, whose `outvars` are the
+        tangents of those leaves that do, and whose constants are values at `primals`. Equations have one output each, except those of
+        primitives that only JAX can take apart (`custom_lin` with several outputs).
+    """
+    # Without jit, JAX runs control flow in Python and the library's own jitted functions disappear.
+    with jax.disable_jit():
+        primals_out, tangent_map = jax.linearize(f, *primals)
+    staged = jax.make_jaxpr(tangent_map)(*primals)
+    flat = jax.make_jaxpr(lambda *tangents: _inlined(staged, tangents))(*jax.tree.leaves(primals))
+    return primals_out, *_linear_part(flat)
+
+
+def transpose(eqn: JaxprEqn, cotangents: jax.Array, *inputs: jax.Array | ad.UndefinedPrimal) -> list:
+    """Cotangents of the inputs of a linear equation with one output; `None` for those it is not linear in."""
+    rule = ad.get_primitive_transpose(eqn.primitive)
+    return rule([cotangents] if eqn.primitive.multiple_results else cotangents, *inputs, **eqn.params)
+
+
+def _inlined(closed: ClosedJaxpr, arguments: Iterable[jax.Array]) -> list[jax.Array]:
+    """Evaluates a jaxpr without binding its calls (`jit`, `checkpoint`, ...) and splits."""
+    environment: dict[Var, Any] = {}
+
+    def read(atom: Var | Literal):
+        return atom.val if isinstance(atom, Literal) else environment[atom]
+
+    environment.update(strict_zip(closed.jaxpr.constvars, closed.consts))
+    environment.update(strict_zip(closed.jaxpr.invars, arguments))
+    for eqn in closed.jaxpr.eqns:
+        inputs = [read(atom) for atom in eqn.invars]
+        outputs: Iterable[jax.Array]
+        if eqn.primitive.name in _CALLS:
+            inner = eqn.params[_CALLS[eqn.primitive.name]]
+            outputs = _inlined(inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ()), inputs)
+        elif eqn.primitive is lax.split_p:
+            outputs = _slices(inputs[0], eqn.params["sizes"], eqn.params["axis"])
+        else:
+            invars = _variables(eqn.invars)
+            alone = closed.jaxpr.replace(constvars=[], invars=invars, outvars=eqn.outvars, eqns=[eqn])
+            outputs = jaxpr_as_fun(ClosedJaxpr(alone, ()))(*(environment[var] for var in invars))
+        environment.update(strict_zip(eqn.outvars, outputs))
+    return [read(atom) for atom in closed.jaxpr.outvars]
+
+
+def _slices(x: jax.Array, sizes: Iterable[int], axis: int) -> list[jax.Array]:
+    ends = list(itertools.accumulate(sizes))
+    return [lax.slice_in_dim(x, end - size, end, axis=axis) for size, end in strict_zip(sizes, ends)]
+
+
+def _linear_part(closed: ClosedJaxpr) -> tuple[list[bool], ClosedJaxpr]:
+    """Splits off and evaluates what does not depend on the `invars`, and drops what no output depends on."""
+    jaxpr = closed.jaxpr
+    dependent = set(jaxpr.invars)
+    known, linear = [], []
+    for eqn in jaxpr.eqns:
+        if dependent.isdisjoint(_variables(eqn.invars)):
+            known.append(eqn)
+        else:
+            linear.append(eqn)
+            dependent.update(eqn.outvars)
+
+    is_linear = [not dependent.isdisjoint(_variables([atom])) for atom in jaxpr.outvars]
+    outvars = [atom for atom, keep in strict_zip(jaxpr.outvars, is_linear) if keep]
+    needed = set(outvars)
+    used = []
+    for eqn in reversed(linear):
+        if not needed.isdisjoint(eqn.outvars):
+            used.append(eqn)
+            needed.update(_variables(eqn.invars))
+
+    produced = [*jaxpr.constvars, *(var for eqn in known for var in eqn.outvars)]
+    residuals = [var for var in produced if var in needed]
+    before = jaxpr.replace(invars=[], outvars=residuals, eqns=known)
+    values = jaxpr_as_fun(ClosedJaxpr(before, closed.consts))()
+    after = jaxpr.replace(constvars=residuals, outvars=outvars, eqns=used[::-1])
+    return is_linear, ClosedJaxpr(after, values)
+
+
+def _variables(atoms: Iterable[Var | Literal]) -> list[Var]:
+    return [atom for atom in atoms if not isinstance(atom, Literal)]

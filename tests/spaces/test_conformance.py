@@ -1,0 +1,117 @@
+"""What holds for every registered space."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jnas.errors import InputError
+from jnas.spaces import SPACES, base, get
+
+SEEDS = st.integers(0, 2**31 - 1)
+
+
+@pytest.fixture(params=sorted(SPACES))
+def space(request):
+    return get(request.param)
+
+
+def test_sizes_agree(space):
+    assert SPACES[space.name] is space
+    assert space.size == np.prod(space.decisions)
+    assert space.all().shape == (space.size, len(space.decisions))
+    assert all(source < target for source, target in space.edges)
+
+
+def test_all_is_lexicographic_and_index_inverts_it(space):
+    architectures = space.all()
+    assert architectures.dtype == np.int32
+    assert np.array_equal(architectures, np.unique(architectures, axis=0))
+    assert np.array_equal(base.index(space.decisions, architectures), np.arange(space.size))
+
+
+def test_sample_is_uniform_seeded_and_pure(space):
+    key = jax.random.key(3)
+    drawn = jax.jit(space.sample, static_argnums=1)(key, 4000)
+    assert drawn.shape == (4000, len(space.decisions)) and drawn.dtype == jnp.int32
+    assert jnp.array_equal(drawn, space.sample(key, 4000))
+    for column, choices in zip(np.asarray(drawn).T, space.decisions, strict=True):
+        counts = np.bincount(column, minlength=choices)
+        assert len(counts) == choices
+        # Five standard deviations of a binomial count.
+        expected = 4000 / choices
+        assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+
+
+@settings(max_examples=10, deadline=None)
+@given(SEEDS)
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_mutation_changes_exactly_one_decision(name, seed):
+    space = get(name)
+    key = jax.random.key(seed)
+    parents = space.sample(key, 60).reshape(3, 20, -1)
+    children = jax.jit(space.mutate)(key, parents)
+    assert children.shape == parents.shape and children.dtype == jnp.int32
+    assert (jnp.sum(children != parents, axis=-1) == 1).all()
+    assert ((children >= 0) & (children < jnp.asarray(space.decisions))).all()
+
+
+def test_mutation_reaches_every_neighbour_equally_often(space):
+    parent = space.sample(jax.random.key(0), 1)[0]
+    children = space.mutate(jax.random.key(1), jnp.tile(parent, (6000, 1)))
+    reached, counts = np.unique(np.asarray(children), axis=0, return_counts=True)
+    expected = np.unique(np.asarray(space.neighbours(parent)), axis=0)
+    assert np.array_equal(reached, expected)
+    assert np.abs(counts - 6000 / len(expected)).max() < 5 * np.sqrt(6000 / len(expected))
+
+
+def test_neighbours_are_all_those_at_distance_one(space):
+    architecture = space.sample(jax.random.key(5), 1)[0]
+    found = np.asarray(jax.jit(space.neighbours)(architecture))
+    everything = space.all()
+    expected = everything[(everything != np.asarray(architecture)).sum(axis=1) == 1]
+    assert found.shape == expected.shape
+    assert np.array_equal(np.unique(found, axis=0), expected)
+
+
+def test_gates_are_one_hot(space):
+    architectures = space.sample(jax.random.key(2), 12).reshape(3, 4, -1)
+    gates = jax.jit(jax.vmap(space.gates))(architectures)
+    assert gates.shape == (3, 4, space.cells, len(space.edges), len(space.operations))
+    assert gates.dtype == jnp.float32
+    assert jnp.array_equal(gates, space.gates(architectures))
+    assert (gates.sum(axis=-1) == 1).all() and (gates.max(axis=-1) == 1).all()
+
+
+def test_canonical_is_idempotent_and_transforms(space):
+    architectures = space.sample(jax.random.key(4), 50)
+    canonical = space.canonical(architectures)
+    assert canonical.dtype == jnp.int32
+    assert jnp.array_equal(space.canonical(canonical), canonical)
+    assert jnp.array_equal(jax.jit(jax.vmap(space.canonical))(architectures), canonical)
+    assert jnp.array_equal(space.canonical(architectures[7]), canonical[7])
+
+
+def test_strings_round_trip(space):
+    for architecture in np.asarray(space.sample(jax.random.key(6), 50)):
+        parsed = space.from_string(space.to_string(architecture))
+        assert parsed.dtype == np.int32
+        assert np.array_equal(parsed, architecture)
+
+
+def test_unknown_space_names_the_known_and_guesses():
+    with pytest.raises(InputError, match=r"unknown search space 'nasbench20l'.*did you mean 'nasbench201'\?"):
+        get("nasbench20l")
+
+
+def test_unequal_numbers_of_choices():
+    decisions = (2, 3, 4)
+    everything = base.everything(decisions)
+    assert everything.shape == (24, 3)
+    assert np.array_equal(base.index(decisions, everything), np.arange(24))
+    assert base.neighbours(decisions, everything[5]).shape == (1 + 2 + 3, 3)
+    children = base.mutate(decisions, jax.random.key(0), everything)
+    assert ((children != everything).sum(axis=1) == 1).all() and (children < jnp.asarray(decisions)).all()
+    assert (base.sample(decisions, jax.random.key(0), 300).max(axis=0) == jnp.array([1, 2, 3])).all()
