@@ -5,6 +5,9 @@ VENV   ?= .venv
 OUT    ?= runs/digits
 CONFIG ?= configs/tenas_digits.yaml
 
+# all but neural-tangents' own tests, which run for hours
+BENCHMARKS := $(filter-out benchmarks/neural_tangents_suite.py,$(wildcard benchmarks/*.py))
+
 BIN := $(VENV)/bin
 # uv where it is there and works, else the standard library's venv and pip
 UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
@@ -25,7 +28,8 @@ help: ## list the targets
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "jnas needs Python 3.11 or later, $(PYTHON) is older: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	  { echo "jnas needs Python 3.11 or later, which '$(PYTHON)' is not:" \
+	    "make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
 	$(MAKE_VENV)
 
 # The stamp files say that the installation for this pyproject.toml is done.
@@ -53,7 +57,7 @@ test: lint ## lint, then every test
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/.installed ## print the speed tables of this machine
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 clean: ## remove the environment and the caches; runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,12 +1,13 @@
 """The command line: `jnas search`, `jnas report`, `jnas list`.
 
 Exit status: 0 done; 2 bad input, one line on stderr; 1 failed, one line there and the traceback in log.txt;
-130 interrupted, resumable. Results go to stdout, everything else to stderr. Only what a command needs is imported.
+130 interrupted, resumable. Results go to stdout, everything else to stderr. A command imports what it needs.
 """
 
 import contextlib
 import importlib
 import inspect
+import io
 import os
 import shlex
 import signal
@@ -34,8 +35,8 @@ Each command explains itself with --help.
 SEARCH_HELP = """\
 jnas search CONFIG [--key.path value ...] --out DIR
 
-Searches as the YAML file CONFIG says and leaves in DIR: config.yaml, records.sqlite, result.json, report.html and
-log.txt. The same command again resumes an interrupted run, or shows the result of a finished one.
+Searches as the YAML file CONFIG says and leaves in DIR: config.yaml, records.sqlite, result.json, report.html
+and log.txt. The same command again resumes an interrupted run, or shows the result of a finished one.
 
 Examples
   jnas search configs/tenas_digits.yaml --out runs/digits
@@ -48,8 +49,8 @@ Keys, in CONFIG (those with a point in their section) or here as --key value
 REPORT_HELP = """\
 jnas report DIR
 
-Writes DIR/report.html anew from the result.json, config.yaml and records.sqlite of a finished run: one file that
-opens without a network.
+Writes DIR/report.html anew from the result.json, config.yaml and records.sqlite of a finished run: one file
+that opens without a network.
 
 Example
   jnas report runs/digits
@@ -78,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; `arguments` are those of the process where None."""
     commands: dict[str, Callable[[list[str]], int]] = {"search": _search, "report": _report, "list": _list}
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that cannot show a character gets a question mark, not a traceback.
+        sys.stdout.reconfigure(errors="replace")
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             return _print(HELP)
@@ -90,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except InputError as error:
         return _complain(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
     except BrokenPipeError:
         # Whoever read the output has seen enough; Python's own flush at exit must not complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -129,7 +135,9 @@ def _report(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         return _print(REPORT_HELP)
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise InputError(f"jnas report takes one folder, not '{shlex.join(arguments)}': jnas report runs/digits")
+        raise InputError(
+            f"jnas report takes one folder, not '{shlex.join(arguments)}': jnas report runs/digits"
+        )
     from jnas.study.records import RunError
     from jnas.study.report import write_report
 
@@ -183,7 +191,9 @@ def _parse_search(arguments: list[str]) -> tuple[str, list[tuple[str, str]], Pat
             "jnas search configs/tenas_digits.yaml --out runs/digits"
         )
     if not out:
-        raise InputError("jnas search needs a folder to write into: add --out DIR, for example --out runs/digits")
+        raise InputError(
+            "jnas search needs a folder to write into: add --out DIR, for example --out runs/digits"
+        )
     return configs[0], overrides, Path(out)
 
 

@@ -1,28 +1,33 @@
-"""Convolutions with batch normalisation that read the same input, as one operation with its own derivative.
+"""All that leaves one node of a cell for its targets, as one operation with its own derivative.
 
-All the branches `b` (a 3x3 and a 1x1 convolution, say) of all the edges that leave one node for its targets
-`t` are evaluated together, on channel-first planes `[C, N, H, W]`:
+The branches `b` (a 3x3 and a 1x1 convolution, say) of the edges from a node with value x to targets `t`, with
+identity and average pooling beside them, on channel-first planes `[C, N, H, W]`:
 
-    u_bt = kernel_bt * x                      (convolution, zero padding)
+    u_bt = kernel_bt * relu(x)                (convolution, zero padding)
     z_bt = (u_bt - mean u_bt) / sqrt(var u_bt + 1e-5)
-    y_t  = sum_b gates_bt (scale_bt z_bt + offset_bt)
+    y_t  = sum_b gates_bt (scale_bt z_bt + offset_bt)  +  skip_t x  +  pool_t average_pool(x)
 
 An exact neural tangent kernel differentiates this N times, once for each image's logits, with the same
 activations every time. What does not depend on the cotangent `d` is therefore worked out once, forwards:
-the columns X of x, V = X z (for the kernels' gradient) and B = kernel^T z (for the input's gradient).
+the columns X of relu(x), V = X z (for the kernels' gradient) and B = kernel^T z (for the input's gradient).
 Each differentiation is then small dense algebra, with M_t = X d_t, s_t = sum d_t, q_bt = sum d_t z_bt and
 a_bt = gates_bt scale_bt / sqrt(var + 1e-5), P the number of positions:
 
     dkernel_bt = a_bt (M_t - (X 1) s_t / P - V_bt q_bt / P)
     dscale_bt  = gates_bt q_bt          doffset_bt = gates_bt s_t
-    dgates_bt  = scale_bt . q_bt + offset_bt . s_t
-    dx         = sum_t (sum_b a_bt kernel_bt)^T (d_t - s_t / P)  -  sum_bt (a_bt q_bt / P) B_bt
+    dx = relu'(x) [ sum_t (sum_b a_bt kernel_bt)^T (d_t - s_t / P)  -  sum_bt (a_bt q_bt / P) B_bt ]
+         + sum_t skip_t d_t + average_pool^T(sum_t pool_t d_t)
 
 All branches of an edge share one transposed convolution, and q comes from M: q = (kernel . M - mean s) / sd.
 With `statistics="frozen"` the mean and the variance are constants at the batch's values, and every term
 with 1 / P goes.
 
-The rule differentiates backwards only. `jnas.nets.operations` holds the plain form, which tests hold equal.
+Under `vmap` over cotangents the new axis stands behind the channels, where every product is a plain matrix
+product without a transposed copy. Under `vmap` over images (`frozen`) statistics run over the mapped axis
+too, as a collective would, and the images are evaluated as one batch.
+
+The rule differentiates backwards only, and not with respect to gates, skip and pool. `jnas.nets.operations`
+holds the plain form, which tests hold equal.
 """
 
 from functools import partial
@@ -30,9 +35,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_batching import custom_vmap
 
-# PyTorch's default, and NAS-Bench-201's: the published kernels depend on it.
-EPSILON = 1e-5
+from jnas.nets import operations
+from jnas.nets.operations import EPSILON
+
 # Up to this many multiplications for each output, sums of shifted planes fuse into one loop that beats a
 # matrix product; beyond, they no longer fit in registers and take long to compile.
 PLANE_PRODUCTS = 9
@@ -46,17 +53,23 @@ def _shifted(x: Array, row: int, column: int, stride: int = 1) -> Array:
 
 
 def _columns(x: Array, stride: int) -> Array:
-    """The 3x3 neighbourhoods of x [C, N, H, W] as [9 C, N, H', W'], rows in the order of a kernel's."""
+    """The 3x3 neighbourhoods of x [C, ..., H, W] as [9 C, ..., H', W'], rows in the order of a kernel's."""
     return jnp.concatenate([_shifted(x, row, column, stride) for row in range(3) for column in range(3)])
 
 
-def _transposed(kernel: Array, d: Array, shape: tuple[int, ...], stride: int) -> Array:
-    """Adjoint of the 3x3 convolution: kernel [3, 3, C, O], d [O, N, H', W'] to [C, N, H, W] = `shape`."""
-    inputs, outputs = kernel.shape[2:]
-    if stride == 1 and inputs * outputs <= PLANE_PRODUCTS:
+def _transposed(kernels: Array, ds: tuple[Array, ...], image: tuple[int, int], stride: int) -> Array:
+    """Sum over t of the adjoint 3x3 convolutions: kernels [t, 3, 3, C, O], ds[t] [O, ..., H', W'] -> [C, ..., H, W]."""
+    inputs, outputs = kernels.shape[3:]
+    if stride > 1:
+        # The adjoint of taking every second position puts zeros between.
+        pad = [(0, 0, 0)] * (ds[0].ndim - 2)
+        spread = [(0, size - stride * (less - 1) - 1, stride - 1) for size, less in zip(image, ds[0].shape[-2:])]
+        ds = tuple(jax.lax.pad(d, jnp.zeros((), d.dtype), pad + spread) for d in ds)
+    if inputs * outputs <= PLANE_PRODUCTS:
         planes = [
             sum(
                 kernel[row, column, c, o] * _shifted(d[o], 2 - row, 2 - column)
+                for kernel, d in zip(kernels, ds, strict=True)
                 for o in range(outputs)
                 for row in range(3)
                 for column in range(3)
@@ -64,108 +77,178 @@ def _transposed(kernel: Array, d: Array, shape: tuple[int, ...], stride: int) ->
             for c in range(inputs)
         ]
         return jnp.stack(planes)
-    if stride == 1:
-        products = jnp.einsum("ijco,onhw->ijcnhw", kernel, d)
-        return sum(_shifted(products[row, column], 2 - row, 2 - column) for row in range(3) for column in range(3))
-
-    def forward(x):
-        return jax.lax.conv_general_dilated(
-            x, kernel, (stride, stride), [(1, 1), (1, 1)], dimension_numbers=("CNHW", "HWIO", "CNHW")
-        )
-
-    (dx,) = jax.linear_transpose(forward, jax.ShapeDtypeStruct(shape, d.dtype))(d)
-    return dx
+    joined = jnp.moveaxis(kernels, 0, 3).reshape(9 * inputs, -1)
+    products = jnp.tensordot(joined, jnp.concatenate(ds), 1)
+    products = products.reshape(3, 3, inputs, *products.shape[1:])
+    return sum(_shifted(products[row, column], 2 - row, 2 - column) for row in range(3) for column in range(3))
 
 
-def _forward(x, kernels, scale, offset, gates, stride, statistics, axis_name):
+def _evaluate(x, kernels, scale, offset, gates, skip, pool, stride, relu):
+    """Outputs, and what the derivative needs: columns, centred outputs, mean, 1 / sd."""
     branches, targets, _, _, inputs, outputs = kernels.shape
-    columns = _columns(x, stride)
-    u = jnp.einsum("btko,knhw->btonhw", kernels.reshape(branches, targets, 9 * inputs, outputs), columns)
+    columns = _columns(jax.nn.relu(x) if relu else x, stride)
+    flat = jnp.swapaxes(kernels.reshape(branches * targets, 9 * inputs, outputs), 1, 2).reshape(-1, 9 * inputs)
+    u = jnp.tensordot(flat, columns, 1).reshape(branches, targets, outputs, *columns.shape[1:])
     mean = jnp.mean(u, axis=(3, 4, 5))
-    if axis_name is not None:
-        mean = jax.lax.pmean(mean, axis_name)
     centred = u - mean[..., None, None, None]
-    variance = jnp.mean(centred**2, axis=(3, 4, 5))
-    if axis_name is not None:
-        variance = jax.lax.pmean(variance, axis_name)
-    slope = jax.lax.rsqrt(variance + EPSILON)
+    slope = jax.lax.rsqrt(jnp.mean(centred**2, axis=(3, 4, 5)) + EPSILON)
     weight = gates[..., None] * scale * slope
-    y = jnp.einsum("bto,btonhw->tonhw", weight, centred)
+    y = jnp.sum(weight[..., None, None, None] * centred, axis=0)
     y = y + jnp.einsum("bt,bto->to", gates, offset)[..., None, None, None]
-    return y, (columns, centred, mean, slope)
+    ys = tuple(y)
+    if skip is not None:
+        pooled = operations.average_pool_3x3(x, "CNHW")
+        ys = tuple(y + s * x + p * pooled for y, s, p in zip(ys, skip, pool, strict=True))
+    return ys, (columns, centred, mean, slope)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
-def mixed_convolutions(
+@partial(jax.custom_vjp, nondiff_argnums=(7, 8, 9))
+def mixed_edges(
     x: Array,
     kernels: Array,
     scale: Array,
     offset: Array,
     gates: Array,
+    skip: Array | None = None,
+    pool: Array | None = None,
     stride: int = 1,
+    relu: bool = True,
     statistics: str = "train",
-    axis_name: str | None = None,
-) -> Array:
-    """Gate-weighted sum over branches of convolution and batch normalisation, for every target.
+) -> tuple[Array, ...]:
+    """The gate-weighted sum of all operations from one node to each of its targets.
 
     Args:
       x: float[C, N, H, W].
       kernels: float[branches, targets, 3, 3, C, O]; a 1x1 kernel stands at the centre of zeros.
       scale, offset: float[branches, targets, O] of the batch normalisation.
-      gates: float[branches, targets].
+      gates: float[branches, targets] of the convolutions.
+      skip, pool: float[targets], weights of identity and average pooling, or None for neither (O = C and
+        stride 1 where given).
       stride: of the convolutions.
+      relu: whether the convolutions read relu(x) rather than x.
       statistics: `"train"` differentiates through the batch's mean and variance, `"frozen"` holds them
-        constant at their values.
-      axis_name: the name of a `vmap` over images; the statistics are taken over it too (`"frozen"` only).
+        constant at their values and takes them over the axes of a surrounding `vmap` over images as well.
 
     Returns:
-      float[targets, O, N, H / stride, W / stride].
+      `targets` arrays float[O, N, H / stride, W / stride].
     """
-    return _forward(x, kernels, scale, offset, gates, stride, statistics, axis_name)[0]
+    return _mixed_forward(x, kernels, scale, offset, gates, skip, pool, stride, relu, statistics)[0]
 
 
-def _mixed_forward(x, kernels, scale, offset, gates, stride, statistics, axis_name):
-    y, (columns, centred, mean, slope) = _forward(x, kernels, scale, offset, gates, stride, statistics, axis_name)
-    shared = None
-    if statistics == "train":
-        z = centred * slope[..., None, None, None]
-        sums = jnp.sum(columns, axis=(1, 2, 3))
-        correlation = jnp.einsum("knhw,btonhw->btko", columns, z)
-        spread = jax.vmap(  # over branches, targets and outputs: each normalised plane back through its kernel
-            lambda kernel, plane: _transposed(kernel[..., None], plane[None], x.shape, stride)
+def _mixed_forward(x, kernels, scale, offset, gates, skip, pool, stride, relu, statistics):
+    parameters = (kernels, scale, offset, gates, skip, pool)
+    if statistics == "frozen":
+        ys, residuals = _evaluate_images(stride, relu)(x, parameters)
+        return ys, (x, parameters, residuals, None)
+    ys, (columns, centred, mean, slope) = _evaluate(x, *parameters, stride, relu)
+    z = centred * slope[..., None, None, None]
+    sums = jnp.sum(columns, axis=(1, 2, 3))
+    count = columns.shape[0]
+    correlation = z.reshape(-1, z[0, 0, 0].size) @ columns.reshape(count, -1).T
+    spread = jax.vmap(  # each normalised plane back through its own kernel
+        lambda kernel, plane: _transposed(kernel[None, ..., None], (plane[None],), x.shape[-2:], stride),
+        out_axes=1,
+    )(jnp.moveaxis(kernels, -1, 2).reshape(-1, *kernels.shape[2:5]), z.reshape(-1, *z.shape[3:]))
+    shared = (sums, correlation.reshape(*z.shape[:3], count), spread)
+    return ys, (x, parameters, (columns, mean, slope), shared)
+
+
+def _evaluate_images(stride, relu):
+    """`_evaluate` whose `vmap` over images is one batch: x [B, C, N, H, W] becomes [C, B N, H, W]."""
+
+    @custom_vmap
+    def evaluate(x, parameters):
+        ys, (columns, _, mean, slope) = _evaluate(x, *parameters, stride, relu)
+        return ys, (columns, mean, slope)
+
+    @evaluate.def_vmap
+    def _(size, batched, x, parameters):
+        if any(jax.tree.leaves(batched[1])):
+            raise ValueError("frozen statistics are taken over images: map over x, not over parameters")
+        merged = jnp.moveaxis(x, 0, 1)
+        ys, (columns, mean, slope) = evaluate(merged.reshape(merged.shape[0], -1, *x.shape[-2:]), parameters)
+
+        def split(array):
+            return jnp.moveaxis(array.reshape(array.shape[0], size, -1, *array.shape[-2:]), 1, 0)
+
+        return (jax.tree.map(split, ys), (split(columns), mean, slope)), (
+            (tuple(True for _ in ys)),
+            (True, False, False),
         )
-        flat_kernels = jnp.moveaxis(kernels, -1, 2).reshape(-1, *kernels.shape[2:5])
-        shared = (sums, correlation, spread(flat_kernels, z.reshape(-1, *z.shape[3:])))
-    return y, (x, columns, mean, slope, shared, kernels, scale, offset, gates)
+
+    return evaluate
 
 
-def _mixed_backward(stride, statistics, axis_name, residuals, d):
-    x, columns, mean, slope, shared, kernels, scale, offset, gates = residuals
-    branches, targets, _, _, inputs, outputs = kernels.shape
-    flat = kernels.reshape(branches, targets, 9 * inputs, outputs)
-    m = jnp.einsum("knhw,tonhw->tko", columns, d)
-    s = jnp.sum(d, axis=(2, 3, 4))
-    q = slope * (jnp.einsum("btko,tko->bto", flat, m) - mean * s)
-    weight = gates[..., None] * scale * slope
-    dkernels = m[None]
-    if statistics == "train":
-        sums, correlation, spread = shared
-        positions = d.shape[2] * d.shape[3] * d.shape[4]
-        dkernels = dkernels - (sums[:, None] * (s[:, None] / positions)) - correlation * (q / positions)[:, :, None]
-        d = d - (s / positions)[..., None, None, None]
-    dkernels = (weight[:, :, None] * dkernels).reshape(kernels.shape)
-    merged = jnp.einsum("bto,btijco->tijco", weight, kernels)
-    if inputs * outputs <= PLANE_PRODUCTS:
-        dx = sum(_transposed(merged[t], d[t], x.shape, stride) for t in range(targets))
-    else:
-        joined = jnp.moveaxis(merged, 0, 3).reshape(3, 3, inputs, targets * outputs)
-        dx = _transposed(joined, d.reshape(targets * outputs, *d.shape[2:]), x.shape, stride)
-    if statistics == "train":
-        dx = dx - jnp.einsum("r,rcnhw->cnhw", (weight * q / positions).reshape(-1), spread)
-    dscale = gates[..., None] * q
-    doffset = gates[..., None] * s
-    dgates = jnp.einsum("bto,bto->bt", scale, q) + jnp.einsum("bto,to->bt", offset, s)
-    return dx, dkernels, dscale, doffset, dgates
+def _adjoint(stride, relu, statistics):
+    """(x, parameters, residuals, shared, ds) to the cotangents; one rule for each kind of `vmap`."""
+
+    def gradients(x, parameters, residuals, shared, ds, extra):
+        """`extra` axes stand behind the channels of ds: none, cotangents [B] or images [B] of x too."""
+        kernels, scale, offset, gates, skip, pool = parameters
+        columns, mean, slope = residuals
+        branches, targets, _, _, inputs, outputs = kernels.shape
+        flat = kernels.reshape(branches, targets, 9 * inputs, outputs)
+        positions = ds[0][0].size // (ds[0].shape[1] if extra else 1)
+        if extra == "images":
+            m = jnp.stack([jnp.einsum("kbnhw,obnhw->bko", columns, d) for d in ds], 1)
+        else:
+            rows = [d.reshape(-1, positions) @ columns.reshape(len(columns), -1).T for d in ds]
+            m = jnp.stack([jnp.swapaxes(row.reshape(outputs, -1, len(columns)), 0, 1) for row in rows], 1)
+            m = jnp.swapaxes(m, 2, 3)
+        s = jnp.stack([jnp.sum(d, axis=(-3, -2, -1)).reshape(outputs, -1).T for d in ds], 1)
+        # From here on B stands in front: m [B, t, 9 C, O], s [B, t, O], q [B, b, t, O].
+        q = slope * (jnp.einsum("btko,Btko->Bbto", flat, m) - mean * s[:, None])
+        weight = gates[..., None] * scale * slope
+        dkernels = jnp.broadcast_to(m[:, None], (len(m), branches, *m.shape[1:]))
+        convolved = ds
+        if statistics == "train":
+            sums, correlation, spread = shared
+            dkernels = dkernels - (sums[:, None] * s[:, None, :, None] / positions)
+            dkernels = dkernels - jnp.swapaxes(correlation, 2, 3) * q[:, :, :, None] / positions
+            means = jnp.moveaxis(s, 0, -1) / positions
+            convolved = tuple(
+                d - (mean if extra else mean[:, 0])[..., None, None, None] for d, mean in zip(ds, means, strict=True)
+            )
+        dkernels = (weight[:, :, None] * dkernels).reshape(len(m), *kernels.shape)
+        merged = jnp.einsum("bto,btijco->tijco", weight, kernels)
+        dx = _transposed(merged, convolved, x.shape[-2:], stride)
+        if statistics == "train":
+            coefficients = (weight * q / positions).reshape(len(q), -1)
+            size = spread[0, 0].size
+            correction = jnp.matmul(coefficients, spread.reshape(inputs, -1, size))
+            dx = dx - correction.reshape(dx.shape)
+        if relu:
+            positive = x > 0
+            dx = jnp.where(positive[:, None] if extra == "cotangents" else positive, dx, 0.0)
+        if skip is not None:
+            skipped = sum(weight * d for weight, d in zip(skip, ds, strict=True))
+            pooled = sum(weight * d for weight, d in zip(pool, ds, strict=True))
+            dx = dx + skipped + operations.average_pool_3x3_adjoint(pooled)
+        return dx, (dkernels, gates[..., None] * q, gates[..., None] * s[:, None])
+
+    @custom_vmap
+    def adjoint(x, parameters, residuals, shared, ds):
+        dx, rest = gradients(x, parameters, residuals, shared, ds, extra="")
+        return dx, jax.tree.map(lambda array: array[0], rest)
+
+    @adjoint.def_vmap
+    def _(size, batched, x, parameters, residuals, shared, ds):
+        images = batched[0]
+        behind = jax.tree.map(lambda d: jnp.moveaxis(d, 0, 1), ds)
+        if images:
+            x = jnp.moveaxis(x, 0, 1)
+            residuals = (jnp.moveaxis(residuals[0], 0, 1), *residuals[1:])
+        dx, rest = gradients(x, parameters, residuals, shared, behind, "images" if images else "cotangents")
+        return (jnp.moveaxis(dx, 1, 0), rest), (True, (True, True, True))
+
+    return adjoint
 
 
-mixed_convolutions.defvjp(_mixed_forward, _mixed_backward)
+def _mixed_backward(stride, relu, statistics, kept, ds):
+    x, parameters, residuals, shared = kept
+    dx, (dkernels, dscale, doffset) = _adjoint(stride, relu, statistics)(x, parameters, residuals, shared, ds)
+    rest = jax.tree.map(jnp.zeros_like, parameters[3:])
+    return dx, dkernels, dscale, doffset, *rest
+
+
+mixed_edges.defvjp(_mixed_forward, _mixed_backward)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnas.nets import operations
-from jnas.nets.mixture import mixed_convolutions
+from jnas.nets.mixture import mixed_edges
 
 # Share of the old running statistics kept at each training step (PyTorch's momentum 0.1).
 RUNNING_KEEP = 0.9
@@ -37,7 +37,7 @@ class Build:
 
     statistics: `"train"` normalises by the batch and differentiates through its statistics; `"frozen"` by
       the batch's statistics held constant; `"running"` by the stored averages.
-    planes: evaluate convolutions by `mixed_convolutions`, on channel-first planes: fast for a few channels,
+    planes: evaluate convolutions by `jnas.nets.mixture`, on channel-first planes: fast for a few channels,
       differentiates backwards only, needs statistics of the batch.
     axis_name: name of a `vmap` over images that statistics are taken over as well.
     initialisation: a name in `INITIALISATIONS`.
@@ -83,13 +83,14 @@ class BatchNorm(nn.Module):
 
 
 class ConvolutionNorm(nn.Module):
-    """Convolution without bias followed by batch normalisation."""
+    """ReLU (if `relu`), convolution without bias, batch normalisation."""
 
     inputs: int
     outputs: int
     size: int
     build: Build
     stride: int = 1
+    relu: bool = True
 
     def setup(self):
         initialise = INITIALISATIONS[self.build.initialisation]
@@ -98,12 +99,20 @@ class ConvolutionNorm(nn.Module):
 
     def __call__(self, x: Array) -> Array:
         if self.build.planes:
-            return mix(x, [[self]], jnp.ones((1, 1), x.dtype))[0]
+            return mix(x, [[self]], jnp.ones((1, 1), x.dtype), relu=self.relu)[0]
+        x = nn.relu(x) if self.relu else x
         return self.norm(operations.convolution(x, self.kernel, self.build.layout, self.stride))
 
 
-def mix(x: Array, branches: Sequence[Sequence[ConvolutionNorm]], gates: Array) -> Array:
-    """`mixed_convolutions` of x [C, N, H, W] with modules `branches[b][t]`, gates [branches, targets]."""
+def mix(
+    x: Array,
+    branches: Sequence[Sequence[ConvolutionNorm]],
+    gates: Array,
+    skip: Array | None = None,
+    pool: Array | None = None,
+    relu: bool = True,
+) -> tuple[Array, ...]:
+    """`mixed_edges` of x [C, N, H, W] with modules `branches[b][t]`, gates [branches, targets]."""
 
     def stacked(read):
         return jnp.stack([jnp.stack([read(module) for module in row]) for row in branches])
@@ -113,13 +122,7 @@ def mix(x: Array, branches: Sequence[Sequence[ConvolutionNorm]], gates: Array) -
         return jnp.pad(module.kernel, [(border, border)] * 2 + [(0, 0)] * 2)
 
     first = branches[0][0]
-    return mixed_convolutions(
-        x,
-        stacked(framed),
-        stacked(lambda module: module.norm.scale),
-        stacked(lambda module: module.norm.offset),
-        gates,
-        first.stride,
-        first.build.statistics,
-        first.build.axis_name,
+    scale, offset = stacked(lambda module: module.norm.scale), stacked(lambda module: module.norm.offset)
+    return mixed_edges(
+        x, stacked(framed), scale, offset, gates, skip, pool, first.stride, relu, first.build.statistics
     )

@@ -69,12 +69,14 @@ class Cell(nn.Module):
                     [jnp.stack([weight[edge, name] for edge, _ in leaving]) for name in CONVOLUTIONS]
                 )
                 rows = [[modules[edge, name] for edge, _ in leaving] for name in CONVOLUTIONS]
-                for (_, target), y in zip(leaving, mix(nn.relu(h), rows, gated), strict=True):
+                skip = jnp.stack([weight[edge, "skip_connect"] for edge, _ in leaving])
+                pool = jnp.stack([weight[edge, "avg_pool_3x3"] for edge, _ in leaving])
+                for (_, target), y in zip(leaving, mix(h, rows, gated, skip, pool), strict=True):
                     nodes[target] += y
-            else:
-                for (edge, name), module in modules.items():
-                    nodes[space.edges[edge][1]] += weight[edge, name] * module(nn.relu(h))
+                continue
             pooled = None
+            for (edge, name), module in modules.items():
+                nodes[space.edges[edge][1]] += weight[edge, name] * module(h)
             for edge, target in leaving:
                 if "skip_connect" in present[edge]:
                     nodes[target] += weight[edge, "skip_connect"] * h
@@ -95,9 +97,9 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: Array) -> Array:
         build, outputs = self.build, 2 * self.inputs
         self.sow("patterns", "relu_a", x > 0)
-        h = ConvolutionNorm(self.inputs, outputs, 3, build, stride=2, name="conv_a")(nn.relu(x))
+        h = ConvolutionNorm(self.inputs, outputs, 3, build, stride=2, name="conv_a")(x)
         self.sow("patterns", "relu_b", h > 0)
-        h = ConvolutionNorm(outputs, outputs, 3, build, name="conv_b")(nn.relu(h))
+        h = ConvolutionNorm(outputs, outputs, 3, build, name="conv_b")(h)
         initialise = INITIALISATIONS[build.initialisation]
         kernel = self.param("downsample", initialise, (1, 1, self.inputs, outputs))
         pooled = operations.average_pool_2x2(x, build.layout)
@@ -126,7 +128,7 @@ class Network(nn.Module):
         build = self.build
         x = jnp.transpose(images, (3, 0, 1, 2)) if build.layout == "CNHW" else images
         if self.stem:
-            x = ConvolutionNorm(images.shape[-1], self.channels, 3, build, name="stem")(x)
+            x = ConvolutionNorm(images.shape[-1], self.channels, 3, build, relu=False, name="stem")(x)
         channels = self.channels
         for stage in range(self.stages):
             if stage > 0:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jnas.nets.mixture import EPSILON
-
+# PyTorch's default, and NAS-Bench-201's: the published kernels depend on it.
+EPSILON = 1e-5
 LAYOUTS = ("NHWC", "CNHW")
 
 
@@ -66,17 +66,31 @@ def _box_sum(x: Array, axis: int) -> Array:
     return parts[0] + parts[1] + parts[2]
 
 
+def _inverse_counts(height: int, width: int) -> np.ndarray:
+    """1 / number of positions of the 3x3 neighbourhood that lie inside the image: float64[H, W].
+
+    A constant made outside the trace: XLA would spend seconds folding a pooled array of ones.
+    """
+
+    def counts(size: int) -> np.ndarray:
+        index = np.arange(size)
+        return np.minimum(index + 1, size - 1) - np.maximum(index - 1, 0) + 1.0
+
+    return 1.0 / np.outer(counts(height), counts(width))
+
+
 def average_pool_3x3(x: Array, layout: str) -> Array:
     """Mean over the 3x3 neighbourhood, the padding not counted; stride 1."""
     height, width = layout.index("H"), layout.index("W")
-
-    def count(size: int) -> np.ndarray:
-        return np.array([2.0 if 0 in (i, size - 1 - i) else 3.0 for i in range(size)]) if size > 1 else np.ones(1)
-
-    # A constant made outside the trace: XLA would spend seconds folding a pooled array of ones.
-    inverse = 1.0 / np.outer(count(x.shape[height]), count(x.shape[width]))
-    inverse = inverse[None, :, :, None] if layout == "NHWC" else inverse[None, None]
+    inverse = _inverse_counts(x.shape[height], x.shape[width])
+    inverse = inverse[None, :, :, None] if layout == "NHWC" else inverse
     return _box_sum(_box_sum(x, height), width) * jnp.asarray(inverse, x.dtype)
+
+
+def average_pool_3x3_adjoint(d: Array) -> Array:
+    """The adjoint of `average_pool_3x3` on planes [..., H, W]."""
+    weighted = d * jnp.asarray(_inverse_counts(*d.shape[-2:]), d.dtype)
+    return _box_sum(_box_sum(weighted, d.ndim - 2), d.ndim - 1)
 
 
 def average_pool_2x2(x: Array, layout: str) -> Array:

@@ -42,6 +42,10 @@ class NtkConfig:
     logits: Literal["sum", "trace", "full"] = option(
         "sum", "kernel of the summed logits, trace over the logits, or the whole NO x NO kernel"
     )
+    # "weights" is what the authors sum over: convolutions, normalisation scales and the classifier.
+    parameters: Literal["weights", "all"] = option(
+        "weights", "parameters that count: without offsets and biases, or all"
+    )
     initialisation: Literal["kaiming_normal", "pytorch_default"] = option(
         "kaiming_normal", "distribution of the weights; the protocol sets the default"
     )

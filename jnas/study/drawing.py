@@ -1,7 +1,7 @@
 """The found cell drawn: in characters for the terminal, as SVG for the report.
 
-A cell is its list of `(source node, target node, operation)`, with node 0 the input and the last node the output;
-an edge whose operation is `none` carries nothing and is left out of the characters, dashed in the SVG.
+A cell is its list of `(source node, target node, operation)`, with node 0 the input and the last node the
+output; an edge whose operation is `none` carries nothing: left out of the characters, dashed in the SVG.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ Edge = tuple[int, int, str]
 
 
 def cell_edges(space: Space, architecture: str) -> list[Edge]:
-    """The edges of the (first) cell that the string `architecture` describes. Raises `InputError` on bad text."""
+    """The edges of the first cell that the string `architecture` describes; `InputError` on bad text."""
     gates = np.asarray(space.gates(space.from_string(architecture)))
     names = [space.operations[choice] for choice in gates[0].argmax(axis=-1)]
     return [(source, target, name) for (source, target), name in zip(space.edges, names, strict=True)]
@@ -55,11 +55,16 @@ def cell_text(edges: Sequence[Edge]) -> str:
     return "\n".join("".join(line).rstrip() for line in canvas)
 
 
+def short_names(nodes: int) -> list[str]:
+    """The nodes of a cell as a picture or a table names them: in, 1, 2, ..., out."""
+    return ["in", *(str(node) for node in range(1, nodes - 1)), "out"]
+
+
 def cell_svg(edges: Sequence[Edge], colours: Mapping[str, str]) -> str:
     """The cell as SVG: nodes on a line, longer edges as arcs, each operation a label in its colour."""
     nodes = 1 + max(target for _, target, _ in edges)
-    names = ["in", *(str(node) for node in range(1, nodes - 1)), "out"]
-    step, margin, lift = 250, 44, 66
+    names = short_names(nodes)
+    step, margin, lift = 250, 44, 80
     above = lift * (nodes - 1) + 20
     below = lift * max(nodes - 2, 1) + 20
     x = [margin + step * node for node in range(nodes)]
@@ -99,8 +104,10 @@ def _label(x: float, y: float, name: str, colour: str) -> str:
     half = 4.1 * len(name) + 12
     ink, fill = ("#6b7280", "#fff") if name == "none" else (_ink_on(colour), colour)
     return (
-        f'<rect x="{x - half:.1f}" y="{y - 14:.1f}" width="{2 * half:.1f}" height="28" rx="14" fill="{fill}"/>'
-        f'<text x="{x:.1f}" y="{y + 5:.1f}" text-anchor="middle" font-size="14" fill="{ink}">{escape(name)}</text>'
+        f'<rect x="{x - half:.1f}" y="{y - 14:.1f}" width="{2 * half:.1f}" height="28" rx="14"'
+        f' fill="{fill}"/>'
+        f'<text x="{x:.1f}" y="{y + 5:.1f}" text-anchor="middle" font-size="14" fill="{ink}">'
+        f"{escape(name)}</text>"
     )
 
 
@@ -108,8 +115,11 @@ def _arrow_head(start: float, end: float, y: float, control: float, colour: str)
     # The head sits where the curve meets the circle of the target, along the chord from there to the curve.
     middle = (start + end) / 2
     curve = [
-        ((1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end, (1 - t**2 - (1 - t) ** 2) * (control - y) + y)
-        for t in np.linspace(0, 1, 201)
+        (
+            (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end,
+            (1 - t**2 - (1 - t) ** 2) * (control - y) + y,
+        )
+        for t in np.linspace(0, 1, 2001)
     ]
     tip = next(point for point in reversed(curve) if np.hypot(point[0] - end, point[1] - y) >= 26)
     tail = next(point for point in reversed(curve) if np.hypot(point[0] - end, point[1] - y) >= 40)

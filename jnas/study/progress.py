@@ -1,4 +1,4 @@
-"""How far a run is: a bar with the time left on a terminal, plain lines elsewhere, and every step in the log."""
+"""How far a run is: a bar with the time left on a terminal, plain lines elsewhere, and a log."""
 
 import contextlib
 import logging

@@ -9,7 +9,7 @@ import contextlib
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jnas.errors import InputError
@@ -87,7 +87,10 @@ class Records:
         )
         with _translated(self._path):
             rows = self._connection.execute(query).fetchall()
-        return [Evaluation(*row[:6], value=math.nan if row[6] is None else row[6], seconds=row[7]) for row in rows]
+        return [
+            Evaluation(*row) if row[6] is not None else replace(Evaluation(*row), value=math.nan)
+            for row in rows
+        ]
 
 
 @contextlib.contextmanager

@@ -54,8 +54,8 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", "unreadable")
         raise InputError(f"{path}{line}: not valid YAML ({problem}): write 'key: value' lines") from None
-    except (ValueError, OverflowError) as error:
-        # PyYAML turns what looks like a date or a number into one without catching what that raises.
+    except (ValueError, OverflowError, RecursionError) as error:
+        # PyYAML does not catch what making a date or a number of a text raises, nor too deep a nesting.
         raise InputError(f"{path}: holds a value that YAML cannot read ({error}): put it in quotes") from None
     if mapping is None:
         return {}

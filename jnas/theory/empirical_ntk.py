@@ -30,9 +30,10 @@ UNWEIGHTED = ("offset", "classifier_bias")
 PARAMETERS = ("weights", "all")
 NEURAL_TANGENTS = ("jacobian_contraction", "ntk_vector_products", "structured_derivatives")
 
-# A backward pass through `[block, ...]` cotangents at a time: enough to fill the cores, few enough that a
-# plane of all of them stays in the last cache.
-BLOCK_BYTES = 8 * 2**20
+# The planes of the cotangents that one backward pass carries: on a CPU enough to fill its cores and few enough
+# to stay in its last cache; on an accelerator as many as pay.
+CPU_BLOCK_BYTES = 8 * 2**20
+ACCELERATOR_BLOCK_BYTES = 2**30
 
 
 def split(params: Mapping[str, Any], parameters: str) -> tuple[dict, dict]:
@@ -49,10 +50,11 @@ def _cotangents(outputs: int, logits: str, dtype) -> Array:
     return jnp.ones((1, outputs), dtype) if logits == "sum" else jnp.eye(outputs, dtype=dtype)
 
 
-def block_size(images: int, image_size: int, channels: int) -> int:
-    """The divisor of `images` that keeps a block of cotangent planes near `BLOCK_BYTES`."""
-    most = max(1, BLOCK_BYTES // (4 * images * image_size * channels))
-    return max(size for size in range(1, images + 1) if images % size == 0 and size <= most)
+def _block(rows: int, plane_bytes: int) -> int:
+    """How many of `rows` cotangents to carry at once: a divisor, as a remainder would compile a second time."""
+    limit = CPU_BLOCK_BYTES if jax.default_backend() == "cpu" else ACCELERATOR_BLOCK_BYTES
+    most = max(1, limit // plane_bytes)
+    return max(size for size in range(1, rows + 1) if rows % size == 0 and size <= most)
 
 
 def jacobian(
@@ -63,7 +65,7 @@ def jacobian(
     statistics: str,
     logits: str = "sum",
     parameters: str = "weights",
-    block: int = 1,
+    channels: int,
 ) -> Array:
     """Rows of the Jacobian that the kernel is made of: float[N, R, P], R = 1 for `"sum"`, else O.
 
@@ -74,7 +76,7 @@ def jacobian(
       images: float[N, H, W, C].
       statistics: `"train"` or `"frozen"`.
       logits: one of `LOGITS`; parameters: one of `PARAMETERS`.
-      block: number of cotangents carried through one backward pass in `"train"`.
+      channels: of the network's first stage, from which the number of cotangents in one pass is found.
     """
     counted, rest = split(params, parameters)
 
@@ -99,7 +101,8 @@ def jacobian(
         return jnp.concatenate([value.reshape(-1) for value in gradient.values()])
 
     indices = jnp.arange(len(images) * len(seeds))
-    rows = jax.lax.map(row_of, indices, batch_size=block * len(seeds))
+    plane_bytes = channels * images[..., 0].size * out.dtype.itemsize
+    rows = jax.lax.map(row_of, indices, batch_size=_block(len(indices), plane_bytes))
     return rows.reshape(len(images), len(seeds), -1)
 
 

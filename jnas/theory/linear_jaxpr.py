@@ -1,14 +1,13 @@
 """The tangent map of a function as a jaxpr of linear equations alone, and the transpose of one of them.
 
-STRUCTURED_DERIVATIVES of neural-tangents (Novak, Sohl-Dickstein, Schoenholz, 2022, https://arxiv.org/abs/2206.08720)
-reads the primitive Jacobians off this jaxpr. It needs every equation to be linear in the parameters' tangents and
-to have one output, so calls are inlined, `split` becomes slices, and whatever does not depend on the tangents is
-evaluated beforehand.
+STRUCTURED_DERIVATIVES of neural-tangents (Novak, Sohl-Dickstein, Schoenholz, 2022,
+https://arxiv.org/abs/2206.08720) reads the Jacobians of the primitives off this jaxpr. It needs every
+equation to be linear in the parameters' tangents and to have one output, so calls are inlined, `split` becomes
+slices, and whatever does not depend on the tangents is evaluated beforehand.
 """
 
 from __future__ import annotations
 
-import builtins
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,16 +22,6 @@ PyTree = Any
 _CALLS = {"jit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr", "closed_call": "call_jaxpr"}
 
 
-def strict_map(f: Callable, *arguments: Iterable) -> list:
-    """`map` to a list, of iterables of one length; `ValueError` where the lengths differ."""
-    return [f(*values) for values in builtins.zip(*arguments, strict=True)]
-
-
-def strict_zip(*arguments: Iterable) -> list[tuple]:
-    """`zip` to a list, of iterables of one length; `ValueError` where the lengths differ."""
-    return list(builtins.zip(*arguments, strict=True))
-
-
 def linear_jaxpr(f: Callable[..., PyTree], *primals: PyTree) -> tuple[PyTree, list[bool], ClosedJaxpr]:
     """Linearizes `f` at `primals`: t -> (df/dprimals) t as a jaxpr in which every equation depends on t.
 
@@ -41,9 +30,9 @@ def linear_jaxpr(f: Callable[..., PyTree], *primals: PyTree) -> tuple[PyTree, li
         primals: where to linearize; the flattened leaves correspond to the `invars` of the jaxpr.
 
     Returns:
-        `f(*primals)`; for each leaf of it whether it depends on the primals; the jaxpr, whose `outvars` are the
-        tangents of those leaves that do, and whose constants are values at `primals`. Equations have one output each, except those of
-        primitives that only JAX can take apart (`custom_lin` with several outputs).
+        `f(*primals)`; for each leaf of it whether it depends on the primals; the jaxpr, whose `outvars` are
+        the tangents of the leaves that do, and whose constants are values at `primals`. What remains with
+        several outputs is control flow that `jax.disable_jit` cannot unroll, and `jax.custom_vjp` of several.
     """
     # Without jit, JAX runs control flow in Python and the library's own jitted functions disappear.
     with jax.disable_jit():
@@ -55,8 +44,22 @@ def linear_jaxpr(f: Callable[..., PyTree], *primals: PyTree) -> tuple[PyTree, li
 
 def transpose(eqn: JaxprEqn, cotangents: jax.Array, *inputs: jax.Array | ad.UndefinedPrimal) -> list:
     """Cotangents of the inputs of a linear equation with one output; `None` for those it is not linear in."""
-    rule = ad.get_primitive_transpose(eqn.primitive)
-    return rule([cotangents] if eqn.primitive.multiple_results else cotangents, *inputs, **eqn.params)
+    given = [cotangents] if eqn.primitive.multiple_results else cotangents
+    rule = ad.primitive_transposes.get(eqn.primitive)
+    if rule is not None:
+        return rule(given, *inputs, **eqn.params)
+
+    # The rules of `slice`, `gather`, ... take accumulators that only JAX's own backward pass can make.
+    is_linear = [isinstance(value, ad.UndefinedPrimal) for value in inputs]
+
+    def apply(*tangents: jax.Array):
+        rest = iter(tangents)
+        values = [next(rest) if linear else value for value, linear in zip(inputs, is_linear, strict=True)]
+        return eqn.primitive.bind(*values, **eqn.params)
+
+    linear_inputs = [value.aval for value in inputs if isinstance(value, ad.UndefinedPrimal)]
+    transposed = iter(jax.linear_transpose(apply, *linear_inputs)(given))
+    return [next(transposed) if linear else None for linear in is_linear]
 
 
 def _inlined(closed: ClosedJaxpr, arguments: Iterable[jax.Array]) -> list[jax.Array]:
@@ -66,8 +69,8 @@ def _inlined(closed: ClosedJaxpr, arguments: Iterable[jax.Array]) -> list[jax.Ar
     def read(atom: Var | Literal):
         return atom.val if isinstance(atom, Literal) else environment[atom]
 
-    environment.update(strict_zip(closed.jaxpr.constvars, closed.consts))
-    environment.update(strict_zip(closed.jaxpr.invars, arguments))
+    environment.update(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+    environment.update(zip(closed.jaxpr.invars, arguments, strict=True))
     for eqn in closed.jaxpr.eqns:
         inputs = [read(atom) for atom in eqn.invars]
         outputs: Iterable[jax.Array]
@@ -80,13 +83,13 @@ def _inlined(closed: ClosedJaxpr, arguments: Iterable[jax.Array]) -> list[jax.Ar
             invars = _variables(eqn.invars)
             alone = closed.jaxpr.replace(constvars=[], invars=invars, outvars=eqn.outvars, eqns=[eqn])
             outputs = jaxpr_as_fun(ClosedJaxpr(alone, ()))(*(environment[var] for var in invars))
-        environment.update(strict_zip(eqn.outvars, outputs))
+        environment.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in closed.jaxpr.outvars]
 
 
 def _slices(x: jax.Array, sizes: Iterable[int], axis: int) -> list[jax.Array]:
     ends = list(itertools.accumulate(sizes))
-    return [lax.slice_in_dim(x, end - size, end, axis=axis) for size, end in strict_zip(sizes, ends)]
+    return [lax.slice_in_dim(x, end - size, end, axis=axis) for size, end in zip(sizes, ends, strict=True)]
 
 
 def _linear_part(closed: ClosedJaxpr) -> tuple[list[bool], ClosedJaxpr]:
@@ -102,7 +105,7 @@ def _linear_part(closed: ClosedJaxpr) -> tuple[list[bool], ClosedJaxpr]:
             dependent.update(eqn.outvars)
 
     is_linear = [not dependent.isdisjoint(_variables([atom])) for atom in jaxpr.outvars]
-    outvars = [atom for atom, keep in strict_zip(jaxpr.outvars, is_linear) if keep]
+    outvars = [atom for atom, keep in zip(jaxpr.outvars, is_linear, strict=True) if keep]
     needed = set(outvars)
     used = []
     for eqn in reversed(linear):

@@ -1,10 +1,11 @@
 """neural-tangents 0.6.5 on today's JAX: `import jnas; import neural_tangents` is all that a user writes.
 
-neural-tangents (Novak, Hron, Lee, Alemi, Sohl-Dickstein, Schoenholz, 2020, https://arxiv.org/abs/1912.02803; fast
-finite-width kernels: Novak, Sohl-Dickstein, Schoenholz, 2022, https://arxiv.org/abs/2206.08720) stopped at JAX 0.4.
-Its modules are adapted while they are imported: a finder on `sys.meta_path` compiles their source after the
-substitutions listed in `ADAPTATIONS`. JAX itself is not touched, so no other code sees a difference, and the
-adapted bytecode is never written to disk, so neither does a process without jnas.
+neural-tangents (Novak, Xiao, Hron, Lee, Alemi, Sohl-Dickstein, Schoenholz, 2020,
+https://arxiv.org/abs/1912.02803; fast finite-width kernels: Novak, Sohl-Dickstein, Schoenholz, 2022,
+https://arxiv.org/abs/2206.08720) stopped at JAX 0.4. Its modules are adapted while they are imported: a
+finder on `sys.meta_path` compiles their source after the substitutions listed in `ADAPTATIONS`. JAX itself is
+not touched, so no other code sees a difference, and the adapted bytecode is never written to disk, so neither
+does a process without jnas.
 
 Departures from the release:
 - `neural_tangents.experimental` is empty (it imports TensorFlow and tf2jax).
@@ -30,6 +31,11 @@ _EXTEND_CORE: Substitutions = tuple(
     for name in ("Jaxpr", "JaxprEqn", "Literal", "Var")
 )
 
+_PREDICT_IMPORTS = (
+    "from contextlib import nullcontext; from functools import lru_cache; "
+    "from jnas.theory.neural_tangents_runtime import once_outside_traces as once_outside\n"
+)
+
 ADAPTATIONS: Mapping[str, Substitutions] = {
     "neural_tangents": (),
     "neural_tangents.experimental": (
@@ -38,11 +44,14 @@ ADAPTATIONS: Mapping[str, Substitutions] = {
     ),
     "neural_tangents._src.empirical": (
         *_EXTEND_CORE,
-        ("from jax.extend import linear_util as lu\n", "from jnas.theory import linear_jaxpr as _linear_jaxpr\n"),
+        (
+            "from jax.extend import linear_util as lu\n",
+            "from jnas.theory import linear_jaxpr as _linear\n",
+        ),
         (
             "from jax.util import safe_map as map\nfrom jax.util import safe_zip as zip\n",
-            "from jnas.theory.linear_jaxpr import strict_map as map\n"
-            "from jnas.theory.linear_jaxpr import strict_zip as zip\n",
+            "from jnas.theory.neural_tangents_runtime import strict_map as map\n"
+            "from jnas.theory.neural_tangents_runtime import strict_zip as zip\n",
         ),
         ("    prim: core.Primitive,\n", "    prim: jax.extend.core.Primitive,\n"),
         # `ad.linearize` has another signature in every JAX release and keeps call equations.
@@ -54,7 +63,7 @@ ADAPTATIONS: Mapping[str, Substitutions] = {
             "  with jax.disable_jit():\n    outs = ad.linearize(fn_flat, *primals_in_flat, has_aux=False)\n\n"
             "  primals_out, pvals, jaxpr, consts = outs\n"
             "  primals_out = tree_unflatten(out_tree(), primals_out)\n",
-            "  primals_out, is_linear, closed = _linear_jaxpr.linear_jaxpr(fn, *primals_in)\n"
+            "  primals_out, is_linear, closed = _linear.linear_jaxpr(fn, *primals_in)\n"
             "  jaxpr, consts = closed.jaxpr, closed.consts\n",
         ),
         (
@@ -82,7 +91,7 @@ ADAPTATIONS: Mapping[str, Substitutions] = {
                                                           **eqn.params)
   return cts_out
 """,
-            "  return _linear_jaxpr.transpose(eqn, cts_in, *invals)\n",
+            "  return _linear.transpose(eqn, cts_in, *invals)\n",
         ),
         (
             """  if ad.config.jax_enable_checks:
@@ -102,10 +111,14 @@ ADAPTATIONS: Mapping[str, Substitutions] = {
 """,
             "",
         ),
-        # `jnp.size` and `jnp.shape` refuse what only describes an array.
+        # `jnp.size` and `jnp.shape` refuse what only describes an array, `jnp.dtype` an array.
         ("  ndim = sum(map(jnp.size, leaves))\n", "  ndim = sum(map(utils.size_at, leaves))\n"),
         ("arr.shape[:axis] + jnp.shape(l) + arr.shape", "arr.shape[:axis] + l.shape + arr.shape"),
-        ("np.cumsum([jnp.size(l) for l in leaves[:-1]])", "np.cumsum([utils.size_at(l) for l in leaves[:-1]])"),
+        (
+            "np.cumsum([jnp.size(l) for l in leaves[:-1]])",
+            "np.cumsum([utils.size_at(l) for l in leaves[:-1]])",
+        ),
+        ("tree_map(jnp.dtype, params)", "tree_map(lambda x: x.dtype, params)"),
         # `cost_analysis` of a compiled program returns the dictionary itself.
         ("e.compile().cost_analysis()[0]", "e.compile().cost_analysis()"),
     ),
@@ -120,6 +133,14 @@ ADAPTATIONS: Mapping[str, Substitutions] = {
         ),
     ),
     "neural_tangents._src.predict": (
+        ("from functools import lru_cache\n", _PREDICT_IMPORTS),
+        *(
+            (
+                f"  @lru_cache(1)\n  def {name}():\n    with jax.core.eval_context():\n",
+                f"  @once_outside(k_train_train, diag_reg)\n  def {name}():\n    with nullcontext():\n",
+            )
+            for name in ("get_predict_fn_inf", "get_predict_fn_finite")
+        ),
         # SciPy 1.14 removed `eigvals`.
         (
             """                                 eigvals=(ntk_train_train.shape[0] - 1,  # pytype: disable=attribute-error  # jax-ndarray
@@ -145,7 +166,7 @@ class AdaptedLoader(importlib.machinery.SourceFileLoader):
         for old, new in self._substitutions:
             if source.count(old) != 1:
                 raise ImportError(
-                    f"{self.path} is not neural-tangents {SUPPORTED_NEURAL_TANGENTS}, the release that jnas adapts: "
+                    f"{self.path} is not of neural-tangents {SUPPORTED_NEURAL_TANGENTS}, which jnas adapts: "
                     f"pip install neural-tangents=={SUPPORTED_NEURAL_TANGENTS}",
                     name=fullname,
                     path=self.path,
@@ -189,8 +210,8 @@ def check_jax_version() -> None:
     low, high = (".".join(map(str, version)) for version in SUPPORTED_JAX)
     if not SUPPORTED_JAX[0] <= jax.__version_info__ < SUPPORTED_JAX[1]:
         raise ImportError(
-            f"neural-tangents {SUPPORTED_NEURAL_TANGENTS} under jnas works on JAX >={low},<{high}, not on the "
-            f"installed JAX {jax.__version__}: pip install 'jax>={low},<{high}'",
+            f"neural-tangents {SUPPORTED_NEURAL_TANGENTS} under jnas works on JAX >={low},<{high}, not on "
+            f"JAX {jax.__version__}: pip install 'jax>={low},<{high}'",
             name="neural_tangents",
         )
 

@@ -1,0 +1,122 @@
+"""What an architecture is worth when it is trained: SGD on the specialised network.
+
+The recipe of NAS-Bench-201 (Dong and Yang, ICLR 2020, https://arxiv.org/abs/2001.00326): Nesterov momentum
+0.9, a cosine from the first learning rate to zero over all steps, L2 penalty on every parameter, shifted and
+mirrored images where the images allow it. `trainer` returns pure functions: one for the first state, one for
+an epoch, one for the accuracy; the caller loops, so that it can show progress, store states and go on later.
+An epoch is a function of the state and of its number alone: going on from a stored state equals not stopping.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jnas import data as datasets
+from jnas.data import transforms
+from jnas.errors import InputError
+from jnas.nets.modules import Build
+from jnas.nets.nasbench201 import Network, check_images
+
+MOMENTUM = 0.9
+# Test images go through the network in parts of this many: memory stays bounded, one program serves all.
+EVALUATION_BATCH = 256
+
+
+class TrainState(NamedTuple):
+    """params, batch_stats: of the network; optimizer: optax's state. Pytrees of arrays."""
+
+    params: Any
+    batch_stats: Any
+    optimizer: Any
+
+
+class Trainer(NamedTuple):
+    """init: key -> state; epoch: (state, number) -> (state, mean loss); accuracy: state -> percent."""
+
+    init: Callable[[Array], TrainState]
+    epoch: Callable[[TrainState, int], tuple[TrainState, Array]]
+    accuracy: Callable[[TrainState], float]
+
+
+def trainer(
+    dataset: datasets.Dataset,
+    architecture: tuple[int, ...],
+    key: Array,
+    *,
+    epochs: int,
+    batch: int,
+    learning_rate: float,
+    weight_decay: float,
+    channels: int,
+    cells_per_stage: int,
+    augment: bool,
+) -> Trainer:
+    """Functions that train one architecture on `dataset`.
+
+    key: of the order of the images and of the augmentation. augment: applied where `augmentable(dataset)`.
+    Raises `InputError` when a batch does not fit the data or the images do not fit the network.
+    """
+    images, labels = jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train)
+    if batch > len(images):
+        raise InputError(f"training.batch {batch} does not fit: there are {len(images)} training images")
+    shape = dataset.x_train.shape[1:]
+    network = Network(channels, dataset.classes, Build(), cells_per_stage, architecture=architecture)
+    check_images(shape, network.stages)
+    evaluated = network.clone(build=Build(statistics="running"))
+    augmented = augment and transforms.augmentable(dataset)
+    steps = len(images) // batch
+    schedule = optax.cosine_decay_schedule(learning_rate, max(1, epochs * steps))
+    optimizer = optax.chain(
+        optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=MOMENTUM, nesterov=True)
+    )
+    order_key, augment_key = jax.random.split(key)
+
+    @jax.jit
+    def init(key: Array) -> TrainState:
+        variables = network.init(key, jnp.zeros((1, *shape), jnp.float32))
+        return TrainState(variables["params"], variables["batch_stats"], optimizer.init(variables["params"]))
+
+    def loss_of(params, batch_stats, x, y):
+        logits, updated = network.apply({"params": params, "batch_stats": batch_stats}, x, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), updated["batch_stats"]
+
+    @jax.jit
+    def epoch(state: TrainState, number: Array, images: Array, labels: Array):
+        order = transforms.batches(order_key, number, len(images), batch)
+        keys = jax.random.split(jax.random.fold_in(augment_key, number), steps)
+
+        def step(state, inputs):
+            indices, step_key = inputs
+            x = images[indices]
+            x = transforms.augment(step_key, x) if augmented else x
+            x = transforms.normalise(dataset, x)
+            gradient = jax.value_and_grad(loss_of, has_aux=True)
+            (loss, batch_stats), grads = gradient(state.params, state.batch_stats, x, labels[indices])
+            updates, opt_state = optimizer.update(grads, state.optimizer, state.params)
+            return TrainState(optax.apply_updates(state.params, updates), batch_stats, opt_state), loss
+
+        state, losses = jax.lax.scan(step, state, (order, keys))
+        return state, losses.mean()
+
+    @jax.jit
+    def correct(state: TrainState, x: Array, y: Array) -> Array:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        logits = evaluated.apply(variables, transforms.normalise(dataset, x))
+        return jnp.sum(jnp.argmax(logits, axis=-1) == y)
+
+    def accuracy(state: TrainState) -> float:
+        """Percent of the test images, the last part filled up with images whose label matches nothing."""
+        right, size = 0, min(EVALUATION_BATCH, len(dataset.x_test))
+        for start in range(0, len(dataset.x_test), size):
+            x, y = dataset.x_test[start : start + size], dataset.y_test[start : start + size]
+            fill = size - len(x)
+            x, y = np.pad(x, [(0, fill), (0, 0), (0, 0), (0, 0)]), np.pad(y, (0, fill), constant_values=-1)
+            right += int(correct(state, x, y))
+        return 100.0 * right / len(dataset.x_test)
+
+    return Trainer(init, lambda state, number: epoch(state, number, images, labels), accuracy)

@@ -1,0 +1,55 @@
+"""What a proxy declares of itself, and how a compiled program runs over many architectures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A training-free score.
+
+    sign: +1 where higher means a better network, -1 where lower does.
+    needs_labels: whether the score depends on the images' labels.
+    summary: one line; reference: authors, year, URL.
+    """
+
+    name: str
+    sign: int
+    needs_labels: bool
+    summary: str
+    reference: str
+
+
+def architectures_at_once() -> int:
+    """How many architectures one step of a program evaluates side by side.
+
+    A few cores are full with one architecture, whose planes then stay in their caches; an accelerator is not.
+    """
+    return 1 if jax.default_backend() == "cpu" else 8
+
+
+def map_first(function: Callable[[Array], Any], xs: Array, count: Array, chunk: int) -> Any:
+    """`function` of the first `count` rows of xs [B, ...], `chunk` rows at a time; zeros for the rest.
+
+    `count` is data: a program with room for B rows runs on fewer without compiling again, at their cost.
+    """
+    size = len(xs)
+    padded = jnp.concatenate([xs, jnp.zeros((-size % chunk, *xs.shape[1:]), xs.dtype)])
+    shapes = jax.eval_shape(function, xs[0])
+    outs = jax.tree.map(lambda shape: jnp.zeros((len(padded), *shape.shape), shape.dtype), shapes)
+
+    def step(index, outs):
+        start = index * chunk
+        if chunk == 1:
+            ys = jax.tree.map(lambda y: y[None], function(padded[start]))
+        else:
+            ys = jax.vmap(function)(jax.lax.dynamic_slice_in_dim(padded, start, chunk))
+        return jax.tree.map(lambda out, y: jax.lax.dynamic_update_slice_in_dim(out, y, start, 0), outs, ys)
+
+    outs = jax.lax.fori_loop(0, (count + chunk - 1) // chunk, step, outs)
+    return jax.tree.map(lambda out: out[:size], outs)

@@ -1,0 +1,7 @@
+"""Ways to explore a search space, one file each; `STRATEGIES` holds their modules by name."""
+
+from types import ModuleType
+
+from jnas.strategies import pruning
+
+STRATEGIES: dict[str, ModuleType] = {"pruning": pruning}

@@ -1,0 +1,130 @@
+"""The charts of the report, as SVG to be put into a page."""
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jnas.study.summary import Row
+
+FOUND = "#9d174d"
+OTHERS = "#7b8ba3"
+INK = "#374151"
+GRID = "#e5e7eb"
+
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.size": 11,
+    "axes.edgecolor": "#9ca3af",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": "#9ca3af",
+    "ytick.color": "#9ca3af",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+}
+
+
+def scatter_svg(rows: Sequence[Row]) -> str:
+    """Condition number against linear regions: the found cell and the random ones, which carry their number.
+
+    Cells of which either is missing or not positive have no place on the (logarithmic) axes and are left out.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    shown = [
+        (row, row.ntk, row.regions)
+        for row in rows
+        if row.ntk is not None and row.ntk > 0 and row.regions is not None
+    ]
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.set_xscale("log")
+        # The found one last, on top.
+        for row, ntk, regions in reversed(shown):
+            found = row.name == "found"
+            axes.scatter(
+                ntk, regions, s=330 if found else 230, marker="*" if found else "o",
+                color=FOUND if found else OTHERS, edgecolor="white", linewidth=1, clip_on=False, zorder=3,
+            )  # fmt: skip
+            if found:
+                axes.annotate(
+                    "found", (ntk, regions), xytext=(0, 11), textcoords="offset points", ha="center",
+                    color=FOUND, weight="bold", zorder=4,
+                )  # fmt: skip
+            else:
+                number = row.name.removeprefix("random ")
+                axes.annotate(
+                    number, (ntk, regions), color="white", ha="center", va="center", size=9, zorder=4
+                )
+        axes.margins(0.12, 0.14)
+        if shown:
+            low, high = min(ntk for _, ntk, _ in shown), max(ntk for _, ntk, _ in shown)
+            if high / low < 50:
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("condition number of the NTK (logarithmic; lower: easier to train)")
+        axes.set_ylabel("linear regions (higher: more expressive)")
+
+    return _svg(draw, (6.4, 4.4), "scatter")
+
+
+def curves_svg(training: Mapping[str, Any]) -> str:
+    """Test accuracy and training loss by epoch, of the found cell and of the random ones."""
+    runs = [(run, False) for run in training.get("random", [])] + [(training["found"], True)]
+    curves = [run.get("test_accuracy_by_epoch") or [] for run, _ in runs]
+    settled = [value for curve in curves for value in curve[len(curve) // 4 :] if value is not None]
+    panels = [("test_accuracy_by_epoch", "test accuracy, %"), ("train_loss_by_epoch", "training loss")]
+
+    def draw(figure: Any) -> None:
+        from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+        for axes, (key, title) in zip(figure.subplots(1, 2), panels, strict=True):
+            for number, (run, found) in enumerate(runs):
+                values = [math.nan if value is None else value for value in run.get(key) or []]
+                label = "found cell" if found else ("random cells" if number == 0 else None)
+                axes.plot(
+                    range(1, len(values) + 1), values, label=label,
+                    marker="o" if len(values) == 1 else None,
+                    color=FOUND if found else OTHERS, linewidth=2.4 if found else 1.3,
+                    alpha=1 if found else 0.75,
+                )  # fmt: skip
+            axes.set_title(title, loc="left", size=11, color=INK)
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if key == "train_loss_by_epoch":
+                axes.set_yscale("log", nonpositive="mask")
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_locator(NullLocator())
+                axes.legend(frameon=False, loc="upper right")
+            elif settled:
+                # The first epochs would take the room in which the cells differ.
+                axes.set_ylim(bottom=min(settled) - 1)
+        figure.get_layout_engine().set(wspace=0.08)
+
+    return _svg(draw, (10.6, 3.7), "curves")
+
+
+def _svg(draw: Any, size: tuple[float, float], name: str) -> str:
+    """Draw on a fresh figure, without pyplot's global state, and return its <svg> element."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    # The salt keeps the page the same for the same run.
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}), io.StringIO() as stream:
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+        text = stream.getvalue()
+    # Two charts in one page need ids of their own.
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", text[text.index("<svg") :])

@@ -1,0 +1,136 @@
+"""The report of a run: one HTML file that opens without a network, made from the files of its folder."""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jnas import spaces
+from jnas.spaces.base import Space
+from jnas.study import plots
+from jnas.study.config import ENVIRONMENT_KEY
+from jnas.study.drawing import cell_edges, cell_svg, short_names
+from jnas.study.records import Evaluation, read_records
+from jnas.study.run_folder import read_run, write_file
+from jnas.study.summary import comparison, headline
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; `none` stays grey.
+PALETTE = ("#009e73", "#56b4e9", "#0072b2", "#e69f00", "#cc79a7", "#d55e00", "#f0e442", "#000000")
+NONE_COLOUR = "#b6bcc6"
+
+
+def write_report(path: str | Path) -> Path:
+    """Write report.html into the folder of a finished run and return its path.
+
+    Raises `InputError` when the folder holds no finished run, `RunError` when the file cannot be written.
+    """
+    path = Path(path)
+    result, config = read_run(path)
+    records_path = path / "records.sqlite"
+    records = read_records(records_path) if records_path.exists() else []
+    target = path / "report.html"
+    write_file(target, render(result, config, records))
+    return target
+
+
+def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequence[Evaluation]) -> str:
+    """The page as text, from what `read_run` and `read_records` return."""
+    import jinja2
+
+    space = spaces.get(result["space"])
+    rows = comparison(result)
+    training = result.get("training")
+    trained = bool(training and training.get("found"))
+    settings = {key: value for key, value in config.items() if key != ENVIRONMENT_KEY}
+    colours = operation_colours(space)
+    page = jinja2.Environment(
+        loader=jinja2.PackageLoader("jnas.study"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page.filters["number"] = _number
+    return page.get_template("report.html.j2").render(
+        result=result,
+        rows=rows,
+        headline=headline(rows),
+        best=max((row.test_accuracy or 0 for row in rows), default=0),
+        worst=min((row.test_accuracy or 0 for row in rows), default=0),
+        cell=cell_svg(cell_edges(space, result["architecture"]), colours),
+        colours=colours,
+        rounds=[_round_view(entry, space) for entry in result["rounds"]],
+        scatter=plots.scatter_svg(rows),
+        curves=plots.curves_svg(training) if training and trained else "",
+        settings=_settings_view(settings),
+        environment=config.get(ENVIRONMENT_KEY, {}),
+        time=_time_view(records),
+    )
+
+
+def operation_colours(space: Space) -> dict[str, str]:
+    """A colour for each operation of the space, in the order of the space."""
+    names = [name for name in space.operations if name != "none"]
+    return {"none": NONE_COLOUR} | dict(zip(names, itertools.cycle(PALETTE), strict=False))
+
+
+def _round_view(entry: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """One pruning round as a table: edges down, operations across, None where one was gone before."""
+    candidates = entry["candidates"]
+    cells = {(c["cell"], c["edge"], c["operation"]): c for c in candidates}
+    edges = sorted({(c["cell"], c["edge"], c["source"], c["target"]) for c in candidates})
+    operations = [name for name in space.operations if any(c["operation"] == name for c in candidates)]
+    names = short_names(1 + max(target for _, target in space.edges))
+    largest = max((c["ntk_rank"] + c["regions_rank"] for c in candidates), default=0)
+    return {
+        "number": entry["round"] + 1,
+        "operations": operations,
+        "lines": [
+            {
+                "edge": f"{names[source]} → {names[target]}",
+                "cells": [cells.get((cell, edge, name)) for name in operations],
+            }
+            for cell, edge, source, target in edges
+        ],
+        "largest": largest or 1,
+        "pruned": sum(bool(c["pruned"]) for c in candidates),
+        "supernet": {key: _mean(values) for key, values in (entry.get("supernet") or {}).items()},
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    finite = [value for value in values if value is not None]
+    return sum(finite) / len(finite) if finite else None
+
+
+def _settings_view(settings: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """Sections of (key, value), first the keys that stand in none."""
+    plain = [(key, value) for key, value in settings.items() if not isinstance(value, Mapping)]
+    return [("search", plain)] + [
+        (key, list(value.items())) for key, value in settings.items() if isinstance(value, Mapping)
+    ]
+
+
+def _time_view(records: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """Evaluations, failures and seconds of each stage and proxy."""
+    groups: dict[tuple[str, str], list[Evaluation]] = defaultdict(list)
+    for record in records:
+        groups[record.stage, record.proxy].append(record)
+    return [
+        {
+            "stage": stage,
+            "proxy": proxy,
+            "evaluations": len(entries),
+            "failed": sum(entry.status != "ok" for entry in entries),
+            "seconds": sum(entry.seconds for entry in entries),
+        }
+        for (stage, proxy), entries in groups.items()
+    ]
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    """A number to `digits` significant digits, thousands set apart; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if isinstance(value, int) or abs(value) >= 10**digits:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}" if value == 0 or abs(value) < 1e-3 else f"{value:#.{digits}g}".rstrip(".")

@@ -1,0 +1,117 @@
+"""The end of a search in the terminal: the found cell drawn, beside random cells, and where the report is."""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell with what is known of it; None where it was not measured or is not finite."""
+
+    name: str
+    architecture: str
+    test_accuracy: float | None
+    ntk: float | None
+    regions: float | None
+    params: float | None
+    flops: float | None
+    convs: int | None
+
+
+def comparison(result: Mapping[str, Any]) -> list[Row]:
+    """The found cell, then the random cells in the order in which they were drawn, from a result.json."""
+    training = result.get("training") or {}
+    accuracy = [training.get("found") or {}, *training.get("random", [])]
+    scores = [result["scores"]["found"], *result["scores"].get("random", [])]
+    names = ["found", *(f"random {number}" for number in range(1, len(scores)))]
+    accuracy += [{}] * (len(scores) - len(accuracy))
+    return [
+        Row(
+            name,
+            score["architecture"],
+            trained.get("test_accuracy"),
+            *(score.get(key) for key in ("ntk", "regions", "params", "flops", "convs")),
+        )
+        for name, score, trained in zip(names, scores, accuracy, strict=True)
+    ]
+
+
+def headline(rows: list[Row]) -> str:
+    """One sentence on the test accuracy of the found cell beside the random ones; empty without training."""
+    found, *others = rows
+    random = [row.test_accuracy for row in others if row.test_accuracy is not None]
+    if found.test_accuracy is None:
+        return ""
+    text = f"Test accuracy of the found cell: {found.test_accuracy:.2f} %"
+    if not random:
+        return text
+    beaten = sum(found.test_accuracy > value for value in random)
+    return (
+        f"{text}; better than {beaten} of {len(random)} random cells (mean {statistics.mean(random):.2f} %)"
+    )
+
+
+def print_summary(result: Mapping[str, Any], report: Path) -> None:
+    """Print the outcome of a search on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from jnas import spaces
+    from jnas.study.drawing import cell_edges, cell_text
+
+    console = Console()
+    space = spaces.get(result["space"])
+    rows = comparison(result)
+    drawing = cell_text(cell_edges(space, result["architecture"]))
+    if not str(console.encoding).lower().startswith("utf"):
+        drawing = drawing.translate(str.maketrans("─│├└┼┴▶", "-|++++>"))
+    text = Text(drawing, no_wrap=True, overflow="ignore")
+    text.highlight_words(list(space.operations), "bold blue")
+
+    console.print()
+    console.print(Text("Found cell", style="bold"))
+    console.print(Text(result["architecture"], no_wrap=True, overflow="ignore"), soft_wrap=True)
+    console.print()
+    console.print(text, soft_wrap=True)
+    console.print()
+    console.print(_table(rows, Table))
+    for line in (headline(rows), _table_line(result.get("table"))):
+        if line:
+            console.print(Text(line), soft_wrap=True)
+    console.print(Text(f"Search: {result['evaluations']:,} evaluations in {result['seconds']:.1f} s"))
+    console.print(Text(f"Report: {report}"), soft_wrap=True)
+
+
+def _table_line(table: Mapping[str, Any] | None) -> str:
+    if not table or table.get("test_accuracy") is None:
+        return ""
+    return f"Test accuracy of the found cell in the table: {table['test_accuracy']:.2f} %"
+
+
+def _table(rows: list[Row], make: Any) -> Any:
+    from rich import box
+
+    columns = [
+        ("test accuracy", "test_accuracy", "{:.2f} %"),
+        ("NTK condition", "ntk", "{:,.4g}"),
+        ("regions", "regions", "{:,.1f}"),
+        ("params", "params", "{:.3f} M"),
+        ("FLOPs", "flops", "{:.1f} M"),
+        ("convs", "convs", "{}"),
+    ]
+    shown = [column for column in columns if any(getattr(row, column[1]) is not None for row in rows)]
+    table = make(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("cell")
+    for title, _, _ in shown:
+        table.add_column(title, justify="right")
+    for row in rows:
+        values = [
+            "-" if getattr(row, key) is None else pattern.format(getattr(row, key))
+            for _, key, pattern in shown
+        ]
+        table.add_row(row.name, *values, style="bold" if row.name == "found" else None)
+    return table

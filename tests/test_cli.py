@@ -1,0 +1,245 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import jnas
+from jnas import cli
+from jnas.errors import InputError
+from jnas.study.config import from_mapping
+from jnas.study.records import RunError
+from jnas.study.run_folder import open_run
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def call(capsys):
+    """Run the command line in this process: (status, stdout, stderr)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        status = cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with a good configuration, a broken one, and runs in several states."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    Path("good.yaml").write_text("training: {epochs: 0}\n")
+    Path("broken.yaml").write_text("ntk: {batch: 3\n")
+    Path("wrong.yaml").write_text("ntk: {bach: 3}\n")
+    Path("a_file").write_text("")
+    with open_run("unfinished", from_mapping({"seed": 5})):
+        pass
+    with open_run("damaged", from_mapping({"training": {"epochs": 0}})):
+        pass
+    Path("damaged/records.sqlite").write_bytes(b"garbage" * 100)
+    return tmp_path
+
+
+@pytest.fixture
+def search(monkeypatch):
+    """Put a stand-in for the search in place; the test sets what it does."""
+    module = types.ModuleType("jnas.study.search")
+    module.run = lambda config, out, progress: _open(config, out)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "jnas.study.search", module)
+    return module
+
+
+def _open(config, out):
+    with open_run(out, config):
+        raise AssertionError("a wrong call came through")
+
+
+# arguments, and what the one line must say
+WRONG_CALLS = [
+    (["serch"], "unknown command 'serch'.*did you mean 'search'"),
+    (["--verbose"], "unknown command '--verbose'"),
+    (["search"], "takes one configuration file, given: none"),
+    (["search", "good.yaml"], "needs a folder to write into: add --out DIR"),
+    (["search", "good.yaml", "--out"], "option '--out' has no value"),
+    (["search", "good.yaml", "--out="], "needs a folder to write into"),
+    (
+        ["search", "good.yaml", "more.yaml", "--out", "x"],
+        "one configuration file, given: 'good.yaml', 'more.yaml'",
+    ),
+    (["search", "absent.yaml", "--out", "x"], "no configuration file 'absent.yaml'"),
+    (["search", ".", "--out", "x"], "cannot read '.'"),
+    (["search", "broken.yaml", "--out", "x"], "broken.yaml, line 2: not valid YAML"),
+    (["search", "wrong.yaml", "--out", "x"], "wrong.yaml: unknown key 'ntk.bach': did you mean 'ntk.batch'"),
+    (["search", "good.yaml", "-o", "x"], "unknown option '-o'"),
+    (["search", "good.yaml", "--sed", "1", "--out", "x"], "unknown key '--sed': did you mean '--seed'"),
+    (["search", "good.yaml", "--seed", "--out", "x"], "option '--seed' has no value"),
+    (["search", "good.yaml", "--seed", "one", "--out", "x"], "'seed' is 'one': give a whole number"),
+    (["search", "good.yaml", "--seed", "-1", "--out", "x"], "'seed' is -1"),
+    (["search", "good.yaml", "--seed=", "--out", "x"], "'seed' is empty"),
+    (["search", "good.yaml", "--ntk", "1", "--out", "x"], "'--ntk' is a section"),
+    (["search", "good.yaml", "--ntk.logits", "summ", "--out", "x"], "did you mean 'sum'"),
+    (["search", "good.yaml", "--protocol", "other", "--out", "x"], "one of paper, released"),
+    (["search", "good.yaml", "--regions.inputs", "1", "--out", "x"], "give a whole number >= 2"),
+    (["search", "good.yaml", "--training.learning_rate", "0", "--out", "x"], "give a number > 0"),
+    (["search", "good.yaml", "--out", "a_file"], "'a_file' is a file"),
+    (["search", "good.yaml", "--out", "/dev/null/x"], "cannot make the folder '/dev/null/x'"),
+    (["search", "good.yaml", "--out", "unfinished"], r"another configuration \(seed: 5 -> 0"),
+    (["search", "good.yaml", "--out", "damaged"], "'damaged/records.sqlite' is damaged .* delete it"),
+    (["report"], "jnas report takes one folder"),
+    (["report", "a", "b"], "jnas report takes one folder, not 'a b'"),
+    (["report", "absent"], "no run folder 'absent'"),
+    (["report", "."], "no result.json in '.'.*give the folder"),
+    (["report", "unfinished"], "the run is not finished"),
+    (["list", "proxy"], "unknown family 'proxy'.*did you mean 'proxies'"),
+]
+
+
+@pytest.mark.parametrize("arguments, message", WRONG_CALLS, ids=[" ".join(a) for a, _ in WRONG_CALLS])
+def test_wrong_calls(call, folder, search, arguments, message):
+    before = sorted(path for path in folder.rglob("*") if "cache" not in path.parts)
+    status, out, err = call(*arguments)
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1 and err.startswith("jnas: error: ")
+    assert re.search(message, err), err
+    after = sorted(path for path in folder.rglob("*") if "cache" not in path.parts)
+    assert [path for path in after if path.suffix not in (".sqlite-wal", ".sqlite-shm")] == before
+
+
+def test_input_errors_of_the_search(call, folder, search):
+    def run(config, out, progress):
+        raise InputError("no\nsuch data")
+
+    search.run = run
+    assert call("search", "good.yaml", "--out", "x") == (2, "", "jnas: error: no\\nsuch data\n")
+
+
+def test_a_folder_in_use(call, folder, search):
+    with open_run("x", from_mapping({"training": {"epochs": 0}})):
+        status, _, err = call("search", "good.yaml", "--out", "x")
+    assert status == 2 and "another run is writing into 'x'" in err
+
+
+def test_what_the_search_is_given(call, folder, search, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("jnas.study.report.write_report", lambda out: out / "report.html")
+    monkeypatch.setattr("jnas.study.summary.print_summary", lambda result, path: print(result, path))
+    search.run = lambda config, out, progress: seen.append((config, out)) or {"found": 1}
+    status, out, _ = call(
+        "search", "--seed=4", "good.yaml", "--data", "my images", "--out", "x", "--ntk.batch", "8"
+    )
+    assert (status, out) == (0, "{'found': 1} x/report.html\n")
+    assert seen == [
+        (
+            from_mapping({"seed": 4, "data": "my images", "ntk": {"batch": 8}, "training": {"epochs": 0}}),
+            Path("x"),
+        )
+    ]
+
+
+def test_failures_leave_their_traceback_in_the_log(call, folder, search):
+    def run(config, out, progress):
+        with open_run(out, config):
+            raise ZeroDivisionError("by\nzero")
+
+    search.run = run
+    status, out, err = call("search", "good.yaml", "--out", "x")
+    assert (status, out) == (1, "")
+    assert err == "jnas: failed: ZeroDivisionError: by zero (traceback in x/log.txt)\n"
+    assert "Traceback" in Path("x/log.txt").read_text()
+
+
+def test_a_failing_machine_is_said_in_one_line(call, folder, search):
+    def run(config, out, progress):
+        with open_run(out, config):
+            raise RunError("cannot write 'x' (disk full)")
+
+    search.run = run
+    status, _, err = call("search", "good.yaml", "--out", "x")
+    assert (status, err) == (1, "jnas: failed: cannot write 'x' (disk full) (traceback in x/log.txt)\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruptions(call, folder, search, number):
+    def run(config, out, progress):
+        with open_run(out, config):
+            os.kill(os.getpid(), number)
+            signal.pause()
+
+    search.run = run
+    before = signal.getsignal(signal.SIGTERM)
+    status, out, err = call("search", "good.yaml", "--data", "my images", "--out", "x")
+    assert (status, out) == (130, "")
+    assert err.count("\n") == 1
+    assert err.endswith("run again: jnas search good.yaml --data 'my images' --out x\n")
+    assert "interrupted" in Path("x/log.txt").read_text()
+    assert signal.getsignal(signal.SIGTERM) is before
+    # The folder is free again.
+    with open_run("x", from_mapping({"data": "my images", "training": {"epochs": 0}})):
+        pass
+
+
+def test_version_and_help(call):
+    assert call("--version") == (0, f"jnas {jnas.__version__}\n", "")
+    for arguments in ([], ["--help"], ["-h"]):
+        assert call(*arguments)[:2] == (0, cli.HELP)
+    for command in ("search", "report", "list"):
+        status, out, err = call(command, "--help")
+        assert (status, err) == (0, "")
+        assert f"jnas {command}" in out and "Example" in out
+    assert "--ntk.batch  [72]  a whole number >= 2" in call("search", "x", "--help")[1]
+
+
+@pytest.mark.parametrize("family", cli.FAMILIES)
+def test_list(call, family):
+    status, out, err = call("list", family)
+    lines = out.splitlines()
+    assert (status, err) == (0, "")
+    assert lines[0] == family and len(lines) > 1
+    # Every member has a name and a line on what it is.
+    assert all(len(line.split()) > 1 for line in lines[1:])
+
+
+def test_list_all(call):
+    out = call("list")[1]
+    assert all(f"{family}\n" in out for family in cli.FAMILIES)
+    assert "nasbench201" in out and "15,625 cells" in out and "digits" in out
+
+
+def python(*arguments: str, **options) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=120, **options
+    )
+
+
+def test_help_is_light():
+    code = (
+        "import sys; from jnas import cli; cli.main(['--help']); cli.main(['search', '--help']);"
+        "heavy = {'jax', 'flax', 'matplotlib', 'sklearn', 'tensorflow', 'neural_tangents', 'scipy', 'numpy'};"
+        "print(*sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = python("-c", code)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+def test_as_a_module(tmp_path):
+    done = python("-m", "jnas", "search", "absent.yaml", "--out", "x", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "jnas: error: no configuration file 'absent.yaml': give an existing YAML file\n"
+
+
+def test_a_reader_that_has_seen_enough():
+    command = f"{sys.executable} -m jnas search --help | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, env={**os.environ}, timeout=120
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[0].startswith("jnas search") and done.stdout.splitlines()[-1] == "0"
