@@ -40,9 +40,9 @@ from jax.custom_batching import custom_vmap
 from jnas.nets import operations
 from jnas.nets.operations import EPSILON
 
-# Up to this many multiplications for each output, sums of shifted planes fuse into one loop that beats a
-# matrix product; beyond, they no longer fit in registers and take long to compile.
-PLANE_PRODUCTS = 9
+# Up to this many pairs of an input and an output plane, a sum of shifted planes fuses into one loop that beats
+# matrix products; beyond, it takes long to compile and reads too many planes at once.
+FUSED_PAIRS = 36
 
 
 def _shifted(x: Array, row: int, column: int, stride: int = 1) -> Array:
@@ -65,18 +65,27 @@ def _transposed(kernels: Array, ds: tuple[Array, ...], image: tuple[int, int], s
         pad = [(0, 0, 0)] * (ds[0].ndim - 2)
         spread = [(0, size - stride * (less - 1) - 1, stride - 1) for size, less in zip(image, ds[0].shape[-2:])]
         ds = tuple(jax.lax.pad(d, jnp.zeros((), d.dtype), pad + spread) for d in ds)
-    if inputs * outputs <= PLANE_PRODUCTS:
-        planes = [
-            sum(
-                kernel[row, column, c, o] * _shifted(d[o], 2 - row, 2 - column)
-                for kernel, d in zip(kernels, ds, strict=True)
-                for o in range(outputs)
-                for row in range(3)
-                for column in range(3)
-            )
-            for c in range(inputs)
-        ]
-        return jnp.stack(planes)
+    if inputs * outputs <= FUSED_PAIRS:
+        border = [(0, 0)] * (ds[0].ndim - 2) + [(1, 1), (1, 1)]
+        padded = jnp.stack([jnp.pad(d, border) for d in ds])
+
+        def add_target(t, planes):
+            kernel, d = kernels[t], padded[t]
+            terms = [
+                sum(
+                    kernel[row, column, c, o]
+                    * d[o, ..., 2 - row : 2 - row + image[0], 2 - column : 2 - column + image[1]]
+                    for o in range(outputs)
+                    for row in range(3)
+                    for column in range(3)
+                )
+                for c in range(inputs)
+            ]
+            return planes + jnp.stack(terms)
+
+        # One target at a time: all of them fused would read more planes at once than is fast.
+        zero = jnp.zeros((inputs, *ds[0].shape[1:-2], *image), ds[0].dtype)
+        return jax.lax.fori_loop(0, len(ds), add_target, zero) if len(ds) > 1 else add_target(0, zero)
     joined = jnp.moveaxis(kernels, 0, 3).reshape(9 * inputs, -1)
     products = jnp.tensordot(joined, jnp.concatenate(ds), 1)
     products = products.reshape(3, 3, inputs, *products.shape[1:])
@@ -192,9 +201,9 @@ def _adjoint(stride, relu, statistics):
         if extra == "images":
             m = jnp.stack([jnp.einsum("kbnhw,obnhw->bko", columns, d) for d in ds], 1)
         else:
-            rows = [d.reshape(-1, positions) @ columns.reshape(len(columns), -1).T for d in ds]
-            m = jnp.stack([jnp.swapaxes(row.reshape(outputs, -1, len(columns)), 0, 1) for row in rows], 1)
-            m = jnp.swapaxes(m, 2, 3)
+            products = [columns.reshape(len(columns), -1) @ d.reshape(-1, positions).T for d in ds]
+            m = jnp.stack([product.reshape(len(columns), outputs, -1) for product in products])
+            m = jnp.moveaxis(m, 3, 0)
         s = jnp.stack([jnp.sum(d, axis=(-3, -2, -1)).reshape(outputs, -1).T for d in ds], 1)
         # From here on B stands in front: m [B, t, 9 C, O], s [B, t, O], q [B, b, t, O].
         q = slope * (jnp.einsum("btko,Btko->Bbto", flat, m) - mean * s[:, None])

@@ -56,14 +56,15 @@ def moments(x: Array, layout: str, axis_name: str | None = None) -> tuple[Array,
     return mean, variance
 
 
-def _box_sum(x: Array, axis: int) -> Array:
-    """Sum of each element and its two neighbours along `axis`."""
-    pad = [(0, 0)] * x.ndim
-    pad[axis] = (1, 1)
-    padded = jnp.pad(x, pad)
-    size = x.shape[axis]
-    parts = [jax.lax.slice_in_dim(padded, start, start + size, axis=axis) for start in range(3)]
-    return parts[0] + parts[1] + parts[2]
+def _box_sum(x: Array, height: int, width: int) -> Array:
+    """Sum over the 3x3 neighbourhood in the axes `height` and `width`, zero outside."""
+    padded = jnp.pad(x, [(1, 1) if axis in (height, width) else (0, 0) for axis in range(x.ndim)])
+    total = jnp.zeros_like(x)
+    for row in range(3):
+        for column in range(3):
+            part = jax.lax.slice_in_dim(padded, row, row + x.shape[height], axis=height)
+            total = total + jax.lax.slice_in_dim(part, column, column + x.shape[width], axis=width)
+    return total
 
 
 def _inverse_counts(height: int, width: int) -> np.ndarray:
@@ -84,13 +85,13 @@ def average_pool_3x3(x: Array, layout: str) -> Array:
     height, width = layout.index("H"), layout.index("W")
     inverse = _inverse_counts(x.shape[height], x.shape[width])
     inverse = inverse[None, :, :, None] if layout == "NHWC" else inverse
-    return _box_sum(_box_sum(x, height), width) * jnp.asarray(inverse, x.dtype)
+    return _box_sum(x, height, width) * jnp.asarray(inverse, x.dtype)
 
 
 def average_pool_3x3_adjoint(d: Array) -> Array:
     """The adjoint of `average_pool_3x3` on planes [..., H, W]."""
     weighted = d * jnp.asarray(_inverse_counts(*d.shape[-2:]), d.dtype)
-    return _box_sum(_box_sum(weighted, d.ndim - 2), d.ndim - 1)
+    return _box_sum(weighted, d.ndim - 2, d.ndim - 1)
 
 
 def average_pool_2x2(x: Array, layout: str) -> Array:

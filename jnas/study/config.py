@@ -30,8 +30,8 @@ class PruneConfig:
 class NtkConfig:
     """The condition number of the neural tangent kernel."""
 
-    # 72 images, 3 repeats, 3 channels and one cell a stage are those of the authors' code.
-    batch: int = option(72, "images in the kernel", minimum=2)
+    # The paper says 32 images, the authors' code takes 72; 3 repeats, 3 channels and one cell a stage are its.
+    batch: int = option(32, "images in the kernel; the protocol sets the default", minimum=2)
     repeats: int = option(3, "repeats, averaged; each has images of its own", minimum=1)
     channels: int = option(3, "channels of the first stage", minimum=1)
     cells_per_stage: int = option(1, "cells in each stage", minimum=1)
@@ -59,9 +59,9 @@ class NtkConfig:
 class RegionsConfig:
     """The number of linear regions."""
 
-    # 3000 random 3x3 crops of one channel, one channel and one cell are those of the authors' code: on whole
-    # images every input has a pattern of its own, and the count says nothing.
-    inputs: int = option(3000, "inputs whose ReLU patterns are counted", minimum=2)
+    # Random 3x3 crops of one channel, one channel and one cell are those of the authors' code: on whole images
+    # every input has a pattern of its own, and the count says nothing. The paper takes 5000, the code 3000.
+    inputs: int = option(5000, "inputs whose ReLU patterns are counted; the protocol sets the default", minimum=2)
     channels: int = option(1, "channels of the cells", minimum=1)
     cells_per_stage: int = option(1, "cells in each stage", minimum=1)
     crop: int = option(3, "side of the random one-channel crops; 0 takes whole images", minimum=0)
@@ -92,7 +92,7 @@ class SearchConfig:
     space: str = option("nasbench201", "search space (jnas list spaces)")
     strategy: str = option("pruning", "how to explore it (jnas list strategies)")
     protocol: Literal["paper", "released"] = option(
-        "paper", "TE-NAS as published (Kaiming weights, fresh in each repeat) or as its authors' code runs"
+        "paper", "TE-NAS as published (Kaiming weights, fresh in each repeat; 32 images) or as its authors' code runs"
     )
     # A JAX key is made from 32 bits.
     seed: int = option(0, "seed of everything random", minimum=0, maximum=2**32 - 1)
@@ -108,8 +108,14 @@ class SearchConfig:
 
 # What a protocol implies for the keys that are not written explicitly.
 PROTOCOLS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "paper": {"ntk": {"initialisation": "kaiming_normal", "fresh_weights": True}},
-    "released": {"ntk": {"initialisation": "pytorch_default", "fresh_weights": False}},
+    "paper": {
+        "ntk": {"batch": 32, "initialisation": "kaiming_normal", "fresh_weights": True},
+        "regions": {"inputs": 5000},
+    },
+    "released": {
+        "ntk": {"batch": 72, "initialisation": "pytorch_default", "fresh_weights": False},
+        "regions": {"inputs": 3000},
+    },
 }
 
 # Where the config.yaml of a run notes versions and device. Skipped in reading: a run's file repeats the run.

@@ -2,8 +2,8 @@
 
 STRUCTURED_DERIVATIVES of neural-tangents (Novak, Sohl-Dickstein, Schoenholz, 2022,
 https://arxiv.org/abs/2206.08720) reads the Jacobians of the primitives off this jaxpr. It needs every
-equation to be linear in the parameters' tangents and to have one output, so calls are inlined, `split` becomes
-slices, and whatever does not depend on the tangents is evaluated beforehand.
+equation to be linear in the parameters' tangents and to have one output, so calls are inlined, `split`
+becomes slices, and whatever does not depend on the tangents is evaluated beforehand.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ def linear_jaxpr(f: Callable[..., PyTree], *primals: PyTree) -> tuple[PyTree, li
         `f(*primals)`; for each leaf of it whether it depends on the primals; the jaxpr, whose `outvars` are
         the tangents of the leaves that do, and whose constants are values at `primals`. What remains with
         several outputs is control flow that `jax.disable_jit` cannot unroll, and `jax.custom_vjp` of several.
+
+    Raises:
+        TypeError: a leaf of `primals` is not a float (from `jax.linearize`, and so for whatever `f` raises).
     """
     # Without jit, JAX runs control flow in Python and the library's own jitted functions disappear.
     with jax.disable_jit():
@@ -52,7 +55,7 @@ def transpose(eqn: JaxprEqn, cotangents: jax.Array, *inputs: jax.Array | ad.Unde
     # The rules of `slice`, `gather`, ... take accumulators that only JAX's own backward pass can make.
     is_linear = [isinstance(value, ad.UndefinedPrimal) for value in inputs]
 
-    def apply(*tangents: jax.Array):
+    def apply(*tangents: jax.Array) -> Any:
         rest = iter(tangents)
         values = [next(rest) if linear else value for value, linear in zip(inputs, is_linear, strict=True)]
         return eqn.primitive.bind(*values, **eqn.params)
@@ -66,7 +69,7 @@ def _inlined(closed: ClosedJaxpr, arguments: Iterable[jax.Array]) -> list[jax.Ar
     """Evaluates a jaxpr without binding its calls (`jit`, `checkpoint`, ...) and splits."""
     environment: dict[Var, Any] = {}
 
-    def read(atom: Var | Literal):
+    def read(atom: Var | Literal) -> Any:
         return atom.val if isinstance(atom, Literal) else environment[atom]
 
     environment.update(zip(closed.jaxpr.constvars, closed.consts, strict=True))

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
-from types import ModuleType
+from types import CodeType, ModuleType
 
 SUPPORTED_JAX = ((0, 8), (0, 13))  # from, up to but without; the range of `jax` in pyproject.toml
 SUPPORTED_NEURAL_TANGENTS = "0.6.5"
@@ -54,7 +55,11 @@ ADAPTATIONS: Mapping[str, Substitutions] = {
             "from jnas.theory.neural_tangents_runtime import strict_zip as zip\n",
         ),
         ("    prim: core.Primitive,\n", "    prim: jax.extend.core.Primitive,\n"),
-        # `ad.linearize` has another signature in every JAX release and keeps call equations.
+        # `ad.linearize` has another signature in every JAX release and keeps calls; once serves both modes.
+        (
+            '  """Computes primitive output cotangents (`df/dy`) and Jacobians (`dy/dw`)."""\n',
+            "  fn = _linear.linear_jaxpr(fn, params)\n",
+        ),
         (
             "  fn_flat, out_tree = jax.api_util.flatten_fun_nokwargs(\n      lu.wrap_init(fn), in_tree)\n",
             "",
@@ -63,8 +68,7 @@ ADAPTATIONS: Mapping[str, Substitutions] = {
             "  with jax.disable_jit():\n    outs = ad.linearize(fn_flat, *primals_in_flat, has_aux=False)\n\n"
             "  primals_out, pvals, jaxpr, consts = outs\n"
             "  primals_out = tree_unflatten(out_tree(), primals_out)\n",
-            "  primals_out, is_linear, closed = _linear.linear_jaxpr(fn, *primals_in)\n"
-            "  jaxpr, consts = closed.jaxpr, closed.consts\n",
+            "  primals_out, is_linear, closed = fn\n  jaxpr, consts = closed.jaxpr, closed.consts\n",
         ),
         (
             "tuple(ct for ct, pval in zip(cts_in, pvals) if not pval.is_known())",
@@ -110,6 +114,11 @@ ADAPTATIONS: Mapping[str, Substitutions] = {
     a = a.update(shape=tuple(shape))
 """,
             "",
+        ),
+        # Every equation depends on the inputs here; searching for those that do recurses once a layer.
+        (
+            "  visit(set(jaxpr.invars))\n",
+            "  need_cts.update(variable for eqn in jaxpr.eqns for variable in eqn.outvars)\n",
         ),
         # `jnp.size` and `jnp.shape` refuse what only describes an array, `jnp.dtype` an array.
         ("  ndim = sum(map(jnp.size, leaves))\n", "  ndim = sum(map(utils.size_at, leaves))\n"),
@@ -175,7 +184,11 @@ class AdaptedLoader(importlib.machinery.SourceFileLoader):
             source = source.replace(old, new + kept_lines)
         return source
 
-    def get_code(self, fullname: str):
+    def exec_module(self, module: ModuleType) -> None:
+        check_jax_version()
+        super().exec_module(module)
+
+    def get_code(self, fullname: str) -> CodeType:
         # The inherited method would read and write __pycache__, which belongs to the source as released.
         return compile(self.get_source(fullname), self.path, "exec", dont_inherit=True)
 
@@ -194,8 +207,7 @@ class AdaptingFinder(importlib.abc.MetaPathFinder):
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is None or spec.origin is None:
             return None
-        if fullname == "neural_tangents":
-            check_jax_version()
+        if fullname == "neural_tangents" and target is None:
             # What an import that failed before jnas was imported has left behind is not adapted.
             for name in [name for name in sys.modules if name.startswith("neural_tangents.")]:
                 del sys.modules[name]

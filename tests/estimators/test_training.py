@@ -1,0 +1,108 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jnas import data, spaces
+from jnas.data import transforms
+from jnas.errors import InputError
+from jnas.estimators.training import trainer
+from jnas.nets import cost
+from jnas.nets.modules import Build
+from jnas.nets.nasbench201 import Network
+
+CELL = tuple(spaces.get("nasbench201").from_string(
+    "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
+))  # fmt: skip
+SETTINGS = {
+    "epochs": 4, "batch": 32, "learning_rate": 0.1, "weight_decay": 5e-4, "channels": 4, "cells_per_stage": 1,
+    "augment": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits() -> data.Dataset:
+    whole = data.load("digits")
+    return dataclasses.replace(
+        whole, x_train=whole.x_train[:640], y_train=whole.y_train[:640],
+        x_test=whole.x_test[:300], y_test=whole.y_test[:300],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    """A trainer, its states after each epoch (the first before any), and the losses."""
+    steps = trainer(digits, CELL, jax.random.key(1), **SETTINGS)
+    states, losses = [steps.init(jax.random.key(2))], []
+    for number in range(SETTINGS["epochs"]):
+        state, loss = steps.epoch(states[-1], number)
+        states.append(state)
+        losses.append(float(loss))
+    return steps, states, losses
+
+
+def test_it_learns(trained):
+    steps, states, losses = trained
+    assert losses[-1] < 0.5 * losses[0]
+    assert steps.accuracy(states[0]) < 40 < 60 < steps.accuracy(states[-1])
+
+
+def test_accuracy_is_the_share_of_the_test_images(trained, digits):
+    # 300 images go through in parts of 256, of which the second is filled up.
+    steps, states, _ = trained
+    network = Network(4, 10, Build(statistics="running"), architecture=CELL)
+    variables = {"params": states[-1].params, "batch_stats": states[-1].batch_stats}
+    logits = jax.jit(network.apply)(variables, transforms.normalise(digits, digits.x_test))
+    right = np.argmax(np.asarray(logits), axis=-1) == digits.y_test
+    assert steps.accuracy(states[-1]) == pytest.approx(100 * right.mean())
+
+
+def test_the_network_has_the_size_that_is_reported(trained):
+    sizes = [array.size for array in jax.tree.leaves(trained[1][0].params)]
+    assert sum(sizes) == cost.params(CELL, cost.Macro(4, 1, 3, (8, 8, 1), 10))
+
+
+def test_going_on_from_a_stored_state_equals_not_stopping(trained, digits):
+    _, states, losses = trained
+    stored = jax.tree.map(np.asarray, states[2])
+    again = trainer(digits, CELL, jax.random.key(1), **SETTINGS)
+    state = jax.tree.map(jnp.asarray, stored)
+    rest = []
+    for number in range(2, SETTINGS["epochs"]):
+        state, loss = again.epoch(state, number)
+        rest.append(float(loss))
+    assert rest == losses[2:]
+    jax.tree.map(np.testing.assert_array_equal, state, states[-1])
+
+
+def test_another_key_is_another_training(trained, digits):
+    steps, states, losses = trained
+    state = steps.init(jax.random.key(3))
+    _, loss = steps.epoch(state, 0)
+    assert float(loss) != losses[0]
+    # The number of the epoch, not the number of calls, says which batches it sees.
+    assert float(steps.epoch(states[0], 1)[1]) != losses[0] == float(steps.epoch(states[0], 0)[1])
+
+
+def test_only_photographs_are_augmented():
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (8, 24, 24, 3), np.uint8)
+    photographs = data.base.dataset("photographs", images, np.arange(8) % 2, images, np.arange(8) % 2)
+    skip = (1,) * 6
+    options = SETTINGS | {"epochs": 1, "batch": 4, "channels": 1}
+
+    def loss(augment):
+        steps = trainer(photographs, skip, jax.random.key(0), **options | {"augment": augment})
+        return float(steps.epoch(steps.init(jax.random.key(0)), 0)[1])
+
+    assert loss(True) != loss(False)
+
+
+def test_what_does_not_fit(digits):
+    with pytest.raises(InputError, match=r"training\.batch 641 does not fit: there are 640"):
+        trainer(digits, CELL, jax.random.key(0), **SETTINGS | {"batch": 641})
+    odd = dataclasses.replace(digits, x_train=digits.x_train[:, :6, :6])
+    with pytest.raises(InputError, match="images of 6x6 do not fit"):
+        trainer(odd, CELL, jax.random.key(0), **SETTINGS)
