@@ -19,7 +19,7 @@ from jax import Array
 from jnas import data as datasets
 from jnas.data import transforms
 from jnas.errors import InputError
-from jnas.nets.modules import Build
+from jnas.nets.modules import Build, initial_parameters
 from jnas.nets.nasbench201 import Network, check_images
 
 MOMENTUM = 0.9
@@ -78,8 +78,13 @@ def trainer(
 
     @jax.jit
     def init(key: Array) -> TrainState:
-        variables = network.init(key, jnp.zeros((1, *shape), jnp.float32))
-        return TrainState(variables["params"], variables["batch_stats"], optimizer.init(variables["params"]))
+        image = jnp.zeros((1, *shape), jnp.float32)
+        params = initial_parameters(network, key, image)
+        shapes = jax.eval_shape(network.init, key, image)["batch_stats"]
+        batch_stats = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jnp.full(leaf.shape, 1.0 if path[-1].key == "variance" else 0.0), shapes
+        )
+        return TrainState(params, batch_stats, optimizer.init(params))
 
     def loss_of(params, batch_stats, x, y):
         logits, updated = network.apply({"params": params, "batch_stats": batch_stats}, x, mutable=["batch_stats"])

@@ -40,9 +40,10 @@ from jax.custom_batching import custom_vmap
 from jnas.nets import operations
 from jnas.nets.operations import EPSILON
 
-# Up to this many pairs of an input and an output plane, a sum of shifted planes fuses into one loop that beats
-# matrix products; beyond, it takes long to compile and reads too many planes at once.
-FUSED_PAIRS = 36
+# Up to so many input planes, sums of shifted planes, three output planes at a time, beat matrix products: more
+# at once are too many streams of memory to read side by side.
+FUSED_INPUTS = 6
+PLANES_AT_ONCE = 3
 
 
 def _shifted(x: Array, row: int, column: int, stride: int = 1) -> Array:
@@ -65,27 +66,25 @@ def _transposed(kernels: Array, ds: tuple[Array, ...], image: tuple[int, int], s
         pad = [(0, 0, 0)] * (ds[0].ndim - 2)
         spread = [(0, size - stride * (less - 1) - 1, stride - 1) for size, less in zip(image, ds[0].shape[-2:])]
         ds = tuple(jax.lax.pad(d, jnp.zeros((), d.dtype), pad + spread) for d in ds)
-    if inputs * outputs <= FUSED_PAIRS:
+    if inputs <= FUSED_INPUTS:
         border = [(0, 0)] * (ds[0].ndim - 2) + [(1, 1), (1, 1)]
-        padded = jnp.stack([jnp.pad(d, border) for d in ds])
+        padded = jnp.concatenate([jnp.pad(d, border) for d in ds])
+        together = PLANES_AT_ONCE if outputs % PLANES_AT_ONCE == 0 else 1
+        padded = padded.reshape(-1, together, *padded.shape[1:])
+        grouped = jnp.moveaxis(kernels, -1, 1).reshape(-1, together, 3, 3, inputs, *(1,) * (ds[0].ndim - 1))
 
-        def add_target(t, planes):
-            kernel, d = kernels[t], padded[t]
-            terms = [
-                sum(
-                    kernel[row, column, c, o]
-                    * d[o, ..., 2 - row : 2 - row + image[0], 2 - column : 2 - column + image[1]]
-                    for o in range(outputs)
-                    for row in range(3)
-                    for column in range(3)
-                )
-                for c in range(inputs)
-            ]
-            return planes + jnp.stack(terms)
+        def add_group(index, planes):
+            kernel, d = grouped[index], padded[index]
+            return planes + sum(
+                kernel[o, row, column]
+                * d[o, ..., 2 - row : 2 - row + image[0], 2 - column : 2 - column + image[1]]
+                for o in range(together)
+                for row in range(3)
+                for column in range(3)
+            )
 
-        # One target at a time: all of them fused would read more planes at once than is fast.
         zero = jnp.zeros((inputs, *ds[0].shape[1:-2], *image), ds[0].dtype)
-        return jax.lax.fori_loop(0, len(ds), add_target, zero) if len(ds) > 1 else add_target(0, zero)
+        return jax.lax.fori_loop(0, len(padded), add_group, zero)
     joined = jnp.moveaxis(kernels, 0, 3).reshape(9 * inputs, -1)
     products = jnp.tensordot(joined, jnp.concatenate(ds), 1)
     products = products.reshape(3, 3, inputs, *products.shape[1:])

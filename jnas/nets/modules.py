@@ -3,12 +3,14 @@
 `Build` says how a network is to be evaluated; a network passes it on to its parts unchanged.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jnas.nets import operations
@@ -18,17 +20,50 @@ from jnas.nets.mixture import mixed_edges
 RUNNING_KEEP = 0.9
 
 
-def kaiming_normal(key: Array, shape: Sequence[int], dtype=jnp.float32) -> Array:
-    """Normal weights of variance 2 / fan-in (He et al., 2015, https://arxiv.org/abs/1502.01852)."""
-    return nn.initializers.variance_scaling(2.0, "fan_in", "normal")(key, shape, dtype)
+def _kaiming_normal(key: Array, size: int) -> Array:
+    return jnp.sqrt(2.0) * jax.random.normal(key, (size,))
 
 
-def pytorch_default(key: Array, shape: Sequence[int], dtype=jnp.float32) -> Array:
-    """Uniform weights within 1 / sqrt(fan-in): what PyTorch gives a layer that nobody initialises."""
-    return nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")(key, shape, dtype)
+def _pytorch_default(key: Array, size: int) -> Array:
+    return jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
 
 
-INITIALISATIONS: dict[str, Callable] = {"kaiming_normal": kaiming_normal, "pytorch_default": pytorch_default}
+# Weights of fan-in 1; those of fan-in n are these over sqrt(n).
+#   kaiming_normal: variance 2 / n (He et al., 2015, https://arxiv.org/abs/1502.01852)
+#   pytorch_default: uniform within 1 / sqrt(n), what PyTorch gives a layer that nobody initialises
+INITIALISATIONS: dict[str, Callable[[Array, int], Array]] = {
+    "kaiming_normal": _kaiming_normal,
+    "pytorch_default": _pytorch_default,
+}
+
+
+def initialiser(name: str) -> Callable:
+    """Flax initialiser of convolution and classifier weights, whose last axis is the output."""
+
+    def initialise(key: Array, shape: Sequence[int]) -> Array:
+        return INITIALISATIONS[name](key, math.prod(shape)).reshape(shape) / math.sqrt(math.prod(shape[:-1]))
+
+    return initialise
+
+
+def initial_parameters(network: nn.Module, key: Array, *inputs: Array) -> dict:
+    """Parameters as `network.init(key, *inputs)` draws them, all from one stream of random numbers.
+
+    The distribution is that of `network.init`, the numbers are not: one draw for all weights compiles in a
+    fraction of the time of a draw for each. `network` has a field `build`.
+    """
+    shapes = jax.eval_shape(network.init, key, *inputs)["params"]
+    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
+    sizes = [math.prod(leaf.shape) if len(leaf.shape) > 1 else 0 for _, leaf in leaves]
+    stream = INITIALISATIONS[network.build.initialisation](key, sum(sizes))
+    parts = jnp.split(stream, np.cumsum(sizes)[:-1])
+    values = [
+        part.reshape(leaf.shape) / math.sqrt(math.prod(leaf.shape[:-1]))
+        if len(leaf.shape) > 1
+        else jnp.full(leaf.shape, 1.0 if path[-1].key == "scale" else 0.0)
+        for (path, leaf), part in zip(leaves, parts, strict=True)
+    ]
+    return jax.tree.unflatten(tree, values)
 
 
 @dataclass(frozen=True)
@@ -93,7 +128,7 @@ class ConvolutionNorm(nn.Module):
     relu: bool = True
 
     def setup(self):
-        initialise = INITIALISATIONS[self.build.initialisation]
+        initialise = initialiser(self.build.initialisation)
         self.kernel = self.param("kernel", initialise, (self.size, self.size, self.inputs, self.outputs))
         self.norm = BatchNorm(self.outputs, self.build)
 

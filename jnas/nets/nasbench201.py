@@ -22,7 +22,7 @@ from jax import Array
 
 from jnas.errors import InputError
 from jnas.nets import operations
-from jnas.nets.modules import INITIALISATIONS, BatchNorm, Build, ConvolutionNorm, mix
+from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser, mix
 from jnas.spaces import nasbench201
 
 CONVOLUTIONS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
@@ -100,7 +100,7 @@ class ResidualBlock(nn.Module):
         h = ConvolutionNorm(self.inputs, outputs, 3, build, stride=2, name="conv_a")(x)
         self.sow("patterns", "relu_b", h > 0)
         h = ConvolutionNorm(outputs, outputs, 3, build, name="conv_b")(h)
-        initialise = INITIALISATIONS[build.initialisation]
+        initialise = initialiser(build.initialisation)
         kernel = self.param("downsample", initialise, (1, 1, self.inputs, outputs))
         pooled = operations.average_pool_2x2(x, build.layout)
         form = "cnhw,co->onhw" if build.layout == "CNHW" else "nhwc,co->nhwo"
@@ -141,7 +141,7 @@ class Network(nn.Module):
         self.sow("patterns", "last", x > 0)
         x = jnp.mean(nn.relu(x), axis=(build.layout.index("H"), build.layout.index("W")))
         features = x.T if build.layout == "CNHW" else x
-        initialise = INITIALISATIONS[build.initialisation]
+        initialise = initialiser(build.initialisation)
         kernel = self.param("classifier_kernel", initialise, (channels, self.classes))
         bias = self.param("classifier_bias", nn.initializers.zeros, (self.classes,))
         return features @ kernel + bias

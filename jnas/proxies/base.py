@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,23 +32,24 @@ def architectures_at_once() -> int:
     return 1 if jax.default_backend() == "cpu" else 8
 
 
-def map_first(function: Callable[[Array], Any], xs: Array, count: Array, chunk: int) -> Any:
+def map_first(
+    function: Callable[[Array], Array], xs: Array, count: Array, chunk: int, out: jax.ShapeDtypeStruct
+) -> Array:
     """`function` of the first `count` rows of xs [B, ...], `chunk` rows at a time; zeros for the rest.
 
     `count` is data: a program with room for B rows runs on fewer without compiling again, at their cost.
+    `out` is what `function` returns for a row: finding that out by tracing it would take seconds.
     """
     size = len(xs)
     padded = jnp.concatenate([xs, jnp.zeros((-size % chunk, *xs.shape[1:]), xs.dtype)])
-    shapes = jax.eval_shape(function, xs[0])
-    outs = jax.tree.map(lambda shape: jnp.zeros((len(padded), *shape.shape), shape.dtype), shapes)
 
     def step(index, outs):
         start = index * chunk
         if chunk == 1:
-            ys = jax.tree.map(lambda y: y[None], function(padded[start]))
+            ys = function(padded[start])[None]
         else:
             ys = jax.vmap(function)(jax.lax.dynamic_slice_in_dim(padded, start, chunk))
-        return jax.tree.map(lambda out, y: jax.lax.dynamic_update_slice_in_dim(out, y, start, 0), outs, ys)
+        return jax.lax.dynamic_update_slice_in_dim(outs, ys, start, 0)
 
-    outs = jax.lax.fori_loop(0, (count + chunk - 1) // chunk, step, outs)
-    return jax.tree.map(lambda out: out[:size], outs)
+    outs = jnp.zeros((len(padded), *out.shape), out.dtype)
+    return jax.lax.fori_loop(0, (count + chunk - 1) // chunk, step, outs)[:size]

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jnas.nets.modules import Build
+from jnas.nets.modules import Build, initial_parameters
 from jnas.nets.nasbench201 import Network, check_images
 from jnas.proxies.base import Proxy, architectures_at_once, map_first
 from jnas.theory import empirical_ntk
@@ -136,7 +136,7 @@ def kernels(
         return Network(channels, classes, build, cells_per_stage, stages)
 
     initial = network(Build(initialisation=initialisation))
-    params = initial.init(key, images[:1], gates[0])["params"]
+    params = initial_parameters(initial, key, images[:1], gates[0])
     kernel = kernel_function(
         params,
         images,
@@ -146,7 +146,10 @@ def kernels(
         parameters=parameters,
         implementation=implementation,
     )
-    return map_first(kernel, gates, count, architectures_at_once())
+    size = len(images) * (classes if logits == "full" else 1)
+    return map_first(
+        kernel, gates, count, architectures_at_once(), jax.ShapeDtypeStruct((size, size), images.dtype)
+    )
 
 
 def condition_numbers(kernels: Array) -> tuple[np.ndarray, list[str]]:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jnas.nets.modules import Build
+from jnas.nets.modules import Build, initial_parameters
 from jnas.nets.nasbench201 import Network
 from jnas.proxies.base import Proxy, map_first
 
@@ -86,11 +86,11 @@ def counts(
         stages,
         stem=inputs.shape[-1] != channels,
     )
-    params = network.init(key, inputs[:1], gates[0])["params"]
+    params = initial_parameters(network, key, inputs[:1], gates[0])
 
     def regions(gates):
         _, sown = network.apply({"params": params}, inputs, gates, mutable=["patterns"])
         leaves = jax.tree.leaves(sown["patterns"])
         return count_distinct(jnp.concatenate([leaf.reshape(len(inputs), -1) for leaf in leaves], axis=1))
 
-    return map_first(regions, gates, count, min(ARCHITECTURES_AT_ONCE, len(gates)))
+    return map_first(regions, gates, count, min(ARCHITECTURES_AT_ONCE, len(gates)), jax.ShapeDtypeStruct((), jnp.int32))

@@ -111,3 +111,27 @@ def result() -> dict:
 @pytest.fixture
 def run_folder(tmp_path: Path, result: dict) -> Path:
     return write_run(tmp_path / "run", result)
+
+
+# A real search that is as small as one can be, in which every part of a run has its turn.
+TINY = {
+    "data": "digits",
+    "ntk": {"batch": 4, "repeats": 1, "channels": 1},
+    "regions": {"inputs": 50, "repeats": 1},
+    "training": {"epochs": 2, "batch": 256, "channels": 2, "random_cells": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> dict:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """The folder of the uninterrupted search that `TINY` says, and its result; read only."""
+    from jnas.study.progress import Progress
+    from jnas.study.search import run
+
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    return folder, run(configuration.from_mapping(TINY), folder, Progress(quiet=True))

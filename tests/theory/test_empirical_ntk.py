@@ -1,0 +1,180 @@
+"""jnas's kernels equal neural-tangents' and a brute-force Jacobian in float64."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from jnas import spaces
+from jnas.errors import InputError
+from jnas.nets.modules import RUNNING_KEEP, Build
+from jnas.nets.nasbench201 import Network
+from jnas.proxies import ntk
+from jnas.theory import empirical_ntk
+
+SPACE = spaces.get("nasbench201")
+CLASSES = 3
+# Everything here is compiled to run once.
+compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A random network, its images and its gates."""
+
+    channels: int
+    image: tuple[int, int, int]
+    images: int
+    gates: str
+    cells_per_stage: int = 1
+    stages: int = 1
+
+    def network(self, build: Build) -> Network:
+        return Network(self.channels, CLASSES, build, self.cells_per_stage, self.stages)
+
+    def draw(self):
+        """(params, images, gates); scales, offsets and biases are random too."""
+        keys = jax.random.split(jax.random.key(self.channels), 4)
+        images = jax.random.normal(keys[0], (self.images, *self.image))
+        gates = {
+            "soft": jax.nn.softmax(jax.random.normal(keys[1], (1, 6, 5))),
+            "some zero": jax.random.normal(keys[1], (1, 6, 5)) * jax.random.bernoulli(keys[2], 0.6, (1, 6, 5)),
+            "one-hot": SPACE.gates(np.array([3, 2, 1, 3, 4, 3], np.int32)),
+            "equal": jnp.full((1, 6, 5), 0.25).at[..., 0].set(0.0),
+        }[self.gates]
+        initial = compiled(self.network(Build()).init)(keys[2], images[:1], gates)["params"]
+        leaves, structure = jax.tree.flatten(initial)
+        noise = jax.random.split(keys[3], len(leaves))
+        noisy = [leaf + 0.2 * jax.random.normal(key, leaf.shape) for key, leaf in zip(noise, leaves, strict=True)]
+        return jax.tree.unflatten(structure, noisy), images, gates
+
+
+FIRST = Case(2, (8, 8, 1), 4, "soft")
+CASES = {
+    "train, two cells, one channel": ("train", Case(1, (8, 8, 3), 4, "some zero", cells_per_stage=2)),
+    "frozen, two cells, three channels": ("frozen", Case(3, (8, 8, 1), 6, "equal", cells_per_stage=2)),
+    "train, two stages, four channels": ("train", Case(4, (16, 16, 3), 5, "one-hot", stages=2)),
+    "frozen, two stages, two channels": ("frozen", Case(2, (16, 16, 1), 4, "some zero", stages=2)),
+    "frozen, one-hot, four channels": ("frozen", Case(4, (8, 8, 3), 5, "one-hot")),
+}
+
+
+def brute_force(case: Case, statistics: str) -> dict[tuple[str, ...], np.ndarray]:
+    """The Jacobian of all logits, float64[N, O, size of the parameter], by parameter.
+
+    Frozen statistics are found by a training step of the running averages from zero, and each image is then
+    evaluated alone with them.
+    """
+    params, images, gates = case.draw()
+    with jax.enable_x64(True):
+        params, images, gates = jax.tree.map(
+            lambda array: jnp.asarray(np.asarray(array), jnp.float64), (params, images, gates)
+        )
+        if statistics == "train":
+            network = case.network(Build())
+            rows = compiled(jax.jacrev(lambda params: network.apply({"params": params}, images, gates)))(params)
+        else:
+            zeros = jax.eval_shape(case.network(Build()).init, jax.random.key(0), images, gates)["batch_stats"]
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float64), zeros)
+            step = partial(case.network(Build()).apply, mutable=["batch_stats"])
+            _, updated = compiled(step)({"params": params, "batch_stats": zeros}, images, gates)
+            stored = jax.tree.map(lambda leaf: leaf / (1 - RUNNING_KEEP), updated["batch_stats"])
+            network = case.network(Build(statistics="running"))
+
+            def rows_of_image(params, image):
+                def logits(params):
+                    return network.apply({"params": params, "batch_stats": stored}, image[None], gates)[0]
+
+                return jax.jacrev(logits)(params)
+
+            rows = compiled(lambda params: jax.lax.map(partial(rows_of_image, params), images))(params)
+        flat = traverse_util.flatten_dict(rows)
+        assert all(row.dtype == jnp.float64 for row in flat.values())
+        return {path: np.asarray(row).reshape(case.images, CLASSES, -1) for path, row in flat.items()}
+
+
+def expected_kernel(rows: dict[tuple[str, ...], np.ndarray], logits: str, parameters: str) -> np.ndarray:
+    unweighted = ("offset", "classifier_bias") if parameters == "weights" else ()
+    jacobian = np.concatenate([row for path, row in rows.items() if path[-1] not in unweighted], axis=-1)
+    if logits == "sum":
+        return np.einsum("nop,mqp->nm", jacobian, jacobian)
+    if logits == "trace":
+        return np.einsum("nop,mop->nm", jacobian, jacobian) / CLASSES
+    count = jacobian.shape[0] * CLASSES
+    return np.einsum("nop,mqp->nomq", jacobian, jacobian).reshape(count, count)
+
+
+def kernel(case: Case, statistics: str, logits: str, parameters: str, implementation: str) -> np.ndarray:
+    params, images, gates = case.draw()
+
+    @compiled
+    def evaluate(params, images, gates):
+        return ntk.kernel_function(
+            params, images, case.network, normalisation=statistics, logits=logits, parameters=parameters,
+            implementation=implementation,
+        )(gates)  # fmt: skip
+
+    return np.asarray(evaluate(params, images, gates))
+
+
+def assert_equal(found: np.ndarray, expected: np.ndarray) -> None:
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.fixture(scope="module")
+def first():
+    return {statistics: brute_force(FIRST, statistics) for statistics in ("train", "frozen")}
+
+
+@pytest.mark.parametrize("parameters", empirical_ntk.PARAMETERS)
+@pytest.mark.parametrize("logits", empirical_ntk.LOGITS)
+@pytest.mark.parametrize("statistics", ["train", "frozen"])
+def test_every_option_equals_brute_force(first, statistics, logits, parameters):
+    found = kernel(FIRST, statistics, logits, parameters, "jnas")
+    assert_equal(found, expected_kernel(first[statistics], logits, parameters))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_shape_equals_brute_force(name):
+    statistics, case = CASES[name]
+    expected = expected_kernel(brute_force(case, statistics), "full", "all")
+    assert_equal(kernel(case, statistics, "full", "all", "jnas"), expected)
+
+
+# Each implementation with each treatment of statistics, logits and parameters, but not with every combination.
+PAIRS = [
+    ("jacobian_contraction", "train", "sum", "weights"),
+    ("jacobian_contraction", "frozen", "trace", "all"),
+    ("ntk_vector_products", "train", "full", "all"),
+    ("ntk_vector_products", "frozen", "sum", "weights"),
+    ("structured_derivatives", "train", "trace", "weights"),
+    ("structured_derivatives", "frozen", "full", "all"),
+]
+
+
+@pytest.mark.parametrize(("implementation", "statistics", "logits", "parameters"), PAIRS)
+def test_neural_tangents_computes_the_same(first, implementation, statistics, logits, parameters):
+    found = kernel(FIRST, statistics, logits, parameters, implementation)
+    assert_equal(found, expected_kernel(first[statistics], logits, parameters))
+
+
+def test_an_implementation_that_does_not_exist():
+    with pytest.raises(InputError, match="unknown implementation 'fastest'.*jacobian_contraction"):
+        empirical_ntk.by_neural_tangents(
+            lambda params, images: images, {}, jnp.ones((2, 1)), implementation="fastest", statistics="train"
+        )
+
+
+def test_which_parameters_count():
+    params = {
+        "stem": {"kernel": 1, "norm": {"scale": 2, "offset": 3}}, "classifier_kernel": 4, "classifier_bias": 5
+    }  # fmt: skip
+    counted, rest = empirical_ntk.split(params, "weights")
+    assert sorted(counted.values()) == [1, 2, 4] and sorted(rest.values()) == [3, 5]
+    counted, rest = empirical_ntk.split(params, "all")
+    assert sorted(counted.values()) == [1, 2, 3, 4, 5] and rest == {}
