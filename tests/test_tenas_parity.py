@@ -108,7 +108,9 @@ def kernel_function():
 @pytest.mark.parametrize("planes", [False, True], ids=["plain", "planes"])
 def test_kernel(fixture, kernel_function, planes):
     params = our_params(fixture, "ntk_net")
-    logits, kernel = kernel_function[planes](params, jnp.asarray(fixture["images"]), jnp.asarray(fixture["gates"]))
+    logits, kernel = kernel_function[planes](
+        params, jnp.asarray(fixture["images"]), jnp.asarray(fixture["gates"])
+    )
     np.testing.assert_allclose(logits, fixture["logits"], rtol=1e-3, atol=1e-4)
     expected = fixture["ntk"]
     largest = np.abs(expected).max()
@@ -131,7 +133,9 @@ def test_regions(fixture, planes):
         _, sown = network.apply({"params": params}, crops, gates, mutable=["patterns"])
         # On planes images come second: [C, N, H, W].
         axis = network.build.layout.index("N")
-        return [jnp.moveaxis(leaf, axis, 0).reshape(len(crops), -1) for leaf in jax.tree.leaves(sown["patterns"])]
+        return [
+            jnp.moveaxis(leaf, axis, 0).reshape(len(crops), -1) for leaf in jax.tree.leaves(sown["patterns"])
+        ]
 
     signs = patterns(params, jnp.asarray(fixture["crops"]), jnp.asarray(fixture["gates"]))
     assert int(regions.count_distinct(jnp.concatenate(signs, axis=1))) == round(float(fixture["n_regions"]))

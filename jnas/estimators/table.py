@@ -21,7 +21,9 @@ def read_accuracies(path: str | Path) -> dict[str, float]:
             rows = csv.DictReader(stream)
             missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
             if missing:
-                raise InputError(f"table '{path}' lacks the column {missing[0]}: it needs {', '.join(COLUMNS)}")
+                raise InputError(
+                    f"table '{path}' lacks the column {missing[0]}: it needs {', '.join(COLUMNS)}"
+                )
             return {row["architecture"]: float(row["test_acc"]) for row in rows}
     except FileNotFoundError:
         raise InputError(f"no table '{path}': give the path of a CSV file, or leave --table away") from None
@@ -29,4 +31,6 @@ def read_accuracies(path: str | Path) -> dict[str, float]:
         raise
     except (OSError, EOFError, ValueError, TypeError, csv.Error) as error:
         text = " ".join(str(error).split())
-        raise InputError(f"cannot read the table '{path}' ({text}): give a CSV file, gzipped if it ends in .gz") from None
+        raise InputError(
+            f"cannot read the table '{path}' ({text}): give a CSV file, gzipped if it ends in .gz"
+        ) from None

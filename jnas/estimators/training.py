@@ -87,11 +87,13 @@ def trainer(
         return TrainState(params, batch_stats, optimizer.init(params))
 
     def loss_of(params, batch_stats, x, y):
-        logits, updated = network.apply({"params": params, "batch_stats": batch_stats}, x, mutable=["batch_stats"])
+        logits, updated = network.apply(
+            {"params": params, "batch_stats": batch_stats}, x, mutable=["batch_stats"]
+        )
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), updated["batch_stats"]
 
     @jax.jit
-    def epoch(state: TrainState, number: Array, images: Array, labels: Array):
+    def epoch(state: TrainState, number: Array, images: Array, labels: Array) -> tuple[TrainState, Array]:
         order = transforms.batches(order_key, number, len(images), batch)
         keys = jax.random.split(jax.random.fold_in(augment_key, number), steps)
 
@@ -111,7 +113,7 @@ def trainer(
     @jax.jit
     def correct(state: TrainState, x: Array, y: Array) -> Array:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        logits = evaluated.apply(variables, transforms.normalise(dataset, x))
+        logits = jnp.asarray(evaluated.apply(variables, transforms.normalise(dataset, x)))
         return jnp.sum(jnp.argmax(logits, axis=-1) == y)
 
     def accuracy(state: TrainState) -> float:

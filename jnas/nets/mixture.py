@@ -30,7 +30,7 @@ The rule differentiates backwards only, and not with respect to gates, skip and 
 holds the plain form, which tests hold equal.
 """
 
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -59,12 +59,15 @@ def _columns(x: Array, stride: int) -> Array:
 
 
 def _transposed(kernels: Array, ds: tuple[Array, ...], image: tuple[int, int], stride: int) -> Array:
-    """Sum over t of the adjoint 3x3 convolutions: kernels [t, 3, 3, C, O], ds[t] [O, ..., H', W'] -> [C, ..., H, W]."""
+    """Sum over t of adjoint 3x3 convolutions: kernels [t, 3, 3, C, O], ds[t] [O, ..., H', W'] -> [C, ..., H, W]."""
     inputs, outputs = kernels.shape[3:]
     if stride > 1:
         # The adjoint of taking every second position puts zeros between.
         pad = [(0, 0, 0)] * (ds[0].ndim - 2)
-        spread = [(0, size - stride * (less - 1) - 1, stride - 1) for size, less in zip(image, ds[0].shape[-2:])]
+        spread = [
+            (0, size - stride * (less - 1) - 1, stride - 1)
+            for size, less in zip(image, ds[0].shape[-2:], strict=True)
+        ]
         ds = tuple(jax.lax.pad(d, jnp.zeros((), d.dtype), pad + spread) for d in ds)
     if inputs <= FUSED_INPUTS:
         border = [(0, 0)] * (ds[0].ndim - 2) + [(1, 1), (1, 1)]
@@ -88,14 +91,19 @@ def _transposed(kernels: Array, ds: tuple[Array, ...], image: tuple[int, int], s
     joined = jnp.moveaxis(kernels, 0, 3).reshape(9 * inputs, -1)
     products = jnp.tensordot(joined, jnp.concatenate(ds), 1)
     products = products.reshape(3, 3, inputs, *products.shape[1:])
-    return sum(_shifted(products[row, column], 2 - row, 2 - column) for row in range(3) for column in range(3))
+    shifted = [
+        _shifted(products[row, column], 2 - row, 2 - column) for row in range(3) for column in range(3)
+    ]
+    return reduce(jnp.add, shifted)
 
 
 def _evaluate(x, kernels, scale, offset, gates, skip, pool, stride, relu):
     """Outputs, and what the derivative needs: columns, centred outputs, mean, 1 / sd."""
     branches, targets, _, _, inputs, outputs = kernels.shape
     columns = _columns(jax.nn.relu(x) if relu else x, stride)
-    flat = jnp.swapaxes(kernels.reshape(branches * targets, 9 * inputs, outputs), 1, 2).reshape(-1, 9 * inputs)
+    flat = jnp.swapaxes(kernels.reshape(branches * targets, 9 * inputs, outputs), 1, 2).reshape(
+        -1, 9 * inputs
+    )
     u = jnp.tensordot(flat, columns, 1).reshape(branches, targets, outputs, *columns.shape[1:])
     mean = jnp.mean(u, axis=(3, 4, 5))
     centred = u - mean[..., None, None, None]
@@ -161,28 +169,36 @@ def _mixed_forward(x, kernels, scale, offset, gates, skip, pool, stride, relu, s
     return ys, (x, parameters, (columns, mean, slope), shared)
 
 
+def _mapped(function, batched, arguments):
+    """`vmap` of `function` over axis 0 of the leaves of `arguments` that `batched` marks."""
+    axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, batched)
+    outs = jax.vmap(function, in_axes=tuple(axes))(*arguments)
+    return outs, jax.tree.map(lambda _: True, outs)
+
+
 def _evaluate_images(stride, relu):
     """`_evaluate` whose `vmap` over images is one batch: x [B, C, N, H, W] becomes [C, B N, H, W]."""
 
-    @custom_vmap
-    def evaluate(x, parameters):
-        ys, (columns, _, mean, slope) = _evaluate(x, *parameters, stride, relu)
+    def plain(x, parameters):
+        kernels, scale, offset, gates, skip, pool = parameters
+        ys, (columns, _, mean, slope) = _evaluate(x, kernels, scale, offset, gates, skip, pool, stride, relu)
         return ys, (columns, mean, slope)
+
+    evaluate = custom_vmap(plain)
 
     @evaluate.def_vmap
     def _(size, batched, x, parameters):
         if any(jax.tree.leaves(batched[1])):
-            raise ValueError("frozen statistics are taken over images: map over x, not over parameters")
+            # A map over networks: each has statistics of its own.
+            return _mapped(plain, batched, (x, parameters))
         merged = jnp.moveaxis(x, 0, 1)
-        ys, (columns, mean, slope) = evaluate(merged.reshape(merged.shape[0], -1, *x.shape[-2:]), parameters)
+        ys, (columns, mean, slope) = plain(merged.reshape(merged.shape[0], -1, *x.shape[-2:]), parameters)
 
         def split(array):
             return jnp.moveaxis(array.reshape(array.shape[0], size, -1, *array.shape[-2:]), 1, 0)
 
-        return (jax.tree.map(split, ys), (split(columns), mean, slope)), (
-            (tuple(True for _ in ys)),
-            (True, False, False),
-        )
+        outs = (jax.tree.map(split, ys), (split(columns), mean, slope))
+        return outs, (jax.tree.map(lambda _: True, ys), (True, False, False))
 
     return evaluate
 
@@ -192,7 +208,7 @@ def _adjoint(stride, relu, statistics):
 
     def gradients(x, parameters, residuals, shared, ds, extra):
         """`extra` axes stand behind the channels of ds: none, cotangents [B] or images [B] of x too."""
-        kernels, scale, offset, gates, skip, pool = parameters
+        kernels, scale, _, gates, skip, pool = parameters
         columns, mean, slope = residuals
         branches, targets, _, _, inputs, outputs = kernels.shape
         flat = kernels.reshape(branches, targets, 9 * inputs, outputs)
@@ -215,7 +231,8 @@ def _adjoint(stride, relu, statistics):
             dkernels = dkernels - jnp.swapaxes(correlation, 2, 3) * q[:, :, :, None] / positions
             means = jnp.moveaxis(s, 0, -1) / positions
             convolved = tuple(
-                d - (mean if extra else mean[:, 0])[..., None, None, None] for d, mean in zip(ds, means, strict=True)
+                d - (mean if extra else mean[:, 0])[..., None, None, None]
+                for d, mean in zip(ds, means, strict=True)
             )
         dkernels = (weight[:, :, None] * dkernels).reshape(len(m), *kernels.shape)
         merged = jnp.einsum("bto,btijco->tijco", weight, kernels)
@@ -234,14 +251,17 @@ def _adjoint(stride, relu, statistics):
             dx = dx + skipped + operations.average_pool_3x3_adjoint(pooled)
         return dx, (dkernels, gates[..., None] * q, gates[..., None] * s[:, None])
 
-    @custom_vmap
-    def adjoint(x, parameters, residuals, shared, ds):
+    def plain(x, parameters, residuals, shared, ds):
         dx, rest = gradients(x, parameters, residuals, shared, ds, extra="")
         return dx, jax.tree.map(lambda array: array[0], rest)
+
+    adjoint = custom_vmap(plain)
 
     @adjoint.def_vmap
     def _(size, batched, x, parameters, residuals, shared, ds):
         images = batched[0]
+        if any(jax.tree.leaves(batched[1])) or (images and statistics == "train"):
+            return _mapped(plain, batched, (x, parameters, residuals, shared, ds))
         behind = jax.tree.map(lambda d: jnp.moveaxis(d, 0, 1), ds)
         if images:
             x = jnp.moveaxis(x, 0, 1)

@@ -39,7 +39,10 @@ class Cell(nn.Module):
     def __call__(self, x: Array, gates: Array | None = None) -> Array:
         space, build = nasbench201.SPACE, self.build
         names = space.operations
-        if self.architecture is not None:
+        if self.architecture is None:
+            if gates is None:
+                raise ValueError("the masked build needs gates")
+        else:
             gates = jax.nn.one_hot(jnp.array(self.architecture), len(names), dtype=x.dtype)
         nodes: list[Array | float] = [x] + [0.0] * max(target for _, target in space.edges)
         for source in range(len(nodes) - 1):
@@ -166,6 +169,8 @@ def specialise(params: Mapping, architecture: tuple[int, ...]) -> dict:
         for (source, target), choice in zip(space.edges, architecture, strict=True)
     }
     return {
-        name: {part: value for part, value in group.items() if part in kept} if name.startswith("cell_") else group
+        name: {part: value for part, value in group.items() if part in kept}
+        if name.startswith("cell_")
+        else group
         for name, group in params.items()
     }

@@ -9,11 +9,10 @@ Departure: the authors' code finds eigenvalues in float32, where lambda_min can 
 kernel whose lambda_min is beyond the precision of its entries is `"singular"`, with value inf.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -51,7 +50,14 @@ def condition_number(kernel: np.ndarray) -> tuple[float, str]:
 
 
 def kernel_function(
-    params, images: Array, network: Callable[[Build], Network], *, normalisation, logits, parameters, implementation
+    params: Mapping,
+    images: Array,
+    network: Callable[[Build], Network],
+    *,
+    normalisation: str,
+    logits: str,
+    parameters: str,
+    implementation: str,
 ) -> Callable[[Array], Array]:
     """gates [cells, E, K] to the kernel [M, M] of one network, by the implementation asked for.
 

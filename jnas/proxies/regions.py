@@ -93,4 +93,6 @@ def counts(
         leaves = jax.tree.leaves(sown["patterns"])
         return count_distinct(jnp.concatenate([leaf.reshape(len(inputs), -1) for leaf in leaves], axis=1))
 
-    return map_first(regions, gates, count, min(ARCHITECTURES_AT_ONCE, len(gates)), jax.ShapeDtypeStruct((), jnp.int32))
+    return map_first(
+        regions, gates, count, min(ARCHITECTURES_AT_ONCE, len(gates)), jax.ShapeDtypeStruct((), jnp.int32)
+    )

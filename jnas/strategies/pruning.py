@@ -109,7 +109,11 @@ def dense_rank(values: np.ndarray) -> np.ndarray:
 
 
 def tell(
-    state: State, ntk: np.ndarray, regions: np.ndarray, operations_per_round: int = 1, decimals: int | None = None
+    state: State,
+    ntk: np.ndarray,
+    regions: np.ndarray,
+    operations_per_round: int = 1,
+    decimals: int | None = None,
 ) -> tuple[State, list[Decision]]:
     """Prune by the scores of `ask(state)`: ntk and regions float64[repeats, 1 + M].
 
@@ -135,8 +139,17 @@ def tell(
         pruned[go] = True
         active[cell, edge, indices[go, 2]] = False
     decisions = [
-        Decision(*map(int, index), float(a), float(b), int(c), int(d), bool(e))
-        for index, a, b, c, d, e in zip(indices, *changes, ntk_rank, regions_rank, pruned, strict=True)
+        Decision(
+            cell=int(cell),
+            edge=int(edge),
+            operation=int(operation),
+            ntk_change=float(changes[0][m]),
+            regions_change=float(changes[1][m]),
+            ntk_rank=int(ntk_rank[m]),
+            regions_rank=int(regions_rank[m]),
+            pruned=bool(pruned[m]),
+        )
+        for m, (cell, edge, operation) in enumerate(indices)
     ]
     return State(active, state.round + 1), decisions
 

@@ -61,7 +61,9 @@ class RegionsConfig:
 
     # Random 3x3 crops of one channel, one channel and one cell are those of the authors' code: on whole images
     # every input has a pattern of its own, and the count says nothing. The paper takes 5000, the code 3000.
-    inputs: int = option(5000, "inputs whose ReLU patterns are counted; the protocol sets the default", minimum=2)
+    inputs: int = option(
+        5000, "inputs whose ReLU patterns are counted; the protocol sets the default", minimum=2
+    )
     channels: int = option(1, "channels of the cells", minimum=1)
     cells_per_stage: int = option(1, "cells in each stage", minimum=1)
     crop: int = option(3, "side of the random one-channel crops; 0 takes whole images", minimum=0)
@@ -92,7 +94,8 @@ class SearchConfig:
     space: str = option("nasbench201", "search space (jnas list spaces)")
     strategy: str = option("pruning", "how to explore it (jnas list strategies)")
     protocol: Literal["paper", "released"] = option(
-        "paper", "TE-NAS as published (Kaiming weights, fresh in each repeat; 32 images) or as its authors' code runs"
+        "paper",
+        "TE-NAS as published (Kaiming weights, fresh in each repeat; 32 images) or as its authors' code runs",
     )
     # A JAX key is made from 32 bits.
     seed: int = option(0, "seed of everything random", minimum=0, maximum=2**32 - 1)

@@ -6,6 +6,7 @@ they are used. So an interrupted run goes on from its records and ends as it wou
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 import jnas
 from jnas import data as datasets
@@ -35,7 +37,14 @@ log = logging.getLogger("jnas")
 # The authors' code rounds relative changes to three decimals; the paper does not say.
 RELEASED_DECIMALS = 3
 # What each use of the seed folds in first, so that no two draw the same numbers.
-STREAMS = {"ntk_weights": 0, "ntk_images": 1, "regions_weights": 2, "regions_inputs": 3, "random_cells": 4, "training": 5}
+STREAMS = {
+    "ntk_weights": 0,
+    "ntk_images": 1,
+    "regions_weights": 2,
+    "regions_inputs": 3,
+    "random_cells": 4,
+    "training": 5,
+}
 
 
 def run(config: SearchConfig, out: str | Path, progress: Progress) -> dict[str, Any]:
@@ -65,7 +74,9 @@ def _check(config: SearchConfig, dataset: datasets.Dataset) -> None:
     images = len(dataset.x_train)
     height, width = dataset.x_train.shape[1:3]
     if config.ntk.batch > images:
-        raise InputError(f"ntk.batch {config.ntk.batch} does not fit: '{dataset.name}' has {images} training images")
+        raise InputError(
+            f"ntk.batch {config.ntk.batch} does not fit: '{dataset.name}' has {images} training images"
+        )
     if config.training.epochs and config.training.batch > images:
         raise InputError(
             f"training.batch {config.training.batch} does not fit: '{dataset.name}' has {images} training images"
@@ -81,9 +92,17 @@ def _check(config: SearchConfig, dataset: datasets.Dataset) -> None:
     check_images(dataset.x_train.shape, 3)
 
 
-def _run(config, space, dataset, table, folder: RunFolder, progress: Progress) -> dict[str, Any]:
+def _run(
+    config: SearchConfig,
+    space: spaces.Space,
+    dataset: datasets.Dataset,
+    table: dict[str, float],
+    folder: RunFolder,
+    progress: Progress,
+) -> dict[str, Any]:
     scorer = _Scorer(config, space, dataset, folder)
-    state, rounds = pruning.init(space), []
+    state = pruning.init(space)
+    rounds: list[dict[str, Any]] = []
     per_round = scorer.planned_rounds()
     repeats = max(config.ntk.repeats, config.regions.repeats)
     progress.say(
@@ -144,12 +163,14 @@ def _run(config, space, dataset, table, folder: RunFolder, progress: Progress) -
 class _Scorer:
     """The compiled scores of one run: shapes never change, so each program compiles once."""
 
-    def __init__(self, config: SearchConfig, space: spaces.Space, dataset: datasets.Dataset, folder: RunFolder):
+    def __init__(
+        self, config: SearchConfig, space: spaces.Space, dataset: datasets.Dataset, folder: RunFolder
+    ):
         self._config, self._space, self._dataset, self._folder = config, space, dataset, folder
         self._root = jax.random.key(config.seed)
         self._room = pruning.largest_ask(space)
 
-    def key(self, stream: str, *where: int) -> jax.Array:
+    def key(self, stream: str, *where: int) -> Array:
         key = jax.random.fold_in(self._root, STREAMS[stream])
         for index in where:
             key = jax.random.fold_in(key, index)
@@ -165,7 +186,9 @@ class _Scorer:
             state, _ = pruning.tell(state, flat, flat, self._config.prune.operations_per_round)
         return counts
 
-    def score(self, stage: str, round: int, gates: np.ndarray, subjects: list[str], advance) -> dict[str, np.ndarray]:
+    def score(
+        self, stage: str, round: int, gates: np.ndarray, subjects: list[str], advance: Callable[[int], None]
+    ) -> dict[str, np.ndarray]:
         """Both proxies of gates [M, cells, E, K], from the records where they are: float64[repeats, M] each."""
         scores = {}
         for proxy, repeats in (("ntk", self._config.ntk.repeats), ("regions", self._config.regions.repeats)):
@@ -186,7 +209,7 @@ class _Scorer:
             scores[proxy] = np.array(rows, np.float64)
         return scores
 
-    def _in_parts(self, gates: np.ndarray, score) -> np.ndarray:
+    def _in_parts(self, gates: np.ndarray, score: Callable[[Array, Array], np.ndarray]) -> np.ndarray:
         """`score(padded gates, count)` over parts that fit the program's room."""
         parts = []
         for start in range(0, len(gates), self._room):
@@ -196,7 +219,7 @@ class _Scorer:
             parts.append(score(jnp.asarray(padded), jnp.int32(len(part)))[: len(part)])
         return np.concatenate(parts)
 
-    def _draw(self, key: jax.Array, count: int) -> jax.Array:
+    def _draw(self, key: Array, count: int) -> Array:
         """Up to `count` different training images, standardised."""
         chosen = jax.random.permutation(key, len(self._dataset.x_train))[:count]
         return transforms.normalise(self._dataset, self._dataset.x_train[np.asarray(chosen)])
@@ -252,7 +275,9 @@ class _Scorer:
         return self._in_parts(gates, score)
 
 
-def _round_record(space, number: int, decisions, scores) -> dict[str, Any]:
+def _round_record(
+    space: spaces.Space, number: int, decisions: list[pruning.Decision], scores: dict[str, np.ndarray]
+) -> dict[str, Any]:
     candidates = []
     for decision in decisions:
         source, target = space.edges[decision.edge]
@@ -262,7 +287,14 @@ def _round_record(space, number: int, decisions, scores) -> dict[str, Any]:
     return {"round": number, "candidates": candidates, "supernet": supernet}
 
 
-def _compare(config, space, dataset, scorer: _Scorer, architectures: np.ndarray, progress: Progress) -> dict[str, Any]:
+def _compare(
+    config: SearchConfig,
+    space: spaces.Space,
+    dataset: datasets.Dataset,
+    scorer: _Scorer,
+    architectures: np.ndarray,
+    progress: Progress,
+) -> dict[str, Any]:
     """Mean scores and sizes of the found cell (first) and of random ones."""
     gates = np.asarray(space.gates(architectures), np.float32)
     names = [space.to_string(architecture) for architecture in architectures]
@@ -270,7 +302,11 @@ def _compare(config, space, dataset, scorer: _Scorer, architectures: np.ndarray,
     with progress.task("scoring the found cell and random cells", steps) as advance:
         scores = scorer.score("compare", 0, gates, names, advance)
     macro = cost.Macro(
-        config.training.channels, config.training.cells_per_stage, 3, dataset.x_train.shape[1:], dataset.classes
+        config.training.channels,
+        config.training.cells_per_stage,
+        3,
+        dataset.x_train.shape[1:],
+        dataset.classes,
     )
     params, flops = cost.params(architectures, macro), cost.flops(architectures, macro)
     convs = cost.convs(architectures)

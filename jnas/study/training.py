@@ -32,16 +32,29 @@ def train_architectures(
     Every epoch's test accuracy and loss go to the records, weights to `checkpoints/<index>` of the folder.
     """
     rows = []
-    progress.say(f"training the found cell and {len(architectures) - 1} random cells for {config.epochs} epochs each")
+    progress.say(
+        f"training the found cell and {len(architectures) - 1} random cells for {config.epochs} epochs each"
+    )
     with progress.task("training", len(architectures) * config.epochs) as advance:
         for index, architecture in enumerate(architectures):
             name = name_of(architecture)
-            _train_one(config, dataset, architecture, jax.random.fold_in(key, index), folder, index, name, advance)
+            _train_one(
+                config, dataset, architecture, jax.random.fold_in(key, index), folder, index, name, advance
+            )
             rows.append({"architecture": name, **_curves(folder.records, index, config.epochs)})
     return {"epochs": config.epochs, "found": rows[0], "random": rows[1:]}
 
 
-def _train_one(config, dataset, architecture, key, folder: RunFolder, index: int, name: str, advance) -> None:
+def _train_one(
+    config: TrainingConfig,
+    dataset: Dataset,
+    architecture: np.ndarray,
+    key: jax.Array,
+    folder: RunFolder,
+    index: int,
+    name: str,
+    advance: Callable[[int], None],
+) -> None:
     if len(_stored(folder.records, index, "test_accuracy")) == config.epochs:
         advance(config.epochs)
         return
@@ -72,7 +85,14 @@ def _train_one(config, dataset, architecture, key, folder: RunFolder, index: int
 
 
 def _epochs(
-    steps: Trainer, state: TrainState, numbers: range, records: Records, index: int, name: str, checkpoints, advance
+    steps: Trainer,
+    state: TrainState,
+    numbers: range,
+    records: Records,
+    index: int,
+    name: str,
+    checkpoints: Any,
+    advance: Callable[[int], None],
 ) -> None:
     import orbax.checkpoint as ocp
 
@@ -83,7 +103,8 @@ def _epochs(
         values = {"train_loss": float(loss), "test_accuracy": steps.accuracy(state)}
         seconds = (time.perf_counter() - start) / len(values)
         records.add(
-            Evaluation("training", number, 0, index, proxy, name, value, seconds) for proxy, value in values.items()
+            Evaluation("training", number, 0, index, proxy, name, value, seconds)
+            for proxy, value in values.items()
         )
         if time.monotonic() - stored > CHECKPOINT_SECONDS or number == numbers[-1]:
             checkpoints.save(number + 1, args=ocp.args.StandardSave(state))
@@ -93,7 +114,11 @@ def _epochs(
 
 def _stored(records: Records, index: int, proxy: str) -> dict[int, float]:
     """One value an epoch, of architecture `index`."""
-    return {e.round: e.value for e in records.all() if (e.stage, e.candidate, e.proxy) == ("training", index, proxy)}
+    return {
+        e.round: e.value
+        for e in records.all()
+        if (e.stage, e.candidate, e.proxy) == ("training", index, proxy)
+    }
 
 
 def _curves(records: Records, index: int, epochs: int) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def split(params: Mapping[str, Any], parameters: str) -> tuple[dict, dict]:
     return counted, {path: value for path, value in flat.items() if path[-1] in UNWEIGHTED}
 
 
-def _cotangents(outputs: int, logits: str, dtype) -> Array:
+def _cotangents(outputs: int, logits: str, dtype: jnp.dtype) -> Array:
     """Rows [R, O] that the Jacobian of one image's logits is multiplied by."""
     return jnp.ones((1, outputs), dtype) if logits == "sum" else jnp.eye(outputs, dtype=dtype)
 

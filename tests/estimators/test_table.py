@@ -22,7 +22,11 @@ def test_reading(tmp_path, name, opener):
     [
         ("absent.csv", None, "no table .*give the path of a CSV file, or leave --table away"),
         ("t.csv", b"", "lacks the column architecture"),
-        ("t.csv", b"architecture,test_accuracy\na,1\n", "lacks the column test_acc: it needs architecture, test_acc"),
+        (
+            "t.csv",
+            b"architecture,test_accuracy\na,1\n",
+            "lacks the column test_acc: it needs architecture, test_acc",
+        ),
         ("t.csv", b"test_acc\n1\n", "lacks the column architecture"),
         ("t.csv", b"architecture,test_acc\na,high\n", "cannot read the table .*high"),
         ("t.csv", b"architecture,test_acc\na\n", "cannot read the table"),

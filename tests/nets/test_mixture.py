@@ -71,12 +71,15 @@ def test_outputs_and_gradients_equal_the_plain_form(shape, statistics):
     generator = np.random.default_rng(1)
     size = 4 // stride
     cotangents = tuple(
-        jnp.asarray(generator.standard_normal((5, outputs, 3, size, size)), jnp.float32) for _ in range(targets)
+        jnp.asarray(generator.standard_normal((5, outputs, 3, size, size)), jnp.float32)
+        for _ in range(targets)
     )
 
     def outputs_and_gradients(function):
         def evaluate(x, weights, gates, ds):
-            ys, pullback = jax.vjp(lambda x, weights: function(x, *weights, *gates, stride, relu, statistics), x, weights)
+            ys, pullback = jax.vjp(
+                lambda x, weights: function(x, *weights, *gates, stride, relu, statistics), x, weights
+            )
             # All cotangents side by side, and the first of them alone.
             return ys, jax.vmap(pullback)(ds), pullback(tuple(d[0] for d in ds))
 
@@ -100,7 +103,9 @@ def test_frozen_statistics_under_a_map_over_images(shape):
     def mapped(x, weights, ds):
         def of_image(image, ds):
             ys, pullback = jax.vjp(
-                lambda x, weights: mixed_edges(x, *weights, *gates, stride, relu, "frozen"), image[:, None], weights
+                lambda x, weights: mixed_edges(x, *weights, *gates, stride, relu, "frozen"),
+                image[:, None],
+                weights,
             )
             dx, dweights = pullback(tuple(d[:, None] for d in ds))
             return tuple(y[:, 0] for y in ys), dx[:, 0], dweights
@@ -109,7 +114,9 @@ def test_frozen_statistics_under_a_map_over_images(shape):
 
     @compiled
     def whole(x, weights, ds):
-        ys, pullback = jax.vjp(lambda x, weights: plain(x, *weights, *gates, stride, relu, "frozen"), x, weights)
+        ys, pullback = jax.vjp(
+            lambda x, weights: plain(x, *weights, *gates, stride, relu, "frozen"), x, weights
+        )
         one_image_each = tuple(jnp.eye(4)[:, None, :, None, None] * d for d in ds)
         return ys, pullback(ds)[0], jax.vmap(lambda ds: pullback(ds)[1])(one_image_each)
 

@@ -80,7 +80,9 @@ def test_the_specialised_build_equals_the_masked_build(cell, images, params, mas
     own_logits, own_gradient = evaluate(own)
     np.testing.assert_allclose(own_logits, logits, rtol=1e-4, atol=1e-5)
     jax.tree.map(
-        partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), own_gradient, specialise(gradient, architecture)
+        partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4),
+        own_gradient,
+        specialise(gradient, architecture),
     )
 
 
@@ -124,7 +126,12 @@ def test_frozen_statistics_under_a_map_over_images(images, params):
 
 @pytest.mark.parametrize(
     ("channels", "depth", "stages", "image", "classes"),
-    [(16, 5, 3, (32, 32, 3), 10), (3, 1, 3, (8, 8, 1), 10), (4, 2, 2, (6, 4, 1), 7), (2, 3, 1, (5, 5, 3), 100)],
+    [
+        (16, 5, 3, (32, 32, 3), 10),
+        (3, 1, 3, (8, 8, 1), 10),
+        (4, 2, 2, (6, 4, 1), 7),
+        (2, 3, 1, (5, 5, 3), 100),
+    ],
 )
 def test_the_number_of_parameters_is_that_of_the_closed_form(channels, depth, stages, image, classes):
     macro = cost.Macro(channels, depth, stages, image, classes)
@@ -145,7 +152,9 @@ def test_running_statistics(images):
     running = network.clone(build=Build(statistics="running"))
     evaluate = compiled(running.apply)
     # A share of the old stays: what is left after it is the batch's own.
-    batch = jax.tree.map(lambda new, old: (new - RUNNING_KEEP * old) / (1 - RUNNING_KEEP), updated["batch_stats"], start)
+    batch = jax.tree.map(
+        lambda new, old: (new - RUNNING_KEEP * old) / (1 - RUNNING_KEEP), updated["batch_stats"], start
+    )
     logits = evaluate({"params": variables["params"], "batch_stats": batch}, images)
     np.testing.assert_allclose(logits, trained, rtol=1e-3, atol=1e-3)
     # Stored averages take no notice of the other images.
@@ -170,7 +179,9 @@ def test_patterns_of_relus_that_nothing_reads_are_zero(images, params):
     )
     assert not any(leaf.any() for leaf in signs(CELLS["all skip"]).values())
     everywhere = signs(CELLS["all 3x3"])
-    assert set(everywhere) == {"node_0", "node_1", "node_2"} and all(leaf.any() for leaf in everywhere.values())
+    assert set(everywhere) == {"node_0", "node_1", "node_2"} and all(
+        leaf.any() for leaf in everywhere.values()
+    )
     # A node with no convolution behind it: edges leave node 1 towards nodes 2 and 3.
     first = signs((3, 3, 1, 3, 1, 3))
     assert not first["node_1"].any() and first["node_0"].any() and first["node_2"].any()

@@ -29,7 +29,10 @@ def convolved(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
     _, height, width, _ = x.shape
     size = len(kernel)
     rows = [
-        [np.einsum("nijc,ijco->no", padded[:, h : h + size, w : w + size], kernel) for w in range(0, width, stride)]
+        [
+            np.einsum("nijc,ijco->no", padded[:, h : h + size, w : w + size], kernel)
+            for w in range(0, width, stride)
+        ]
         for h in range(0, height, stride)
     ]
     return np.stack([np.stack(row, 1) for row in rows], 1)

@@ -23,7 +23,9 @@ SMALL = {"classes": 3, "channels": 1, "stages": 1}
 
 
 @settings(deadline=None, max_examples=100)
-@given(size=st.integers(1, 12), extra=st.integers(0, 8), seed=st.integers(0, 2**31), scale=st.floats(1e-6, 1e6))
+@given(
+    size=st.integers(1, 12), extra=st.integers(0, 8), seed=st.integers(0, 2**31), scale=st.floats(1e-6, 1e6)
+)
 def test_condition_number_equals_numpy(size, extra, seed, scale):
     rows = scale * np.random.default_rng(seed).standard_normal((size, size + extra))
     value, status = ntk.condition_number(rows @ rows.T)
@@ -60,7 +62,9 @@ def test_a_kernel_that_is_not_finite(bad):
 
 
 def test_many_condition_numbers_fail_one_by_one():
-    values, statuses = ntk.condition_numbers(jnp.stack([jnp.eye(2), jnp.zeros((2, 2)), jnp.full((2, 2), jnp.nan)]))
+    values, statuses = ntk.condition_numbers(
+        jnp.stack([jnp.eye(2), jnp.zeros((2, 2)), jnp.full((2, 2), jnp.nan)])
+    )
     assert values.dtype == np.float64 and statuses == ["ok", "singular", "not_finite"]
     np.testing.assert_array_equal(values, [1.0, math.inf, math.nan])
 

@@ -117,7 +117,9 @@ def test_an_example_by_hand(each, left):
     assert [d.ntk_rank for d in decisions] == [1, 3, 2, 0, 2, 4]
     assert [d.regions_rank for d in decisions] == [0, 4, 2, 3, 1, 2]
     np.testing.assert_allclose([d.ntk_change for d in decisions], [0.1, -0.2, 0, 0.2, 0, -0.5], atol=1e-12)
-    np.testing.assert_allclose([d.regions_change for d in decisions], [-0.2, 0.2, 0, 0.1, -0.1, 0], atol=1e-12)
+    np.testing.assert_allclose(
+        [d.regions_change for d in decisions], [-0.2, 0.2, 0, 0.1, -0.1, 0], atol=1e-12
+    )
     assert [(d.edge, d.operation) for d in decisions] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     assert [d.pruned for d in decisions] == (~state.active[0]).ravel().tolist()
     assert start.active.all(), "tell must leave the state that it was given alone"

@@ -51,7 +51,9 @@ def scores(monkeypatch):
                           for g in gates])  # fmt: skip
 
     monkeypatch.setattr(ntk, "kernels", kernels)
-    monkeypatch.setattr(regions, "counts", lambda key, gates, count, inputs, **options: jnp.arange(len(gates)) + 1)
+    monkeypatch.setattr(
+        regions, "counts", lambda key, gates, count, inputs, **options: jnp.arange(len(gates)) + 1
+    )
 
 
 @pytest.fixture
@@ -122,7 +124,10 @@ WRONG_SEARCHES = [
     ("--data images", "1.png"),
     ("--data batches", "batches"),
     ("--data few.npz --ntk.batch 13", "ntk.batch 13 does not fit: 'few' has 12 training images"),
-    ("--data few.npz --training.epochs 1 --training.batch 13", "training.batch 13 does not fit: 'few' has 12"),
+    (
+        "--data few.npz --training.epochs 1 --training.batch 13",
+        "training.batch 13 does not fit: 'few' has 12",
+    ),
     ("--data few.npz --regions.crop 0", "regions.inputs 20 does not fit: 'few' has 12 training images"),
     ("--regions.crop 9", "regions.crop 9 does not fit into images of 8x8"),
     ("--space nasbench101", "unknown .*space 'nasbench101'.*nasbench201"),
@@ -137,7 +142,9 @@ WRONG_SEARCHES = [
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), WRONG_SEARCHES, ids=[options for options, _ in WRONG_SEARCHES])
+@pytest.mark.parametrize(
+    ("options", "message"), WRONG_SEARCHES, ids=[options for options, _ in WRONG_SEARCHES]
+)
 def test_wrong_searches(call, folder, options, message):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     status, out, lines = call("search", "good.yaml", *options.split(), "--out", "run")
@@ -219,7 +226,9 @@ def test_a_truncated_result(call, run, content):
     (run / "result.json").write_text(content)
     status, out, lines = call("report", "run")
     assert (status, out) == (2, "")
-    assert len(lines) == 1 and re.search("cannot read 'run/result.json'.*run its search command again", lines[0])
+    assert len(lines) == 1 and re.search(
+        "cannot read 'run/result.json'.*run its search command again", lines[0]
+    )
     # The mend works, and evaluates nothing.
     assert call("search", "good.yaml", "--out", "run")[0] == 0
     assert (run / "result.json").read_text() == whole

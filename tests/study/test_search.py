@@ -104,7 +104,9 @@ def test_every_evaluation_is_recorded(tiny_run):
     state = pruning.init(SPACE)
     while not pruning.finished(state):
         scores = {
-            proxy: np.array([[r.value for r in records if (r.stage, r.round, r.proxy) == ("search", state.round, proxy)]])
+            proxy: np.array(
+                [[r.value for r in records if (r.stage, r.round, r.proxy) == ("search", state.round, proxy)]]
+            )
             for proxy in ("ntk", "regions")
         }
         state, _ = pruning.tell(state, scores["ntk"], scores["regions"])
@@ -225,7 +227,9 @@ def test_another_seed_is_another_search(stand_ins, tmp_path):
 
 
 def test_repeats_operations_and_whole_images(stand_ins, tmp_path):
-    config = untrained(ntk={"repeats": 1}, regions={"repeats": 2, "crop": 0}, prune={"operations_per_round": 2})
+    config = untrained(
+        ntk={"repeats": 1}, regions={"repeats": 2, "crop": 0}, prune={"operations_per_round": 2}
+    )
     result = search.run(from_mapping(config), tmp_path, QUIET)
     assert [len(entry["candidates"]) for entry in result["rounds"]] == [24, 12]
     assert [sum(c["pruned"] for c in entry["candidates"]) for entry in result["rounds"]] == [12, 6]
@@ -259,7 +263,9 @@ def test_scores_that_are_no_numbers_stop_nothing(stand_ins, tmp_path, monkeypatc
     # Without these the condition number fails: they are the last to go.
     needed = [c["ntk_rank"] for c in first if c["ntk_change"] == -math.inf]
     assert len(needed) == 16 and set(needed) == {max(c["ntk_rank"] for c in first)}
-    statuses = {record.status for record in read_records(tmp_path / "records.sqlite") if record.proxy == "ntk"}
+    statuses = {
+        record.status for record in read_records(tmp_path / "records.sqlite") if record.proxy == "ntk"
+    }
     assert statuses == {"ok", "inf", "nan"}
     assert without_times(search.run(from_mapping(untrained()), tmp_path, QUIET)) == without_times(result)
 

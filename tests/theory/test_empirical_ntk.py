@@ -42,14 +42,17 @@ class Case:
         images = jax.random.normal(keys[0], (self.images, *self.image))
         gates = {
             "soft": jax.nn.softmax(jax.random.normal(keys[1], (1, 6, 5))),
-            "some zero": jax.random.normal(keys[1], (1, 6, 5)) * jax.random.bernoulli(keys[2], 0.6, (1, 6, 5)),
+            "some zero": jax.random.normal(keys[1], (1, 6, 5))
+            * jax.random.bernoulli(keys[2], 0.6, (1, 6, 5)),
             "one-hot": SPACE.gates(np.array([3, 2, 1, 3, 4, 3], np.int32)),
             "equal": jnp.full((1, 6, 5), 0.25).at[..., 0].set(0.0),
         }[self.gates]
         initial = compiled(self.network(Build()).init)(keys[2], images[:1], gates)["params"]
         leaves, structure = jax.tree.flatten(initial)
         noise = jax.random.split(keys[3], len(leaves))
-        noisy = [leaf + 0.2 * jax.random.normal(key, leaf.shape) for key, leaf in zip(noise, leaves, strict=True)]
+        noisy = [
+            leaf + 0.2 * jax.random.normal(key, leaf.shape) for key, leaf in zip(noise, leaves, strict=True)
+        ]
         return jax.tree.unflatten(structure, noisy), images, gates
 
 
@@ -70,15 +73,20 @@ def brute_force(case: Case, statistics: str) -> dict[tuple[str, ...], np.ndarray
     evaluated alone with them.
     """
     params, images, gates = case.draw()
+    shapes = jax.eval_shape(case.network(Build()).init, jax.random.key(0), images, gates)["batch_stats"]
     with jax.enable_x64(True):
         params, images, gates = jax.tree.map(
             lambda array: jnp.asarray(np.asarray(array), jnp.float64), (params, images, gates)
         )
         if statistics == "train":
             network = case.network(Build())
-            rows = compiled(jax.jacrev(lambda params: network.apply({"params": params}, images, gates)))(params)
+            rows = compiled(jax.jacrev(lambda params: network.apply({"params": params}, images, gates)))(
+                params
+            )
         else:
-            zeros = jax.eval_shape(case.network(Build()).init, jax.random.key(0), images, gates)["batch_stats"]
+            zeros = jax.eval_shape(case.network(Build()).init, jax.random.key(0), images, gates)[
+                "batch_stats"
+            ]
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float64), zeros)
             step = partial(case.network(Build()).apply, mutable=["batch_stats"])
             _, updated = compiled(step)({"params": params, "batch_stats": zeros}, images, gates)

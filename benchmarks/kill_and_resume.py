@@ -1,0 +1,127 @@
+"""`kill -9` at random moments of a search, resumed: is the result the uninterrupted one?
+
+    python benchmarks/kill_and_resume.py [--kills 10] [--seed 0]
+
+Runs a tiny but whole search (scoring, comparison, training with checkpoints) twice without interruption, the
+second time to learn how long it takes once everything is compiled. Then, for each kill, starts it in a new
+folder, kills its process at a random moment, runs the same command again to the end, and compares result.json
+but for the times in it. The moments are stratified: one at random in each of as many equal parts of the
+uninterrupted duration as there are kills. A run that ended before its kill counts as such, not as a kill.
+Exit status 1 where a result differs.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from jnas.errors import InputError
+from jnas.study.records import read_records
+
+ROOT = Path(__file__).parents[1]
+# Every part of a run has its turn; epochs are so many that kills fall between checkpoints and records too.
+CONFIG = {
+    "data": "digits",
+    "ntk": {"batch": 8, "repeats": 2, "channels": 1},
+    "regions": {"inputs": 300, "repeats": 2},
+    "training": {"epochs": 40, "batch": 64, "channels": 2, "random_cells": 1},
+}
+TIMES = ("seconds", "search_seconds")
+
+
+def command(config: Path, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "jnas", "search", str(config), "--out", str(folder)]
+
+
+def start(arguments: list[str], cache: Path) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    return subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(arguments: list[str], cache: Path) -> float:
+    """Run to the end; the seconds it took."""
+    began = time.monotonic()
+    process = start(arguments, cache)
+    _, errors = process.communicate()
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(arguments)} ended with status {process.returncode}:\n{errors}")
+    return time.monotonic() - began
+
+
+def kill(arguments: list[str], cache: Path, after: float) -> bool:
+    """Start, `kill -9` after so many seconds; False where it ended before."""
+    process = start(arguments, cache)
+    try:
+        process.communicate(timeout=after)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def result(folder: Path) -> dict:
+    """result.json without its times."""
+    content = json.loads((folder / "result.json").read_text())
+    return {key: value for key, value in content.items() if key not in TIMES}
+
+
+def records(folder: Path) -> tuple[int, str]:
+    """How many evaluations are stored, and the stage that the last of them belongs to."""
+    try:
+        stored = read_records(folder / "records.sqlite")
+    except InputError:
+        return 0, "none"
+    stages = {record.stage for record in stored}
+    last = next((stage for stage in ("training", "compare", "search") if stage in stages), "none")
+    return len(stored), last
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    options = parser.parse_args()
+    draw, console = random.Random(options.seed), Console()
+    with tempfile.TemporaryDirectory() as temporary:
+        base = Path(temporary)
+        config, cache = base / "tiny.yaml", base / "cache"
+        config.write_text(yaml.safe_dump(CONFIG))
+        first = finish(command(config, base / "first"), cache)
+        duration = finish(command(config, base / "again"), cache)
+        expected = result(base / "first")
+        total, _ = records(base / "first")
+        console.print(
+            f"uninterrupted: {first:.1f} s, again {duration:.1f} s, {total} records, "
+            f"results {'equal' if result(base / 'again') == expected else 'DIFFERENT'}"
+        )
+        table = Table("kill", "after", "records kept", "last stage", "resumed in", "result")
+        different = result(base / "again") != expected
+        for number in range(options.kills):
+            folder, after = base / str(number), (number + draw.random()) / options.kills * duration
+            killed = kill(command(config, folder), cache, after)
+            kept, stage = records(folder)
+            seconds = finish(command(config, folder), cache)
+            equal = result(folder) == expected
+            different = different or not equal
+            table.add_row(
+                str(number + 1) if killed else f"{number + 1} (had ended)", f"{after:.1f} s", f"{kept} of {total}",
+                stage, f"{seconds:.1f} s", "equal" if equal else "DIFFERENT",
+            )  # fmt: skip
+        console.print(table)
+    return int(different)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
