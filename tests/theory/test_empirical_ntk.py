@@ -84,10 +84,7 @@ def brute_force(case: Case, statistics: str) -> dict[tuple[str, ...], np.ndarray
                 params
             )
         else:
-            zeros = jax.eval_shape(case.network(Build()).init, jax.random.key(0), images, gates)[
-                "batch_stats"
-            ]
-            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float64), zeros)
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float64), shapes)
             step = partial(case.network(Build()).apply, mutable=["batch_stats"])
             _, updated = compiled(step)({"params": params, "batch_stats": zeros}, images, gates)
             stored = jax.tree.map(lambda leaf: leaf / (1 - RUNNING_KEEP), updated["batch_stats"])
