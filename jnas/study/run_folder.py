@@ -184,6 +184,8 @@ def _log_file(path: Path) -> Iterator[None]:
     level = log.level
     log.setLevel(logging.INFO)
     log.addHandler(handler)
+    # Libraries that set up a handler of the root logger would print every line a second time.
+    propagate, log.propagate = log.propagate, False
     try:
         yield
     except KeyboardInterrupt:
@@ -198,5 +200,6 @@ def _log_file(path: Path) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+        log.propagate = propagate
         with contextlib.suppress(OSError):
             handler.close()
