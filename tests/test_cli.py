@@ -194,7 +194,7 @@ def test_version_and_help(call):
         status, out, err = call(command, "--help")
         assert (status, err) == (0, "")
         assert f"jnas {command}" in out and "Example" in out
-    assert "--ntk.batch  [72]  a whole number >= 2" in call("search", "x", "--help")[1]
+    assert "--ntk.batch  [32]  a whole number >= 2" in call("search", "x", "--help")[1]
 
 
 @pytest.mark.parametrize("family", cli.FAMILIES)

@@ -109,7 +109,7 @@ def curves_svg(training: Mapping[str, Any]) -> str:
                 axes.legend(frameon=False, loc="upper right")
             elif settled:
                 # The first epochs would take the room in which the cells differ.
-                axes.set_ylim(bottom=min(settled) - 1)
+                axes.set_ylim(min(settled) - 1, min(100.5, max(settled) + 1))
         figure.get_layout_engine().set(wspace=0.08)
 
     return _svg(draw, (10.6, 3.7), "curves")

@@ -131,7 +131,7 @@ def test_text_of_the_run_is_escaped(result):
 
 def test_records_are_not_needed(run_folder):
     (run_folder / "records.sqlite").unlink()
-    assert "whole search" in write_report(run_folder).read_text()
+    assert "search, scores and training" in write_report(run_folder).read_text()
 
 
 def test_folders_without_a_run(tmp_path, run_folder):

@@ -50,7 +50,7 @@ def test_another_configuration_is_refused_and_nothing_is_lost(tmp_path):
     with open_run(tmp_path, from_mapping({"seed": 1, "ntk": {"batch": 8}})) as run:
         run.records.add([Evaluation("prune", 0, 0, 0, "ntk", "all", 1.5, 0.1)])
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InputError, match=r"\(seed: 1 -> 2; ntk.batch: 8 -> 72\).*another --out"):
+    with pytest.raises(InputError, match=r"\(seed: 1 -> 2; ntk.batch: 8 -> 32\).*another --out"):
         attempt(tmp_path, {"seed": 2})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
     # The records know it too, should config.yaml be gone.
