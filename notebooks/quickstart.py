@@ -38,9 +38,7 @@ print(space.to_string(cells[0]))
 
 # %%
 images = transforms.normalise(digits, digits.x_train[:16])
-kernels = ntk.kernels(
-    jax.random.key(1), gates, count, images, classes=digits.classes, normalisation="frozen"
-)
+kernels = ntk.kernels(jax.random.key(1), gates, count, images, classes=digits.classes, normalisation="frozen")
 kappa, status = ntk.condition_numbers(kernels)
 crops = transforms.crops(jax.random.key(2), transforms.normalise(digits, digits.x_train), 1000)
 patterns = regions.counts(jax.random.key(3), gates, count, crops)

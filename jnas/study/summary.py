@@ -82,7 +82,11 @@ def print_summary(result: Mapping[str, Any], report: Path) -> None:
     for line in (headline(rows), _table_line(result.get("table"))):
         if line:
             console.print(Text(line), soft_wrap=True)
-    console.print(Text(f"Search: {result['evaluations']:,} evaluations in {result['search_seconds']:.1f} s; all in all {result['seconds']:.1f} s"))
+    search, total = result["search_seconds"], result["seconds"]
+    console.print(
+        Text(f"Search: {result['evaluations']:,} evaluations in {search:.1f} s; all in all {total:.1f} s")
+    )
+    )
     console.print(Text(f"Report: {report}"), soft_wrap=True)
 
 

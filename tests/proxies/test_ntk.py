@@ -142,10 +142,7 @@ def test_architectures_side_by_side(monkeypatch, gates, images, train_kernels, n
     several = np.asarray(
         ntk.kernels(jax.random.key(2), three, jnp.int32(3), images, normalisation=normalisation, **SMALL)
     )
-    if normalisation == "train":
-        expected = train_kernels[:3]
-    else:
-        expected = reference(three, images, "frozen")
+    expected = train_kernels[:3] if normalisation == "train" else reference(three, images, "frozen")
     np.testing.assert_allclose(several, expected, rtol=1e-4, atol=2e-5 * np.max(expected))
 
 

@@ -49,7 +49,8 @@ def invented_result(seed: int = 0, epochs: int = 30, random_cells: int = 5) -> d
     ]
     return {
         "jnas": "0.1.0", "space": "nasbench201", "strategy": "pruning", "protocol": "paper", "seed": seed,
-        "data": "digits", "architecture": found, "seconds": 41.7, "search_seconds": 30.2, "evaluations": 342, "rounds": rounds,
+        "data": "digits", "architecture": found, "seconds": 41.7, "search_seconds": 30.2,
+        "evaluations": 342, "rounds": rounds,
         "scores": {
             "found": _scores(draw, cells[0], 0.6),
             "random": [_scores(draw, cell, 1.5) for cell in cells[1:]],

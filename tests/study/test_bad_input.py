@@ -281,13 +281,34 @@ def fail_at(monkeypatch, module, name, call_number, error):
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99999999999 bytes.\nMore.\nMore."
 FAILURES = {
-    "interruption while scoring": (ntk, "kernels", 5, KeyboardInterrupt(), 130, "to resume run again: jnas search"),
+    "interruption while scoring": (
+        ntk,
+        "kernels",
+        5,
+        KeyboardInterrupt(),
+        130,
+        "to resume run again: jnas search",
+    ),
     "interruption while storing": (Records, "add", 4, KeyboardInterrupt(), 130, "nothing finished is lost"),
-    "out of memory": (ntk, "kernels", 5, jax.errors.JaxRuntimeError(OUT_OF_MEMORY), 1, "out of memory: lower ntk.batch"),
+    "out of memory": (
+        ntk,
+        "kernels",
+        5,
+        jax.errors.JaxRuntimeError(OUT_OF_MEMORY),
+        1,
+        "out of memory: lower ntk.batch",
+    ),
     "out of host memory": (regions, "counts", 3, MemoryError(), 1, "out of memory: lower"),
-    "another failure of the device": (regions, "counts", 3, jax.errors.JaxRuntimeError("INTERNAL: a\nb"), 1, "INTERNAL: a b"),
+    "another failure of the device": (
+        regions,
+        "counts",
+        3,
+        jax.errors.JaxRuntimeError("INTERNAL: a\nb"),
+        1,
+        "INTERNAL: a b",
+    ),
     "a mistake of ours": (ntk, "kernels", 2, ZeroDivisionError("x"), 1, "ZeroDivisionError: x .*log.txt"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("failure", FAILURES)

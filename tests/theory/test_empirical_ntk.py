@@ -170,7 +170,7 @@ def test_neural_tangents_computes_the_same(first, implementation, statistics, lo
 
 
 def test_an_implementation_that_does_not_exist():
-    with pytest.raises(InputError, match="unknown implementation 'fastest'.*jacobian_contraction"):
+    with pytest.raises(InputError, match=r"unknown implementation 'fastest'.*jacobian_contraction"):
         empirical_ntk.by_neural_tangents(
             lambda params, images: images, {}, jnp.ones((2, 1)), implementation="fastest", statistics="train"
         )
