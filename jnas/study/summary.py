@@ -86,7 +86,6 @@ def print_summary(result: Mapping[str, Any], report: Path) -> None:
     console.print(
         Text(f"Search: {result['evaluations']:,} evaluations in {search:.1f} s; all in all {total:.1f} s")
     )
-    )
     console.print(Text(f"Report: {report}"), soft_wrap=True)
 
 
