@@ -82,7 +82,7 @@ def trainer(
         params = initial_parameters(network, key, image)
         shapes = jax.eval_shape(network.init, key, image)["batch_stats"]
         batch_stats = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jnp.full(leaf.shape, 1.0 if path[-1].key == "variance" else 0.0), shapes
+            lambda path, leaf: jnp.full(leaf.shape, path[-1].key == "variance", leaf.dtype), shapes
         )
         return TrainState(params, batch_stats, optimizer.init(params))
 

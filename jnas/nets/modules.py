@@ -60,7 +60,7 @@ def initial_parameters(network: nn.Module, key: Array, *inputs: Array) -> dict:
     values = [
         part.reshape(leaf.shape) / math.sqrt(math.prod(leaf.shape[:-1]))
         if len(leaf.shape) > 1
-        else jnp.full(leaf.shape, 1.0 if path[-1].key == "scale" else 0.0)
+        else jnp.full(leaf.shape, path[-1].key == "scale", leaf.dtype)
         for (path, leaf), part in zip(leaves, parts, strict=True)
     ]
     return jax.tree.unflatten(tree, values)
