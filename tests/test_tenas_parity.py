@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from jnas.nets.modules import Build
 from jnas.nets.nasbench201 import Network
@@ -95,8 +96,15 @@ def kernel_function():
                     logits="sum", parameters="weights", implementation="jnas",
                 )(gates)  # fmt: skip
             else:
-                rows = empirical_ntk.jacobian(apply, params, images, statistics="train", channels=3)
-                kernel = empirical_ntk.kernel_of(rows, "sum")
+                counted, rest = empirical_ntk.split(params, "weights")
+
+                def summed(counted):
+                    return apply(traverse_util.unflatten_dict({**counted, **rest}), images).sum(-1)
+
+                _, pullback = jax.vjp(summed, counted)
+                (rows,) = jax.lax.map(pullback, jnp.eye(len(images)))
+                flat = jnp.concatenate([row.reshape(len(images), -1) for row in rows.values()], axis=1)
+                kernel = flat @ flat.T
             return apply(params, images), kernel
 
         return jax.jit(evaluate) if planes else compiled(evaluate)

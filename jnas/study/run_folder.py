@@ -32,6 +32,9 @@ from jnas.study.records import Records, RunError, open_records
 
 log = logging.getLogger("jnas")
 
+# What a report cannot be written without.
+RESULT_KEYS = frozenset({"space", "data", "architecture", "rounds", "scores", "seconds"})
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -81,6 +84,10 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(
             f"cannot read '{path / 'result.json'}' ({error}): run its search command again"
         ) from None
+    if not isinstance(result, dict) or not result.keys() >= RESULT_KEYS:
+        raise InputError(
+            f"'{path / 'result.json'}' is not the result of a search: run the search's command again"
+        )
     return result, strict.read_mapping(path / "config.yaml")
 
 
@@ -177,7 +184,12 @@ def _finite(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _log_file(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path / "log.txt", encoding="utf-8")
+    try:
+        handler = logging.FileHandler(path / "log.txt", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"cannot write '{path / 'log.txt'}' ({error.strerror}): remove it, or give another --out"
+        ) from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     # A log that cannot be written, on a full disk, must not hide the error that is being logged.
     handler.handleError = lambda record: None  # type: ignore[method-assign]

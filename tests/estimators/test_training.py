@@ -59,6 +59,11 @@ def test_accuracy_is_the_share_of_the_test_images(trained, digits):
     assert steps.accuracy(states[-1]) == pytest.approx(100 * right.mean())
 
 
+def test_one_program_serves_every_step(trained):
+    types = [[jax.typeof(leaf) for leaf in jax.tree.leaves(state)] for state in trained[1]]
+    assert all(other == types[0] for other in types)
+
+
 def test_the_network_has_the_size_that_is_reported(trained):
     sizes = [array.size for array in jax.tree.leaves(trained[1][0].params)]
     assert sum(sizes) == cost.params(CELL, cost.Macro(4, 1, 3, (8, 8, 1), 10))

@@ -49,9 +49,13 @@ def test_numbers_that_yaml_reads_as_text(tmp_path):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_protocol_sets_what_is_not_written(tmp_path, protocol):
-    implied = PROTOCOLS[protocol]["ntk"]
+    implied = {key: value for key, value in PROTOCOLS[protocol]["ntk"].items() if key != "batch"}
+    assert (
+        read_config(write(tmp_path, f"protocol: {protocol}")).ntk.batch == PROTOCOLS[protocol]["ntk"]["batch"]
+    )
     path = write(tmp_path, f"protocol: {protocol}\nntk: {{batch: 8}}\n")
-    assert {key: getattr(read_config(path).ntk, key) for key in implied} == dict(implied)
+    assert {key: getattr(read_config(path).ntk, key) for key in implied} == implied
+    assert read_config(path).ntk.batch == 8
     contrary = [("ntk.fresh_weights", str(not implied["fresh_weights"]).lower())]
     config = read_config(path, contrary)
     assert config.ntk.fresh_weights is not implied["fresh_weights"]

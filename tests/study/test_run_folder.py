@@ -12,7 +12,7 @@ from jnas.errors import InputError
 from jnas.study import run_folder
 from jnas.study.config import from_mapping, read_config
 from jnas.study.records import Evaluation, RunError
-from jnas.study.run_folder import open_run, read_run, write_file
+from jnas.study.run_folder import RESULT_KEYS, open_run, read_run, write_file
 
 
 def attempt(path: str | Path, mapping: dict | None = None) -> None:
@@ -24,9 +24,10 @@ def test_a_run_is_written_and_read(tmp_path):
     config = from_mapping({"seed": 3})
     with open_run(tmp_path / "a" / "run", config) as run:
         run.records.add([Evaluation("prune", 0, 0, 0, "ntk", "all", 1.5, 0.1)])
-        run.write_result({"architecture": "x", "kappa": math.inf, "list": [1, math.nan]})
+        whole = dict.fromkeys(RESULT_KEYS, "x")
+        run.write_result({**whole, "kappa": math.inf, "list": [1, math.nan]})
     result, stored = read_run(run.path)
-    assert result == {"architecture": "x", "kappa": None, "list": [1, None]}
+    assert result == {**whole, "kappa": None, "list": [1, None]}
     assert stored["seed"] == 3
     assert {"jnas", "python", "jax", "jaxlib", "flax", "neural-tangents"} <= set(
         stored["environment"]["versions"]

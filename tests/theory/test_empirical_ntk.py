@@ -55,10 +55,10 @@ def draw(case: Case):
     return jax.tree.unflatten(structure, noisy), images, gates
 
 
-FIRST = Case(2, (8, 8, 1), 4, "soft")
+FIRST = Case(1, (8, 8, 1), 4, "soft")
 CASES = {
     "train, two cells, one channel": ("train", Case(1, (8, 8, 3), 4, "some zero", cells_per_stage=2)),
-    "frozen, two cells, three channels": ("frozen", Case(3, (8, 8, 1), 6, "equal", cells_per_stage=2)),
+    "frozen, three channels": ("frozen", Case(3, (8, 8, 1), 6, "equal")),
     "train, two stages, four channels": ("train", Case(4, (16, 16, 3), 5, "one-hot", stages=2)),
     "frozen, two stages, two channels": ("frozen", Case(2, (16, 16, 1), 4, "some zero", stages=2)),
     "frozen, one-hot, four channels": ("frozen", Case(4, (8, 8, 3), 5, "one-hot")),
