@@ -2,8 +2,8 @@
 
     python benchmarks/search.py [--protocol paper|released] [--data PATH]
 
-Without --data the images are noise: the time does not depend on them. Every run has a compilation cache of its
-own, so the time is that of a first search.
+Without --data the images are noise: the time does not depend on them. The persistent compilation cache stays
+off, so the time is that of a first search.
 """
 
 import argparse
