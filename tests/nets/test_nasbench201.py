@@ -9,7 +9,7 @@ from flax import traverse_util
 from jnas import spaces
 from jnas.errors import InputError
 from jnas.nets import cost
-from jnas.nets.modules import RUNNING_KEEP, Build
+from jnas.nets.modules import INITIALISATIONS, RUNNING_KEEP, Build, initial_parameters
 from jnas.nets.nasbench201 import Network, check_images, specialise
 
 SPACE = spaces.get("nasbench201")
@@ -84,6 +84,32 @@ def test_the_specialised_build_equals_the_masked_build(cell, images, params, mas
         own_gradient,
         specialise(gradient, architecture),
     )
+
+
+@pytest.mark.parametrize("initialisation", INITIALISATIONS)
+def test_initial_parameters(initialisation, images):
+    """All weights from one stream: shapes, types and distributions are those of `init`."""
+    network = Network(16, 10, Build(initialisation=initialisation), stages=2)
+    gates = jnp.zeros((1, 6, 5))
+    found = initial_parameters(network, jax.random.key(0), images, gates)
+    expected = jax.eval_shape(network.init, jax.random.key(0), images, gates)["params"]
+    assert jax.tree.map(jax.typeof, found) == jax.tree.map(jax.typeof, expected)
+    variance = {"kaiming_normal": 2.0, "pytorch_default": 1 / 3}[initialisation]
+    for path, leaf in traverse_util.flatten_dict(found).items():
+        if path[-1] in ("kernel", "downsample", "classifier_kernel"):
+            fan_in = leaf[..., 0].size
+            scaled = np.asarray(leaf) * np.sqrt(fan_in / variance)
+            # Four standard deviations of the mean and of the variance of so many normal numbers.
+            assert abs(scaled.mean()) < 4 / np.sqrt(leaf.size)
+            assert abs(scaled.var() - 1) < 4 * np.sqrt(2 / leaf.size)
+            if initialisation == "pytorch_default":
+                assert np.abs(leaf).max() <= 1 / np.sqrt(fan_in)
+        else:
+            assert (leaf == (1.0 if path[-1] == "scale" else 0.0)).all()
+    again = initial_parameters(network, jax.random.key(0), images, gates)
+    jax.tree.map(np.testing.assert_array_equal, found, again)
+    other = initial_parameters(network, jax.random.key(1), images, gates)
+    assert not np.array_equal(found["stem"]["kernel"], other["stem"]["kernel"])
 
 
 @pytest.mark.parametrize("statistics", ["train", "frozen"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jnas import spaces
 from jnas.errors import InputError
-from jnas.nets.modules import Build
+from jnas.nets.modules import Build, initial_parameters
 from jnas.nets.nasbench201 import Network
 from jnas.proxies import ntk
 from jnas.theory import empirical_ntk
@@ -92,7 +92,7 @@ def reference(gates, images, normalisation):
     network = Network(1, 3, Build(statistics=normalisation), 1, 1)
 
     def kernel(gates):
-        params = network.init(jax.random.key(2), images[:1], gates)["params"]
+        params = initial_parameters(network, jax.random.key(2), images[:1], gates)
         counted, rest = empirical_ntk.split(params, "weights")
 
         def logits(counted):

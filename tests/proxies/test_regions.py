@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jnas import spaces
-from jnas.nets.modules import Build
+from jnas.nets.modules import Build, initial_parameters
 from jnas.nets.nasbench201 import Network
 from jnas.proxies import regions
 
@@ -66,7 +66,7 @@ def test_counts_are_those_of_the_network(batch):
 
     @jax.jit
     def signs(gates):
-        params = network.init(jax.random.key(3), crops[:1], gates)["params"]
+        params = initial_parameters(network, jax.random.key(3), crops[:1], gates)
         _, sown = network.apply({"params": params}, crops, gates, mutable=["patterns"])
         return [leaf.reshape(len(crops), -1) for leaf in jax.tree.leaves(sown["patterns"])]
 
