@@ -3,8 +3,19 @@
 Importing it is light (no JAX, no Flax) and makes `import neural_tangents` work on today's JAX.
 """
 
+from typing import Any
+
 from jnas.theory.neural_tangents_compat import install as _adapt_neural_tangents
 
 __version__ = "0.1.0"
 
 _adapt_neural_tangents()
+
+
+def __getattr__(name: str) -> Any:
+    """`jnas.score`, imported when it is first asked for."""
+    if name != "score":
+        raise AttributeError(f"module 'jnas' has no attribute '{name}'")
+    from jnas.study.score import score
+
+    return score

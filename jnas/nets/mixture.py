@@ -46,64 +46,67 @@ FUSED_INPUTS = 6
 PLANES_AT_ONCE = 3
 
 
-def _shifted(x: Array, row: int, column: int, stride: int = 1) -> Array:
-    """`y[..., h, w] = x[..., stride h + row - 1, stride w + column - 1]`, zero outside."""
+def _shifted(x: Array, row: int, column: int, half: int, stride: int = 1) -> Array:
+    """`y[..., h, w] = x[..., stride h + row - half, stride w + column - half]`, zero outside."""
     height, width = x.shape[-2:]
-    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(1, 1), (1, 1)])
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(half, half)] * 2)
     return padded[..., row : row + height : stride, column : column + width : stride]
 
 
-def _columns(x: Array, stride: int) -> Array:
-    """The 3x3 neighbourhoods of x [C, ..., H, W] as [9 C, ..., H', W'], rows in the order of a kernel's."""
-    return jnp.concatenate([_shifted(x, row, column, stride) for row in range(3) for column in range(3)])
+def _columns(x: Array, size: int, stride: int) -> Array:
+    """The size x size neighbourhoods of x [C, ..., H, W] as [size^2 C, ..., H', W'], in the order of a kernel's."""
+    taps = range(size)
+    return jnp.concatenate([_shifted(x, row, column, size // 2, stride) for row in taps for column in taps])
 
 
 def _transposed(kernels: Array, ds: tuple[Array, ...], image: tuple[int, int], stride: int) -> Array:
-    """Sum over t of adjoint 3x3 convolutions: kernels [t, 3, 3, C, O], ds[t] [O, ..., H', W'] -> [C, ..., H, W]."""
-    inputs, outputs = kernels.shape[3:]
+    """Sum over t of adjoint convolutions: kernels [t, k, k, C, O], ds[t] [O, ..., H', W'] -> [C, ..., H, W]."""
+    size, inputs, outputs = kernels.shape[2:]
+    half, last = size // 2, size - 1
     if stride > 1:
         # The adjoint of taking every second position puts zeros between.
         pad = [(0, 0, 0)] * (ds[0].ndim - 2)
         spread = [
-            (0, size - stride * (less - 1) - 1, stride - 1)
-            for size, less in zip(image, ds[0].shape[-2:], strict=True)
+            (0, side - stride * (less - 1) - 1, stride - 1)
+            for side, less in zip(image, ds[0].shape[-2:], strict=True)
         ]
         ds = tuple(jax.lax.pad(d, jnp.zeros((), d.dtype), pad + spread) for d in ds)
     if inputs <= FUSED_INPUTS:
-        border = [(0, 0)] * (ds[0].ndim - 2) + [(1, 1), (1, 1)]
+        border = [(0, 0)] * (ds[0].ndim - 2) + [(half, half)] * 2
         padded = jnp.concatenate([jnp.pad(d, border) for d in ds])
         together = PLANES_AT_ONCE if outputs % PLANES_AT_ONCE == 0 else 1
         padded = padded.reshape(-1, together, *padded.shape[1:])
-        grouped = jnp.moveaxis(kernels, -1, 1).reshape(-1, together, 3, 3, inputs, *(1,) * (ds[0].ndim - 1))
+        grouped = jnp.moveaxis(kernels, -1, 1).reshape(-1, together, size, size, inputs, *(1,) * (ds[0].ndim - 1))
 
         def add_group(index, planes):
             kernel, d = grouped[index], padded[index]
             return planes + sum(
                 kernel[o, row, column]
-                * d[o, ..., 2 - row : 2 - row + image[0], 2 - column : 2 - column + image[1]]
+                * d[o, ..., last - row : last - row + image[0], last - column : last - column + image[1]]
                 for o in range(together)
-                for row in range(3)
-                for column in range(3)
+                for row in range(size)
+                for column in range(size)
             )
 
         zero = jnp.zeros((inputs, *ds[0].shape[1:-2], *image), ds[0].dtype)
         return jax.lax.fori_loop(0, len(padded), add_group, zero)
-    joined = jnp.moveaxis(kernels, 0, 3).reshape(9 * inputs, -1)
+    joined = jnp.moveaxis(kernels, 0, 3).reshape(size**2 * inputs, -1)
     products = jnp.tensordot(joined, jnp.concatenate(ds), 1)
-    products = products.reshape(3, 3, inputs, *products.shape[1:])
+    products = products.reshape(size, size, inputs, *products.shape[1:])
     shifted = [
-        _shifted(products[row, column], 2 - row, 2 - column) for row in range(3) for column in range(3)
+        _shifted(products[row, column], last - row, last - column, half)
+        for row in range(size)
+        for column in range(size)
     ]
     return reduce(jnp.add, shifted)
 
 
 def _evaluate(x, kernels, scale, offset, gates, skip, pool, stride, relu):
     """Outputs, and what the derivative needs: columns, centred outputs, mean, 1 / sd."""
-    branches, targets, _, _, inputs, outputs = kernels.shape
-    columns = _columns(jax.nn.relu(x) if relu else x, stride)
-    flat = jnp.swapaxes(kernels.reshape(branches * targets, 9 * inputs, outputs), 1, 2).reshape(
-        -1, 9 * inputs
-    )
+    branches, targets, size, _, inputs, outputs = kernels.shape
+    columns = _columns(jax.nn.relu(x) if relu else x, size, stride)
+    flat = kernels.reshape(branches * targets, size**2 * inputs, outputs)
+    flat = jnp.swapaxes(flat, 1, 2).reshape(-1, size**2 * inputs)
     u = jnp.tensordot(flat, columns, 1).reshape(branches, targets, outputs, *columns.shape[1:])
     mean = jnp.mean(u, axis=(3, 4, 5))
     centred = u - mean[..., None, None, None]
@@ -135,7 +138,8 @@ def mixed_edges(
 
     Args:
       x: float[C, N, H, W].
-      kernels: float[branches, targets, 3, 3, C, O]; a 1x1 kernel stands at the centre of zeros.
+      kernels: float[branches, targets, k, k, C, O], k odd; among 3x3 kernels a 1x1 kernel stands at the centre
+        of zeros.
       scale, offset: float[branches, targets, O] of the batch normalisation.
       gates: float[branches, targets] of the convolutions.
       skip, pool: float[targets], weights of identity and average pooling, or None for neither (O = C and
@@ -210,8 +214,8 @@ def _adjoint(stride, relu, statistics):
         """`extra` axes stand behind the channels of ds: none, cotangents [B] or images [B] of x too."""
         kernels, scale, _, gates, skip, pool = parameters
         columns, mean, slope = residuals
-        branches, targets, _, _, inputs, outputs = kernels.shape
-        flat = kernels.reshape(branches, targets, 9 * inputs, outputs)
+        branches, targets, size, _, inputs, outputs = kernels.shape
+        flat = kernels.reshape(branches, targets, size**2 * inputs, outputs)
         positions = ds[0][0].size // (ds[0].shape[1] if extra else 1)
         if extra == "images":
             m = jnp.stack([jnp.einsum("kbnhw,obnhw->bko", columns, d) for d in ds], 1)
@@ -239,8 +243,7 @@ def _adjoint(stride, relu, statistics):
         dx = _transposed(merged, convolved, x.shape[-2:], stride)
         if statistics == "train":
             coefficients = (weight * q / positions).reshape(len(q), -1)
-            size = spread[0, 0].size
-            correction = jnp.matmul(coefficients, spread.reshape(inputs, -1, size))
+            correction = jnp.matmul(coefficients, spread.reshape(inputs, -1, spread[0, 0].size))
             dx = dx - correction.reshape(dx.shape)
         if relu:
             positive = x > 0

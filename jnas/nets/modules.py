@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -71,21 +71,31 @@ class Build:
     """How a network is evaluated; the function it computes is the same in every build.
 
     statistics: `"train"` normalises by the batch and differentiates through its statistics; `"frozen"` by
-      the batch's statistics held constant; `"running"` by the stored averages.
+      the batch's statistics held constant; `"running"` by the stored averages; `"none"` leaves normalisation
+      out, scale and offset included.
     planes: evaluate convolutions by `jnas.nets.mixture`, on channel-first planes: fast for a few channels,
       differentiates backwards only, needs statistics of the batch.
+    loops: evaluate convolutions so that their derivatives stay fast inside loops and conditionals
+      (`operations.convolution_in_loops`): differentiates backwards only.
     axis_name: name of a `vmap` over images that statistics are taken over as well.
     initialisation: a name in `INITIALISATIONS`.
     """
 
     statistics: str = "train"
     planes: bool = False
+    loops: bool = False
     axis_name: str | None = None
     initialisation: str = "kaiming_normal"
 
     @property
     def layout(self) -> str:
         return "CNHW" if self.planes else "NHWC"
+
+    def convolution(self, x: Array, kernel: Array, stride: int) -> Array:
+        """`operations.convolution`, in the form that this build asks for."""
+        if self.loops:
+            return operations.convolution_in_loops(x, kernel, stride)
+        return operations.convolution(x, kernel, self.layout, stride)
 
 
 class BatchNorm(nn.Module):
@@ -101,6 +111,8 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         build, shape = self.build, (self.channels,)
+        if build.statistics == "none":
+            return x
         averaging = self.is_mutable_collection("batch_stats")
         if averaging or build.statistics == "running":
             running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
@@ -114,11 +126,16 @@ class BatchNorm(nn.Module):
         if build.statistics == "train" and averaging and not self.is_initializing():
             running_mean.value = RUNNING_KEEP * running_mean.value + (1 - RUNNING_KEEP) * mean
             running_variance.value = RUNNING_KEEP * running_variance.value + (1 - RUNNING_KEEP) * variance
+        self.sow("deviations", "log", jnp.log(jnp.mean(variance)) / 2)
         return operations.normalise(x, mean, variance, self.scale, self.offset, build.layout)
 
 
 class ConvolutionNorm(nn.Module):
-    """ReLU (if `relu`), convolution without bias, batch normalisation."""
+    """ReLU (if `relu`), convolution without bias, batch normalisation.
+
+    Where the collection `channel_gates` holds an array [N, outputs] for it, the convolution's output is
+    multiplied by that: ones change nothing, and their gradient is that of the channels.
+    """
 
     inputs: int
     outputs: int
@@ -136,7 +153,58 @@ class ConvolutionNorm(nn.Module):
         if self.build.planes:
             return mix(x, [[self]], jnp.ones((1, 1), x.dtype), relu=self.relu)[0]
         x = nn.relu(x) if self.relu else x
-        return self.norm(operations.convolution(x, self.kernel, self.build.layout, self.stride))
+        y = self.build.convolution(x, self.kernel, self.stride)
+        if self.has_variable("channel_gates", "gates"):
+            y = y * self.get_variable("channel_gates", "gates")[:, None, None, :]
+        return self.norm(y)
+
+    def arrays(self) -> tuple[Array, ...]:
+        """What a function outside the module needs to compute it: see `chosen`."""
+        gates = self.get_variable("channel_gates", "gates", jnp.ones((1, self.outputs)))
+        return self.kernel, self.norm.scale, self.norm.offset, gates
+
+
+def chosen(
+    x: Array, choice: Array, names: Sequence[str], convolutions: Mapping[str, tuple[Array, ...]], build: Build
+) -> tuple[Array, Array]:
+    """The operation `names[choice]` of an edge applied to x, and the log deviation of its normalisation.
+
+    `convolutions` holds `ConvolutionNorm.arrays` of the operations that are convolutions. One program serves
+    every choice and computes the chosen operation alone, unless `vmap` over choices makes it compute all.
+    """
+
+    def convolve(arrays: tuple[Array, ...]) -> tuple[Array, Array]:
+        kernel, scale, offset, gates = arrays
+        if build.planes:
+            ones = jnp.ones((1, 1), x.dtype)
+            (y,) = mixed_edges(
+                x, kernel[None, None], scale[None, None], offset[None, None], ones, None, None, 1, True, build.statistics
+            )
+            return y, jnp.zeros((), x.dtype)
+        y = build.convolution(nn.relu(x), kernel, 1) * gates[:, None, None, :]
+        if build.statistics == "none":
+            return y, jnp.zeros((), x.dtype)
+        mean, variance = operations.moments(y, build.layout, build.axis_name)
+        if build.statistics == "frozen":
+            mean, variance = jax.lax.stop_gradient((mean, variance))
+        y = operations.normalise(y, mean, variance, scale, offset, build.layout)
+        return y, jnp.log(jnp.mean(variance)) / 2
+
+    zero = jnp.zeros((), x.dtype)
+    plain: dict[str, Callable] = {
+        "none": lambda x: (jnp.zeros_like(x), zero),
+        "skip_connect": lambda x: (x, zero),
+        "avg_pool_3x3": lambda x: (operations.average_pool_3x3(x, build.layout), zero),
+    }
+    branches = [
+        (lambda x, arrays, name=name: convolve(arrays[name]))
+        if name in convolutions
+        else (lambda x, arrays, name=name: plain[name](x))
+        for name in names
+    ]
+    return jax.lax.switch(choice, branches, x, dict(convolutions))
+
+
 
 
 def mix(
@@ -153,9 +221,10 @@ def mix(
         return jnp.stack([jnp.stack([read(module) for module in row]) for row in branches])
 
     def framed(module):
-        border = (3 - module.size) // 2
+        border = (widest - module.size) // 2
         return jnp.pad(module.kernel, [(border, border)] * 2 + [(0, 0)] * 2)
 
+    widest = max(module.size for row in branches for module in row)
     first = branches[0][0]
     scale, offset = stacked(lambda module: module.norm.scale), stacked(lambda module: module.norm.offset)
     return mixed_edges(

@@ -22,7 +22,7 @@ from jax import Array
 
 from jnas.errors import InputError
 from jnas.nets import operations
-from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser, mix
+from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, chosen, initialiser, mix
 from jnas.spaces import nasbench201
 
 CONVOLUTIONS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
@@ -39,9 +39,12 @@ class Cell(nn.Module):
     def __call__(self, x: Array, gates: Array | None = None) -> Array:
         space, build = nasbench201.SPACE, self.build
         names = space.operations
+        choices = None
         if self.architecture is None:
             if gates is None:
                 raise ValueError("the masked build needs gates")
+            if jnp.issubdtype(gates.dtype, jnp.integer):
+                choices, gates = gates, jax.nn.one_hot(gates, len(names), dtype=x.dtype)
         else:
             gates = jax.nn.one_hot(jnp.array(self.architecture), len(names), dtype=x.dtype)
         nodes: list[Array | float] = [x] + [0.0] * max(target for _, target in space.edges)
@@ -67,6 +70,14 @@ class Cell(nn.Module):
             if modules:
                 read = sum((weight[key] for key in modules), start=jnp.zeros((), x.dtype)) > 0
                 self.sow("patterns", f"node_{source}", (h > 0) & read)
+                self.sow("readers", f"node_{source}", sum(weight[key] > 0 for key in modules))
+            if choices is not None:
+                for edge, target in leaving:
+                    arrays = {name: modules[edge, name].arrays() for name in CONVOLUTIONS}
+                    y, deviation = chosen(h, choices[edge], names, arrays, build)
+                    self.sow("deviations", f"edge_{source}_{target}", deviation)
+                    nodes[target] += y
+                continue
             if build.planes and self.architecture is None:
                 gated = jnp.stack(
                     [jnp.stack([weight[edge, name] for edge, _ in leaving]) for name in CONVOLUTIONS]
@@ -132,22 +143,46 @@ class Network(nn.Module):
         x = jnp.transpose(images, (3, 0, 1, 2)) if build.layout == "CNHW" else images
         if self.stem:
             x = ConvolutionNorm(images.shape[-1], self.channels, 3, build, relu=False, name="stem")(x)
+            x = self._boundary("after_stem", x)
         channels = self.channels
         for stage in range(self.stages):
             if stage > 0:
                 x = ResidualBlock(channels, build, name=f"residual_{stage}")(x)
+                x = self._boundary(f"after_residual_{stage}", x)
                 channels *= 2
             for index in range(self.cells_per_stage):
                 cell = Cell(channels, build, self.architecture, name=f"cell_{stage}_{index}")
                 x = cell(x, None if gates is None else gates[0])
+                x = self._boundary(f"after_cell_{stage}_{index}", x)
         x = BatchNorm(channels, build, name="last_norm")(x)
         self.sow("patterns", "last", x > 0)
-        x = jnp.mean(nn.relu(x), axis=(build.layout.index("H"), build.layout.index("W")))
+        x = nn.relu(x)
+        self.sow("features", "last", x)
+        x = jnp.mean(x, axis=(build.layout.index("H"), build.layout.index("W")))
         features = x.T if build.layout == "CNHW" else x
+        self.sow("features", "pooled", features)
         initialise = initialiser(build.initialisation)
         kernel = self.param("classifier_kernel", initialise, (channels, self.classes))
         bias = self.param("classifier_bias", nn.initializers.zeros, (self.classes,))
         return features @ kernel + bias
+
+    def _boundary(self, name: str, x: Array) -> Array:
+        """What passes from one block to the next.
+
+        It is sown in `features`. Where the collection `boundaries` holds an array for it, the blocks are cut
+        apart: the next one reads the array added to x, through which alone it is differentiated. Without
+        normalisation x is divided by its mean size, a constant to derivatives, whose logarithm is sown in
+        `scales`: depth would overflow otherwise.
+        """
+        self.sow("features", name, x)
+        if self.has_variable("boundaries", name):
+            return jax.lax.stop_gradient(x) + self.get_variable("boundaries", name)
+        if self.build.statistics != "none":
+            return x
+        size = jax.lax.stop_gradient(jnp.mean(jnp.abs(x)))
+        # A block that gives zero stays zero, and its logarithm says so.
+        self.sow("scales", name, jnp.log(size))
+        return x / jnp.where(size > 0, size, 1)
 
 
 def check_images(shape: tuple[int, ...], stages: int) -> None:

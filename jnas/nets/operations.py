@@ -6,6 +6,8 @@ leaves the padding out of its count, as NAS-Bench-201 does (Dong and Yang, 2020,
 https://arxiv.org/abs/2001.00326).
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +38,65 @@ def convolution(x: Array, kernel: Array, layout: str, stride: int = 1) -> Array:
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), [(half, half)] * 2, dimension_numbers=(layout, "HWIO", layout)
     )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolution_in_loops(x: Array, kernel: Array, stride: int = 1) -> Array:
+    """`convolution` of x [N, H, W, C] whose derivatives stay fast inside loops and conditionals.
+
+    On a CPU, XLA hands a convolution to its fast library only in the plain form. JAX's own derivatives are of
+    other forms, which XLA rewrites at the top level of a program but not inside `while` and `cond`, where they
+    run a hundred times slower. Here both derivatives are written in the plain form, by the flipped kernel and
+    by images and channels exchanged. Differentiates backwards only, any number of times.
+    """
+    return convolution(x, kernel, "NHWC", stride)
+
+
+def _convolution_forward(x, kernel, stride):
+    return convolution(x, kernel, "NHWC", stride), (x, kernel)
+
+
+def _convolution_backward(stride, kept, d):
+    x, kernel = kept
+    if stride > 1:
+        # The adjoint of taking every second position puts zeros between.
+        spread = [
+            (0, size - stride * (less - 1) - 1, stride - 1)
+            for size, less in zip(x.shape[1:3], d.shape[1:3], strict=True)
+        ]
+        d = jax.lax.pad(d, jnp.zeros((), d.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
+    dx = convolution_in_loops(d, jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
+    half = kernel.shape[0] // 2
+    dkernel = _correlation(jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(d, (1, 2, 0, 3)), half)
+    return dx, jnp.transpose(dkernel, (1, 2, 0, 3))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _correlation(x: Array, kernel: Array, half: int) -> Array:
+    """Convolution of x [C, H, W, N] with a kernel as large as the image, [H, W, N, O], padded by `half`."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), [(half, half)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _correlation_forward(x, kernel, half):
+    return _correlation(x, kernel, half), (x, kernel)
+
+
+def _correlation_backward(half, kept, d):
+    # x and kernel are images with axes exchanged, d [C, k, k, O] a small kernel: ordinary convolutions again.
+    x, kernel = kept
+    small = jnp.transpose(d, (1, 2, 0, 3))
+    images = jnp.transpose(x, (3, 1, 2, 0))
+    dkernel = jnp.transpose(convolution_in_loops(images, small), (1, 2, 0, 3))
+    cotangents = jnp.transpose(kernel, (2, 0, 1, 3))
+    flipped = jnp.swapaxes(small[::-1, ::-1], 2, 3)
+    dx = jnp.transpose(convolution_in_loops(cotangents, flipped), (3, 1, 2, 0))
+    return dx, dkernel
+
+
+convolution_in_loops.defvjp(_convolution_forward, _convolution_backward)
+_correlation.defvjp(_correlation_forward, _correlation_backward)
 
 
 def normalise(x: Array, mean: Array, variance: Array, scale: Array, offset: Array, layout: str) -> Array:

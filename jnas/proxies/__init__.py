@@ -1,17 +1,53 @@
 """Training-free scores of architectures, one file each; `PROXIES` holds what they declare, by name."""
 
-from jnas.proxies import ntk, regions
-from jnas.proxies.base import Proxy
+from jnas.proxies import (
+    az_nas,
+    epe_nas,
+    fisher,
+    grad_norm,
+    grasp,
+    jacob_cov,
+    naswot,
+    nngp,
+    ntk,
+    ntk_spectrum,
+    regions,
+    snip,
+    swap,
+    synflow,
+    zen,
+    zico,
+)
+from jnas.proxies.base import SIZE, Proxy
 
-_SIZE = "the baseline that every score is shown beside (closed form, jnas.nets.cost)"
+_BASELINE = "the baseline that every score is shown beside (closed form, jnas.nets.cost)"
 
 PROXIES: dict[str, Proxy] = {
     proxy.name: proxy
     for proxy in (
         ntk.PROXY,
+        ntk_spectrum.TRACE,
+        ntk_spectrum.MEAN_EIGENVALUE,
+        ntk_spectrum.ALIGNMENT,
+        ntk_spectrum.TRAINING_SPEED,
         regions.PROXY,
-        Proxy("params", 1, False, "number of parameters", _SIZE),
-        Proxy("flops", 1, False, "multiply-adds for one image", _SIZE),
-        Proxy("convs", 1, False, "number of convolutions in the cell", _SIZE),
+        naswot.PROXY,
+        swap.PROXY,
+        jacob_cov.PROXY,
+        epe_nas.PROXY,
+        synflow.PROXY,
+        snip.PROXY,
+        grasp.PROXY,
+        fisher.PROXY,
+        grad_norm.PROXY,
+        zico.PROXY,
+        zen.PROXY,
+        az_nas.EXPRESSIVITY,
+        az_nas.PROGRESSIVITY,
+        az_nas.TRAINABILITY,
+        nngp.PROXY,
+        Proxy("params", 1, False, "number of parameters", _BASELINE, subject=SIZE),
+        Proxy("flops", 1, False, "multiply-adds for one image", _BASELINE, subject=SIZE),
+        Proxy("convs", 1, False, "number of convolutions in the cell", _BASELINE, subject=SIZE),
     )
 }

@@ -1,11 +1,29 @@
 """What a proxy declares of itself, and how a compiled program runs over many architectures."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+# What a proxy is measured on: the network to be trained, as `Probe` shows it; the small networks of TE-NAS,
+# of which the kernel or the activation patterns are taken; or nothing but the architecture's sizes.
+NETWORK, KERNEL, REGIONS, SIZE = "network", "kernel", "regions", "size"
+
+
+def status_of(value: float) -> str:
+    """`"ok"`, or `"not_finite"` for nan and infinities."""
+    return "ok" if math.isfinite(value) else "not_finite"
+
+
+def finite(measured: Any, labels: np.ndarray) -> tuple[float, str]:
+    """A measurement that is the score itself, with its status: `"ok"` or `"not_finite"`."""
+    value = float(measured)
+    return value, status_of(value)
 
 
 @dataclass(frozen=True)
@@ -15,6 +33,9 @@ class Proxy:
     sign: +1 where higher means a better network, -1 where lower does.
     needs_labels: whether the score depends on the images' labels.
     summary: one line; reference: authors, year, URL.
+    subject: what it is measured on, one of `NETWORK`, `KERNEL`, `REGIONS`, `SIZE`.
+    measure: the part under jit, from a `jnas.proxies.probe.Probe` to float32 arrays (`NETWORK` only).
+    finish: the part on the host in float64: (what was measured, labels [N]) to (value, status).
     """
 
     name: str
@@ -22,6 +43,9 @@ class Proxy:
     needs_labels: bool
     summary: str
     reference: str
+    subject: str = NETWORK
+    measure: Callable[[Any], Any] | None = None
+    finish: Callable[[Any, np.ndarray], tuple[float, str]] = finite
 
 
 def architectures_at_once() -> int:

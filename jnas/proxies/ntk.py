@@ -18,7 +18,7 @@ from jax import Array
 
 from jnas.nets.modules import Build, initial_parameters
 from jnas.nets.nasbench201 import Network, check_images
-from jnas.proxies.base import Proxy, architectures_at_once, map_first
+from jnas.proxies.base import KERNEL, Proxy, architectures_at_once, map_first
 from jnas.theory import empirical_ntk
 
 PROXY = Proxy(
@@ -27,6 +27,8 @@ PROXY = Proxy(
     needs_labels=False,
     summary="condition number of the exact empirical neural tangent kernel (trainability)",
     reference="Chen, Gong and Wang, ICLR 2021, https://arxiv.org/abs/2102.11535",
+    subject=KERNEL,
+    finish=lambda kernel, labels: condition_number(kernel),
 )
 
 # A ratio of eigenvalues beyond this is below the rounding of a float32 kernel's entries.

@@ -10,6 +10,7 @@ Departure: patterns are compared exactly, by sorting, where the authors' code co
 floating-point pattern matrices.
 """
 
+from collections.abc import Mapping
 from functools import partial
 
 import jax
@@ -18,7 +19,7 @@ from jax import Array
 
 from jnas.nets.modules import Build, initial_parameters
 from jnas.nets.nasbench201 import Network
-from jnas.proxies.base import Proxy, map_first
+from jnas.proxies.base import REGIONS, Proxy, map_first
 
 PROXY = Proxy(
     name="regions",
@@ -26,6 +27,7 @@ PROXY = Proxy(
     needs_labels=False,
     summary="number of distinct ReLU patterns, linear regions that the inputs fall into (expressivity)",
     reference="Chen, Gong and Wang, ICLR 2021, https://arxiv.org/abs/2102.11535",
+    subject=REGIONS,
 )
 WORD = 32
 # Crops are tiny: this many architectures side by side amortise the loop and still fit in a cache.
@@ -56,6 +58,13 @@ def count_distinct(patterns: Array) -> Array:
 
     known, _ = jax.lax.scan(refine, jnp.zeros(count, jnp.int32), words.T)
     return jnp.max(known) + 1
+
+
+def of_network(network: Network, params: Mapping, inputs: Array, gates: Array) -> Array:
+    """R of one network on inputs [N, H, W, C]: int32[]."""
+    _, sown = network.apply({"params": params}, inputs, gates, mutable=["patterns"])
+    leaves = jax.tree.leaves(sown["patterns"])
+    return count_distinct(jnp.concatenate([leaf.reshape(len(inputs), -1) for leaf in leaves], axis=1))
 
 
 @partial(jax.jit, static_argnames=("channels", "cells_per_stage", "stages", "initialisation"))
@@ -89,9 +98,7 @@ def counts(
     params = initial_parameters(network, key, inputs[:1], gates[0])
 
     def regions(gates):
-        _, sown = network.apply({"params": params}, inputs, gates, mutable=["patterns"])
-        leaves = jax.tree.leaves(sown["patterns"])
-        return count_distinct(jnp.concatenate([leaf.reshape(len(inputs), -1) for leaf in leaves], axis=1))
+        return of_network(network, params, inputs, gates)
 
     return map_first(
         regions, gates, count, min(ARCHITECTURES_AT_ONCE, len(gates)), jax.ShapeDtypeStruct((), jnp.int32)

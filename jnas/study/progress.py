@@ -27,20 +27,23 @@ class Progress:
             print(text, file=self._stream, flush=True)
 
     @contextlib.contextmanager
-    def task(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A stretch of `total` steps; yields the function to call with the number of steps just done."""
+    def task(self, text: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
+        """A stretch of `total` steps; yields the function to call with the number of steps just done.
+
+        Where `unit` says what the steps are, their number in a second is shown.
+        """
         start = time.monotonic()
         if self._quiet:
             yield lambda steps: None
         elif self._stream.isatty():
-            with self._bar(text, total) as advance:
+            with self._bar(text, total, unit) as advance:
                 yield advance
         else:
-            yield self._lines(text, total, start)
+            yield self._lines(text, total, unit, start)
         self.say(f"{text}: {total} done in {time.monotonic() - start:.1f} s")
 
     @contextlib.contextmanager
-    def _bar(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+    def _bar(self, text: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
@@ -51,13 +54,22 @@ class Progress:
             MofNCompleteColumn(),
             TextColumn("time left"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[rate]}"),
         )
         # transient: the line of `say` takes the bar's place.
         with Bars(*columns, console=Console(file=self._stream), transient=True) as bars:
-            task = bars.add_task(text, total=total)
-            yield lambda steps: bars.advance(task, steps)
+            task = bars.add_task(text, total=total, rate="")
+            done, start = 0, time.monotonic()
 
-    def _lines(self, text: str, total: int, start: float) -> Callable[[int], None]:
+            def advance(steps: int) -> None:
+                nonlocal done
+                done += steps
+                rate = done / (time.monotonic() - start)
+                bars.update(task, advance=steps, rate=f"{rate:.1f} {unit}/s" if unit else "")
+
+            yield advance
+
+    def _lines(self, text: str, total: int, unit: str, start: float) -> Callable[[int], None]:
         done, last = 0, start
 
         def advance(steps: int) -> None:
@@ -67,6 +79,7 @@ class Progress:
             if now - last >= PLAIN_INTERVAL_SECONDS and done < total:
                 last = now
                 left = (now - start) / done * (total - done) if done else float("nan")
-                print(f"{text}: {done}/{total}, time left {left:.0f} s", file=self._stream, flush=True)
+                rate = f", {done / (now - start):.1f} {unit}/s" if unit else ""
+                print(f"{text}: {done}/{total}{rate}, time left {left:.0f} s", file=self._stream, flush=True)
 
         return advance

@@ -67,7 +67,7 @@ class Records:
              None if math.isnan(e.value) else float(e.value), e.status, float(e.seconds))
             for e in evaluations
         ]  # fmt: skip
-        with _translated(self._path), self._connection:
+        with translated(self._path), self._connection:
             self._connection.executemany(
                 "INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?,?,?,?,?,?)", rows
             )
@@ -75,7 +75,7 @@ class Records:
     def values(self, stage: str, round: int, proxy: str, repeat: int) -> dict[int, float]:
         """The finished values by candidate, exactly as they were added; empty where nothing is finished."""
         query = "SELECT candidate, value FROM evaluations WHERE stage=? AND round=? AND proxy=? AND repeat=?"
-        with _translated(self._path):
+        with translated(self._path):
             rows = self._connection.execute(query, (stage, round, proxy, repeat)).fetchall()
         return {candidate: math.nan if value is None else value for candidate, value in rows}
 
@@ -85,7 +85,7 @@ class Records:
             "SELECT stage, round, repeat, candidate, proxy, subject, value, seconds FROM evaluations"
             " ORDER BY stage, round, repeat, candidate, proxy"
         )
-        with _translated(self._path):
+        with translated(self._path):
             rows = self._connection.execute(query).fetchall()
         return [
             Evaluation(*row) if row[6] is not None else replace(Evaluation(*row), value=math.nan)
@@ -101,10 +101,10 @@ def open_records(path: Path, digest: str) -> Iterator[Records]:
     Raises `InputError` for a file that is no database, is damaged, of another version or of another
     configuration; `RunError` when the disk is full.
     """
-    with _translated(path):
+    with translated(path):
         connection = sqlite3.connect(path, timeout=10)
     try:
-        with _translated(path):
+        with translated(path):
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -129,14 +129,14 @@ def open_records(path: Path, digest: str) -> Iterator[Records]:
 def read_records(path: Path) -> list[Evaluation]:
     """Every evaluation in the file `path`, only read. Raises `InputError` as `open_records` does."""
     with (
-        _translated(path),
+        translated(path),
         contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db,
     ):
         return Records(db, path).all()
 
 
 @contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
     """SQLite's exceptions as ours: a damaged file is input, a failing machine is not."""
     try:
         yield

@@ -1,0 +1,140 @@
+"""AZ-NAS: expressivity, progressivity and trainability from the features of blocks. Higher is better; no labels.
+
+With block outputs f_1 .. f_L on noise and the covariance between the channels of f_l over images and positions,
+
+    expressivity   = sum_l H_l,     H_l = - sum_c p_c log p_c,   p = eigenvalues of the covariance / their sum
+    progressivity  = min_l ( H_l+1 - H_l )
+    trainability   = mean_l ( 2 - s_l - 1 / s_l )
+
+where s_l is the largest singular value of the mean over images and positions of g_l-1 g_l^T, g_l random signs
+and g_l-1 = (d f_l / d f_l-1)^T g_l; where a block halves the image, squares of 2x2 positions are joined in the
+channels of g_l-1 (Lee and Ham, "AZ-NAS: Assembling Zero-Cost Proxies for Network Architecture Search", CVPR 2024,
+https://arxiv.org/abs/2403.19232). The fourth component, complexity, is `flops`. A block that passes its input
+on unchanged, or gives zero, has a trainability of -inf, status `"not_finite"`, as in the authors' code.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jnas.proxies.base import Proxy, status_of
+from jnas.proxies.probe import Probe
+
+REFERENCE = "Lee and Ham, CVPR 2024, https://arxiv.org/abs/2403.19232"
+# Of the authors: keeps 0 log 0 and 1 / 0 finite.
+SMALL_SHARE, SMALL_SINGULAR_VALUE = 1e-8, 1e-6
+
+
+def _noise(probe: Probe) -> Array:
+    return jax.random.normal(jax.random.fold_in(probe.key, 1), probe.images[0].shape)
+
+
+def _position(name: str) -> tuple[int, int]:
+    """Where in the network a block stands whose output was sown under `name`."""
+    _, kind, *numbers = name.split("_")
+    return int(numbers[0]) if numbers else -1, int(numbers[1]) if kind == "cell" else -1
+
+
+def _blocks(sown: Mapping[str, Any]) -> dict[str, Array]:
+    """The blocks' outputs in the order of the network."""
+    names = [name for name in sown["features"] if name.startswith("after_")]
+    return {name: sown["features"][name][0] for name in sorted(names, key=_position)}
+
+
+def covariances(probe: Probe) -> tuple[Array, ...]:
+    """Between the channels of each block's output: float32[C, C] each."""
+    _, sown = probe.forward(probe.params, _noise(probe))
+    matrices = []
+    for feature in _blocks(sown).values():
+        rows = feature.reshape(-1, feature.shape[-1])
+        rows = rows - jnp.mean(rows, axis=0)
+        matrices.append(jnp.matmul(rows.T, rows, precision=jax.lax.Precision.HIGHEST) / len(rows))
+    return tuple(matrices)
+
+
+def transfers(probe: Probe) -> tuple[tuple[Array, Array], ...]:
+    """For each block but the first, the mean of g_l-1 g_l^T, and whether g_l-1 equals g_l."""
+    x = _noise(probe)
+    shapes = jax.eval_shape(lambda: _blocks(probe.forward(probe.params, x)[1]))
+    zeros = {name: jnp.zeros(shape.shape) for name, shape in shapes.items()}
+    keys = jax.random.split(jax.random.fold_in(probe.key, 2), len(zeros))
+    signs = {
+        name: jax.random.rademacher(key, shape.shape, jnp.float32)
+        for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
+
+    def products(boundaries):
+        _, sown = probe.forward(probe.params, x, boundaries=boundaries)
+        return sum(jnp.vdot(signs[name], feature) for name, feature in _blocks(sown).items())
+
+    gradients = jax.grad(products)(zeros)
+    names = sorted(signs, key=_position)
+    matrices = []
+    for before, after in zip(names, names[1:], strict=False):
+        inside, outside = gradients[before], signs[after]
+        equal = (
+            jnp.all(inside == outside) if inside.shape == outside.shape else jnp.zeros((), bool)
+        ) | jnp.all(inside == 0)
+        n, height, width, channels = inside.shape
+        if height != outside.shape[1]:
+            squares = inside.reshape(n, height // 2, 2, width // 2, 2, channels)
+            inside = jnp.moveaxis(squares, 3, 2).reshape(n, height // 2, width // 2, -1)
+        left, right = inside.reshape(-1, inside.shape[-1]), outside.reshape(-1, outside.shape[-1])
+        mean = jnp.matmul(left.T, right, precision=jax.lax.Precision.HIGHEST) / len(right)
+        matrices.append((mean, equal))
+    return tuple(matrices)
+
+
+def entropies(matrices: tuple[np.ndarray, ...]) -> np.ndarray:
+    """H of each covariance: float64[L]; zero where a block's output does not vary."""
+    values = []
+    for matrix in matrices:
+        eigenvalues = np.maximum(np.linalg.eigvalsh(np.asarray(matrix, np.float64)), 0)
+        shares = eigenvalues / max(eigenvalues.sum(), np.finfo(np.float64).tiny)
+        values.append(-np.sum(shares * np.log(shares + SMALL_SHARE)))
+    return np.array(values)
+
+
+def _with_status(value: float) -> tuple[float, str]:
+    return float(value), status_of(value)
+
+
+def _trainability(matrices: tuple[tuple[np.ndarray, np.ndarray], ...]) -> float:
+    scores = []
+    for matrix, degenerate in matrices:
+        largest = np.linalg.norm(np.asarray(matrix, np.float64), 2)
+        scores.append(-np.inf if degenerate else 2 - largest - 1 / (largest + SMALL_SINGULAR_VALUE))
+    return float(np.mean(scores))
+
+
+EXPRESSIVITY = Proxy(
+    name="az_expressivity",
+    sign=1,
+    needs_labels=False,
+    summary="AZ-NAS: entropy of the features' principal components, summed over blocks",
+    reference=REFERENCE,
+    measure=covariances,
+    finish=lambda matrices, labels: _with_status(entropies(matrices).sum()),
+)
+PROGRESSIVITY = Proxy(
+    name="az_progressivity",
+    sign=1,
+    needs_labels=False,
+    summary="AZ-NAS: least increase of that entropy from block to block",
+    reference=REFERENCE,
+    measure=covariances,
+    finish=lambda matrices, labels: _with_status(np.diff(entropies(matrices)).min()),
+)
+TRAINABILITY = Proxy(
+    name="az_trainability",
+    sign=1,
+    needs_labels=False,
+    summary="AZ-NAS: how close to an isometry the blocks pass gradients on",
+    reference=REFERENCE,
+    measure=transfers,
+    finish=lambda matrices, labels: _with_status(_trainability(matrices)),
+)

@@ -1,0 +1,176 @@
+"""Measurements of many architectures in one compiled program, whatever the proxies.
+
+Architectures are data (the operation of each edge), so one program serves all. On a CPU a device takes one
+architecture after another and runs only the operations it has; on an accelerator it takes `width` of them side
+by side. Several devices share the architecture axis. Every architecture sees the same weights and images, and
+its measurements do not depend on which others are in the batch.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from jnas.nets.modules import Build, initial_parameters
+from jnas.nets.nasbench201 import Network, check_images
+from jnas.proxies import PROXIES, ntk, regions
+from jnas.proxies.probe import Probe
+
+AXIS = "architectures"
+OPERATIONS = 5
+
+
+def over_architectures(
+    function: Callable[[Any, Array], Any], shared: Any, choices: Array, width: int, mesh: Mesh | None
+) -> Any:
+    """`function(shared, choice)` of each of choices [B, ...], `width` at a time on each device of `mesh`.
+
+    B must be a multiple of the number of devices.
+    """
+
+    def on_one_device(shared, choices):
+        one = partial(function, shared)
+        # Without a batch axis a conditional on the choice stays one, and runs what is chosen alone.
+        return jax.lax.map(one, choices, batch_size=None if width == 1 else width)
+
+    if mesh is None:
+        return on_one_device(shared, choices)
+    split = PartitionSpec(AXIS)
+    return jax.shard_map(
+        on_one_device, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
+    )(shared, choices)
+
+
+@partial(
+    jax.jit,
+    static_argnames=(
+        "proxies", "classes", "channels", "cells_per_stage", "stages", "initialisation", "width", "mesh"
+    ),
+)  # fmt: skip
+def network_measurements(
+    key: Array,
+    choices: Array,
+    images: Array,
+    labels: Array,
+    *,
+    proxies: tuple[str, ...],
+    classes: int,
+    channels: int,
+    cells_per_stage: int,
+    stages: int = 3,
+    initialisation: str = "kaiming_normal",
+    width: int = 1,
+    mesh: Mesh | None = None,
+) -> dict[str, Any]:
+    """What each of `proxies` (those measured on the network) measures: arrays [B, ...] by name.
+
+    Args:
+      key: of the weights and of what else a proxy draws.
+      choices: int32[B, cells, E].
+      images: float32[batches, N, H, W, C], standardised; labels: int32[batches, N]; two batches for `zico`.
+      channels, cells_per_stage, stages, initialisation: of the network.
+      width: architectures side by side; mesh: devices that share B, along the axis `AXIS`.
+
+    Raises `InputError` when the images do not fit the network.
+    """
+    check_images(images.shape, stages)
+    weights_key, probe_key = jax.random.split(key)
+
+    def network(build: Build) -> Network:
+        return Network(channels, classes, build, cells_per_stage, stages)
+
+    initial = network(Build(initialisation=initialisation))
+    gates = jnp.zeros((*choices.shape[1:], OPERATIONS))
+    params = initial_parameters(initial, weights_key, images[0, :1], gates)
+
+    def measure(shared, choice):
+        params, images, labels, key = shared
+        probe = Probe(key, network, params, choice, images, labels, classes)
+        return {name: PROXIES[name].measure(probe) for name in proxies}  # type: ignore[misc]
+
+    return over_architectures(measure, (params, images, labels, probe_key), choices, width, mesh)
+
+
+@partial(
+    jax.jit,
+    static_argnames=(
+        "classes", "channels", "cells_per_stage", "normalisation", "logits", "parameters", "initialisation",
+        "implementation", "width", "mesh",
+    ),
+)  # fmt: skip
+def kernel_measurements(
+    key: Array,
+    choices: Array,
+    images: Array,
+    *,
+    classes: int,
+    channels: int = 3,
+    cells_per_stage: int = 1,
+    normalisation: str = "train",
+    logits: str = "sum",
+    parameters: str = "weights",
+    initialisation: str = "kaiming_normal",
+    implementation: str = "jnas",
+    width: int = 1,
+    mesh: Mesh | None = None,
+) -> Array:
+    """Exact kernels of single architectures, float32[B, M, M]; arguments as those of `ntk.kernels`."""
+    check_images(images.shape, 3)
+
+    def network(build: Build) -> Network:
+        return Network(channels, classes, build, cells_per_stage, 3)
+
+    gates = jnp.zeros((*choices.shape[1:], OPERATIONS))
+    initial = network(Build(initialisation=initialisation))
+    params = initial_parameters(initial, key, images[:1], gates)
+
+    def kernel(shared, choice):
+        params, images = shared
+        if implementation != "jnas":
+            # neural-tangents differentiates forwards as well, which needs plain gates.
+            choice = jax.nn.one_hot(choice, OPERATIONS)
+        return ntk.kernel_function(
+            params,
+            images,
+            network,
+            normalisation=normalisation,
+            logits=logits,
+            parameters=parameters,
+            implementation=implementation,
+        )(choice)
+
+    return over_architectures(kernel, (params, images), choices, width, mesh)
+
+
+@partial(jax.jit, static_argnames=("channels", "cells_per_stage", "initialisation", "width", "mesh"))
+def region_measurements(
+    key: Array,
+    choices: Array,
+    inputs: Array,
+    *,
+    channels: int = 1,
+    cells_per_stage: int = 1,
+    initialisation: str = "kaiming_normal",
+    width: int = 1,
+    mesh: Mesh | None = None,
+) -> Array:
+    """Linear regions of single architectures, int32[B]; arguments as those of `regions.counts`."""
+    network = Network(
+        channels,
+        1,
+        Build(initialisation=initialisation),
+        cells_per_stage,
+        1,
+        stem=inputs.shape[-1] != channels,
+    )
+    gates = jnp.zeros((*choices.shape[1:], OPERATIONS))
+    params = initial_parameters(network, key, inputs[:1], gates)
+
+    def count(shared, choice):
+        return regions.of_network(network, *shared, choice)
+
+    return over_architectures(count, (params, inputs), choices, width, mesh)

@@ -1,0 +1,52 @@
+"""Zen-score: how strongly features react to the input, normalisation undone. Higher is better; no images.
+
+    score = log E || f(x) - f(x + a e) ||_1  +  sum_l log sqrt(mean_c Var_l,c),    x, e ~ N(0, 1),  a = 0.01
+
+f are the last features before pooling, weights are N(0, 1), l runs over the normalised convolutions and
+Var_l,c is the batch's variance of channel c before normalisation (Lin et al., "Zen-NAS: A Zero-Shot NAS for
+High-Performance Deep Image Recognition", ICCV 2021, https://arxiv.org/abs/2102.01063).
+
+Departure: the variance is the batch's; the authors' code reads running averages that have seen one or two
+batches with momentum 0.1, which mixes them with their initial value of one.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jnas.nets.modules import Build, initial_parameters
+from jnas.proxies.base import Proxy
+from jnas.proxies.probe import Probe
+
+MIXTURE = 0.01
+
+
+def reaction(probe: Probe) -> Array:
+    """The score: float32[]."""
+    weights_key, x_key, e_key = jax.random.split(probe.key, 3)
+    masked = probe.network(Build(initialisation="kaiming_normal"))
+    gates = jnp.zeros((*probe.choices.shape, 5))
+    params = jax.tree.map(
+        # Kaiming's variance is 2 / fan-in.
+        lambda w: w * math.sqrt(math.prod(w.shape[:-1]) / 2) if w.ndim > 1 else w,
+        initial_parameters(masked, weights_key, probe.images[0, :1], gates),
+    )
+    x = jax.random.normal(x_key, probe.images[0].shape)
+    e = jax.random.normal(e_key, x.shape)
+    _, sown = probe.forward(params, x)
+    _, moved = probe.forward(params, x + MIXTURE * e)
+    difference = jnp.abs(sown["features"]["last"][0] - moved["features"]["last"][0])
+    deviations = sum(jax.tree.leaves(sown["deviations"]))
+    return jnp.log(jnp.mean(jnp.sum(difference, axis=(1, 2, 3)))) + deviations
+
+
+PROXY = Proxy(
+    name="zen",
+    sign=1,
+    needs_labels=False,
+    summary="how strongly features react to the input, normalisation undone",
+    reference="Lin et al., ICCV 2021, https://arxiv.org/abs/2102.01063",
+    measure=reaction,
+)

@@ -1,0 +1,107 @@
+"""Where chunks of architectures are scored: in this process, or on the workers of a Ray cluster.
+
+A chunk is a function of the configuration alone, so a chunk whose worker died is computed again elsewhere with
+the same result. Only the caller writes.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from jnas import data as datasets
+from jnas.errors import InputError
+from jnas.study import scoring
+from jnas.study.records import RunError
+
+EXECUTORS = {
+    "local": "this process, on all its devices",
+    "ray": "the workers of a Ray cluster (extra 'ray'; RAY_ADDRESS says which, else one is started here)",
+}
+# A chunk that fails so often with its worker is not the victim but the cause.
+ATTEMPTS = 4
+
+
+def run_chunks(
+    executor: str,
+    config: scoring.ScoreConfig,
+    proxies: Sequence[str],
+    dataset: datasets.Dataset,
+    chunks: Sequence[np.ndarray],
+) -> Iterator[tuple[int, scoring.SCORES]]:
+    """(number of the chunk, its scores) as they are finished; `chunks` are architectures int32[B, D] each."""
+    if executor == "ray":
+        yield from _on_ray(config, proxies, dataset, chunks)
+        return
+    score = scoring.chunk_scorer(config, proxies, dataset)
+    for index, chunk in enumerate(chunks):
+        yield index, score(chunk)
+
+
+def _on_ray(
+    config: scoring.ScoreConfig,
+    proxies: Sequence[str],
+    dataset: datasets.Dataset,
+    chunks: Sequence[np.ndarray],
+) -> Iterator[tuple[int, scoring.SCORES]]:
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--executor ray needs Ray: pip install 'jnas[ray]'") from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level="warning")
+
+    @ray.remote(max_restarts=-1)
+    class Worker:
+        """Compiles once, then scores chunk after chunk."""
+
+        def __init__(self, config, proxies, dataset):
+            self._score = scoring.chunk_scorer(config, proxies, dataset)
+
+        def score(self, chunk):
+            return self._score(chunk)
+
+    shared = ray.put(dataset)
+    workers = [Worker.remote(config, tuple(proxies), shared) for _ in range(_worker_count(ray, len(chunks)))]
+    waiting = list(range(len(chunks)))[::-1]
+    attempts = [0] * len(chunks)
+    running: dict = {}
+
+    def give(worker) -> None:
+        if waiting:
+            index = waiting.pop()
+            attempts[index] += 1
+            running[worker.score.remote(chunks[index])] = (index, worker)
+
+    try:
+        for worker in workers:
+            give(worker)
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            index, worker = running.pop(done)
+            try:
+                scores = ray.get(done)
+            except ray.exceptions.RayActorError as error:
+                if attempts[index] >= ATTEMPTS:
+                    raise RunError(
+                        f"the Ray worker died {ATTEMPTS} times on the same batch: give its nodes more memory, "
+                        "then run the same command again"
+                    ) from error
+                # Its node may be gone for good: another worker, wherever Ray has room.
+                waiting.append(index)
+                worker = Worker.remote(config, tuple(proxies), shared)
+                give(worker)
+                continue
+            except ray.exceptions.RayTaskError as error:
+                raise error.as_instanceof_cause() from None
+            give(worker)
+            yield index, scores
+    finally:
+        for worker in {worker for _, worker in running.values()}:
+            ray.kill(worker)
+
+
+def _worker_count(ray, chunks: int) -> int:
+    """One worker for each GPU or, without any, for each node: a worker fills its machine."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    return max(1, min(chunks, gpus or nodes))

@@ -1,0 +1,313 @@
+"""Scoring any number of architectures: the host loop behind `jnas score` and `jnas.score`.
+
+    scores = jnas.score("nasbench201", "random:1000", ["naswot", "synflow"], "cifar10")
+    scores.to_pandas()
+
+Architectures that are equivalent (`Space.canonical`) are computed once, as their representative; parameters,
+FLOPs and convolutions are those of each architecture itself.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jnas import data as datasets
+from jnas import spaces
+from jnas.errors import InputError
+from jnas.proxies import PROXIES
+from jnas.proxies.base import SIZE
+from jnas.study import scoring
+from jnas.study.executors import EXECUTORS, run_chunks
+from jnas.study.progress import Progress
+from jnas.study.records import RunError
+from jnas.study.score_files import (
+    SUFFIXES,
+    CsvTable,
+    Journal,
+    as_csv,
+    columns,
+    open_journal,
+    require_pyarrow,
+    write_parquet,
+)
+
+# Up to so many, a space is listed whole to draw different architectures from it.
+LISTED = 2**20
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A table with one row an architecture.
+
+    | field | meaning |
+    |---|---|
+    | `architectures` | int32[B, D] |
+    | `columns` | arrays [B] by name: `architecture` (text), each proxy and its `_status`, `params`, `flops` |
+    """
+
+    architectures: np.ndarray
+    columns: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.architectures)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.columns[name]
+
+    def to_pandas(self):
+        """As a `pandas.DataFrame`; pandas is not installed with jnas."""
+        import pandas
+
+        return pandas.DataFrame(dict(self.columns))
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in self.columns)
+        shown = [
+            "".join(f"<td>{_shown(values[row])}</td>" for values in self.columns.values())
+            for row in range(min(len(self), 10))
+        ]
+        body = "".join(f"<tr>{row}</tr>" for row in shown)
+        return f"<table><tr>{head}</tr>{body}</table><p>{len(self):,} architectures</p>"
+
+
+def score(
+    space: str,
+    architectures: Any,
+    proxies: Sequence[str],
+    data: str = "digits",
+    *,
+    seed: int = 0,
+    out: str | Path | None = None,
+    executor: str = "local",
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Score architectures by training-free proxies, in compiled batches on all local devices.
+
+    Args:
+      space: a name in `jnas.spaces.SPACES`.
+      architectures: int32[B, D], a list of strings, `"all"`, `"random:N"` or the path of a file that lists them.
+      proxies: names in `jnas.proxies.PROXIES`.
+      data: a name in `jnas.data.DATA`, or the path of a file or folder.
+      seed: of weights, images and random architectures.
+      out: a .csv or .parquet file to write; the same call after an interruption goes on.
+      executor: `"local"`, or `"ray"` for a Ray cluster.
+      settings: sections of `jnas.study.scoring.ScoreConfig`, such as `{"network": {"cells_per_stage": 1}}`.
+
+    Returns:
+      One row an architecture, in the order given. A failed score has a status that is not `"ok"`.
+
+    Raises `InputError` for what cannot be scored, `RunError` when the machine gives up.
+    """
+    config = scoring.from_mapping({**(settings or {}), "space": space, "data": str(data), "seed": seed})
+    wanted = read_architectures(spaces.get(space), architectures, seed)
+    return run(config, wanted, proxies, out, executor, progress or Progress())
+
+
+def run(
+    config: scoring.ScoreConfig,
+    architectures: np.ndarray,
+    proxies: Sequence[str],
+    out: str | Path | None,
+    executor: str,
+    progress: Progress,
+) -> Scores:
+    """`score` with a configuration that has been read and architectures int32[B, D]."""
+    from jnas.errors import unknown_name
+
+    if executor not in EXECUTORS:
+        raise unknown_name("executor", executor, EXECUTORS)
+    path = None if out is None else Path(out)
+    if path is not None and path.suffix not in SUFFIXES:
+        raise InputError(f"--out '{path}': give a file ending in {' or '.join(SUFFIXES)}")
+    if path is not None and path.suffix == ".parquet":
+        require_pyarrow()
+    space = spaces.get(config.space)
+    dataset = datasets.load(config.data)
+    scoring.check(config, proxies, dataset)
+    representatives = [space.to_string(a) for a in np.asarray(space.canonical(architectures))]
+    measured = tuple(name for name in proxies if PROXIES[name].subject != SIZE)
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(open_journal(path, digest(config))) if path else None
+        known = journal.read(measured) if journal else {}
+        table = _Table(space, config, dataset, architectures, representatives, proxies, path, known)
+        stack.callback(table.close)
+        missing = [
+            name for name in dict.fromkeys(representatives) if not set(measured) <= known.get(name, {}).keys()
+        ]
+        if measured and missing:
+            _announce(progress, len(architectures), len(set(representatives)), len(missing), measured)
+            _compute(config, space, dataset, measured, missing, executor, journal, table, progress)
+        scores = table.finish()
+        if path is not None and path.suffix == ".parquet":
+            write_parquet(path, scores.columns)
+        return scores
+
+
+def read_architectures(space: spaces.Space, architectures: Any, seed: int) -> np.ndarray:
+    """Architectures int32[B, D] from any of the forms that `score` takes. Raises `InputError`."""
+    if isinstance(architectures, str | Path):
+        text = str(architectures)
+        if text == "all":
+            return space.all()
+        if text.startswith("random:"):
+            return _random(space, text.removeprefix("random:"), seed)
+        architectures = _read_file(Path(text))
+    if len(architectures) == 0:
+        raise InputError("no architectures given: name at least one")
+    if isinstance(architectures[0], str):
+        return np.stack([space.from_string(text) for text in architectures])
+    array = np.asarray(architectures)
+    for row in array.reshape(-1, array.shape[-1]) if array.ndim == 2 else [array]:
+        space.to_string(row)
+    return array.astype(np.int32)
+
+
+def digest(config: scoring.ScoreConfig) -> str:
+    """SHA-256 of what the scores depend on: equal for equal configurations, on every machine."""
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name != "memory_gb"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+class _Table:
+    """Rows in the order asked for, each as soon as all before it are there."""
+
+    def __init__(
+        self,
+        space: spaces.Space,
+        config: scoring.ScoreConfig,
+        dataset: datasets.Dataset,
+        architectures: np.ndarray,
+        representatives: list[str],
+        proxies: Sequence[str],
+        path: Path | None,
+        known: dict[str, dict[str, tuple[float, str]]],
+    ):
+        self._space, self._architectures, self._representatives = space, architectures, representatives
+        self._proxies, self._known = tuple(proxies), known
+        self._measured = {name for name in proxies if PROXIES[name].subject != SIZE}
+        self._sizes = scoring.sizes(config, dataset, architectures)
+        self._rows: list[list[Any]] = []
+        self._csv = CsvTable(path, self._proxies) if path is not None and path.suffix == ".csv" else None
+        self._extend()
+
+    def add(self, values: Mapping[str, Mapping[str, tuple[float, str]]]) -> None:
+        for name, scores in values.items():
+            self._known.setdefault(name, {}).update(scores)
+        self._extend()
+
+    def finish(self) -> Scores:
+        names = columns(self._proxies)
+        table = {name: np.array([row[i] for row in self._rows]) for i, name in enumerate(names)}
+        return Scores(self._architectures, table)
+
+    def close(self) -> None:
+        if self._csv is not None:
+            self._csv.close()
+
+    def _extend(self) -> None:
+        start = len(self._rows)
+        for index in range(start, len(self._architectures)):
+            scores = self._known.get(self._representatives[index], {})
+            if not self._measured <= scores.keys():
+                break
+            self._rows.append(self._row(index, scores))
+        if self._csv is not None and len(self._rows) > start:
+            self._csv.append(self._rows[start:])
+
+    def _row(self, index: int, scores: Mapping[str, tuple[float, str]]) -> list[Any]:
+        row: list[Any] = [self._space.to_string(self._architectures[index])]
+        for name in self._proxies:
+            own = (int(self._sizes[name][index]), "ok") if name in self._sizes else scores[name]
+            row += own
+        return row + [
+            int(self._sizes[name][index]) for name in ("params", "flops") if name not in self._proxies
+        ]
+
+
+def _compute(
+    config: scoring.ScoreConfig,
+    space: spaces.Space,
+    dataset: datasets.Dataset,
+    proxies: tuple[str, ...],
+    names: list[str],
+    executor: str,
+    journal: Journal | None,
+    table: _Table,
+    progress: Progress,
+) -> None:
+    size = scoring.chunk_size(jax.local_devices())
+    chunks = [names[start : start + size] for start in range(0, len(names), size)]
+    arrays = [np.stack([space.from_string(name) for name in chunk]) for chunk in chunks]
+    start = time.perf_counter()
+    laps: list[float] = []
+    with progress.task("scoring", len(names), "architectures") as advance:
+        for index, scores in run_chunks(executor, config, proxies, dataset, arrays):
+            laps.append(time.perf_counter() - start)
+            rows = [
+                (name, proxy, float(scores[proxy][0][i]), scores[proxy][1][i])
+                for i, name in enumerate(chunks[index])
+                for proxy in proxies
+            ]
+            try:
+                if journal is not None:
+                    journal.add(rows)
+                table.add({n: {p: (v, s) for m, p, v, s in rows if m == n} for n in chunks[index]})
+            except RunError:
+                # What was computed and could not be stored is shown instead.
+                print(as_csv([("architecture", "proxy", "value", "status"), *rows]), end="")
+                raise
+            advance(len(chunks[index]))
+            if len(laps) == 2 and len(chunks) > 2:
+                each = (laps[1] - laps[0]) / size
+                progress.say(
+                    f"a batch of {size} takes {each * size:.2f} s after {laps[0]:.0f} s of compilation and first "
+                    f"batch: {1 / each:.1f} architectures/s, about {each * (len(names) - 2 * size):.0f} s left"
+                )
+
+
+def _announce(progress: Progress, rows: int, distinct: int, missing: int, proxies: Iterable[str]) -> None:
+    done = "" if missing == distinct else f", {distinct - missing:,} of them done before"
+    progress.say(
+        f"scoring {rows:,} architectures, {distinct:,} distinct{done}, by {', '.join(proxies)} on "
+        f"{len(jax.local_devices())} x {jax.local_devices()[0].device_kind}"
+    )
+
+
+def _random(space: spaces.Space, number: str, seed: int) -> np.ndarray:
+    if not number.isdigit() or int(number) < 1:
+        raise InputError(f"'random:{number}' names no number: write random:1000")
+    count = int(number)
+    if count > space.size:
+        raise InputError(f"random:{count} is more than the {space.size:,} architectures of {space.name}")
+    key = jax.random.fold_in(jax.random.key(seed), len(scoring.STREAMS))
+    if space.size <= LISTED:
+        return space.all()[np.asarray(jax.random.permutation(key, space.size)[:count])]
+    return np.asarray(space.sample(key, count))
+
+
+def _read_file(path: Path) -> list[str]:
+    """Architecture strings: one a line, or the column `architecture` of a CSV."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"no file '{path}': give a file of architectures, 'all' or 'random:N'") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read '{path}' ({error}): give a text file of architectures") from None
+    if lines and "architecture" in lines[0].split(","):
+        return [row["architecture"] for row in csv.DictReader(lines)]
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
