@@ -1,4 +1,4 @@
-"""The command line: `jnas search`, `jnas report`, `jnas list`.
+"""The command line: `jnas search`, `jnas score`, `jnas report`, `jnas list`.
 
 Exit status: 0 done; 2 bad input, one line on stderr; 1 failed, one line there and the traceback in log.txt;
 130 interrupted, resumable. Results go to stdout, everything else to stderr. A command imports what it needs.
@@ -14,7 +14,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ HELP = """\
 jnas: neural architecture search in JAX
 
   jnas search CONFIG [--key.path value ...] --out DIR   search; the same command again resumes
+  jnas score --proxies A,B --archs all --out FILE        score architectures; the same command again goes on
   jnas report DIR                                       write DIR/report.html anew
   jnas list [spaces|proxies|strategies|estimators|data] what there is to choose from
   jnas --version
@@ -44,6 +46,27 @@ Examples
   jnas search configs/tenas_digits.yaml --ntk.normalisation frozen --training.epochs 0 --out runs/frozen
 
 Keys, in CONFIG (those with a point in their section) or here as --key value
+"""
+
+SCORE_HELP = """\
+jnas score --space S --proxies A,B --archs FILE|all|random:N --data D --out scores.csv|.parquet
+
+Scores architectures by training-free proxies, in compiled batches on all local devices. Columns: architecture,
+each proxy with its status, params, flops. Rows appear in the CSV as they are computed; beside it lies
+FILE.journal, from which the same command, or one that asks for more, goes on. Equivalent architectures are
+computed once. A score that failed has a status other than ok, and counts as the worst.
+
+Examples
+  jnas score --proxies naswot,synflow --archs random:1000 --data cifar10 --out scores.csv
+  jnas score --proxies ntk,regions --archs all --data cifar10 --out tenas.parquet
+  jnas score --proxies zico --archs cells.txt --network.cells_per_stage 1 --executor ray --out zico.csv
+
+  --proxies  names, separated by commas (jnas list proxies)
+  --archs    a file with one architecture a line or a CSV with a column 'architecture', all, or random:N
+  --out      the table to write, .csv or .parquet (extra 'parquet')
+  --executor [local]  local, or ray for a Ray cluster (extra 'ray')
+
+Keys
 """
 
 REPORT_HELP = """\
@@ -77,7 +100,12 @@ FAMILIES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; `arguments` are those of the process where None."""
-    commands: dict[str, Callable[[list[str]], int]] = {"search": _search, "report": _report, "list": _list}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "search": _search,
+        "score": _score,
+        "report": _report,
+        "list": _list,
+    }
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that cannot show a character gets a question mark, not a traceback.
@@ -104,31 +132,78 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _search(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        return _print(SEARCH_HELP + _keys_help())
+        from jnas.study.config import describe_options
+
+        return _print(SEARCH_HELP + _keys_help(describe_options()))
     config_path, overrides, out = _parse_search(arguments)
+    with _failing("search", arguments, lambda: _log_traceback(out)) as outcome:
+        from jnas.study.config import read_config
+
+        config = read_config(config_path, overrides)
+
+        from jnas.study.compilation_cache import enable_compilation_cache
+        from jnas.study.progress import Progress
+        from jnas.study.report import write_report
+        from jnas.study.search import run
+        from jnas.study.summary import print_summary
+
+        enable_compilation_cache()
+        result = run(config, out, Progress())
+        print_summary(result, write_report(out))
+    return outcome.status
+
+
+def _score(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        from jnas.study.scoring import describe_options
+
+        return _print(SCORE_HELP + _keys_help(describe_options()))
+    unexpected, options = _parse(arguments)
+    if unexpected:
+        raise InputError(f"jnas score takes options only, not '{unexpected[0]}': see jnas score --help")
+    own = {"proxies": None, "archs": None, "out": None, "executor": "local"}
+    settings = [(key, value) for key, value in options if key not in own]
+    own |= {key: value for key, value in options if key in own}
+    for key, example in (("proxies", "naswot,synflow"), ("archs", "random:1000"), ("out", "scores.csv")):
+        if not own[key]:
+            raise InputError(f"jnas score needs --{key}: for example --{key} {example}")
+    with _failing("score", arguments, _print_traceback) as outcome:
+        from jnas import spaces
+        from jnas.study import score, scoring
+        from jnas.study.compilation_cache import enable_compilation_cache
+        from jnas.study.progress import Progress
+        from jnas.study.summary import print_scores
+
+        config = scoring.read_settings(settings)
+        architectures = score.read_architectures(spaces.get(config.space), own["archs"], config.seed)
+        proxies = tuple(dict.fromkeys(str(own["proxies"]).split(",")))
+        enable_compilation_cache()
+        scores = score.run(config, architectures, proxies, own["out"], str(own["executor"]), Progress())
+        print_scores(scores, proxies, str(own["out"]))
+    return outcome.status
+
+
+@dataclass
+class _Outcome:
+    status: int = 0
+
+
+@contextlib.contextmanager
+def _failing(command: str, arguments: list[str], trace: Callable[[], str]) -> Iterator[_Outcome]:
+    """A command's work: what interrupts or breaks it becomes one line and the exit status in what is yielded."""
+    outcome = _Outcome()
     try:
         with _terminable():
-            from jnas.study.config import read_config
-
-            config = read_config(config_path, overrides)
-
-            from jnas.study.compilation_cache import enable_compilation_cache
-            from jnas.study.progress import Progress
-            from jnas.study.report import write_report
-            from jnas.study.search import run
-            from jnas.study.summary import print_summary
-
-            enable_compilation_cache()
-            result = run(config, out, Progress())
-            print_summary(result, write_report(out))
-        return 0
+            yield outcome
     except (InputError, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        command = shlex.join(["jnas", "search", *arguments])
-        return _complain(f"interrupted; nothing finished is lost, to resume run again: {command}", 130)
+        again = shlex.join(["jnas", command, *arguments])
+        outcome.status = _complain(
+            f"interrupted; nothing finished is lost, to resume run again: {again}", 130
+        )
     except Exception as error:
-        return _complain(f"failed: {_one_line(error)} ({_log_traceback(out)})", 1)
+        outcome.status = _complain(f"failed: {_one_line(error)} ({trace()})", 1)
 
 
 def _report(arguments: list[str]) -> int:
@@ -163,14 +238,13 @@ def _list(arguments: list[str]) -> int:
     return _print("\n\n".join(blocks) + "\n")
 
 
-def _parse_search(arguments: list[str]) -> tuple[str, list[tuple[str, str]], Path]:
-    """`(CONFIG, overrides, DIR)`; accepts `--key value` and `--key=value`."""
-    configs, overrides = [], []
-    out = None
+def _parse(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """What is no option, and the options; accepts `--key value` and `--key=value`."""
+    others, options = [], []
     remaining = iter(arguments)
     for argument in remaining:
         if not argument.startswith("-"):
-            configs.append(argument)
+            others.append(argument)
             continue
         key, equals, value = argument.removeprefix("--").partition("=")
         if not argument.startswith("--"):
@@ -180,10 +254,14 @@ def _parse_search(arguments: list[str]) -> tuple[str, list[tuple[str, str]], Pat
             if following is None or following.startswith("--"):
                 raise InputError(f"option '--{key}' has no value: write --{key} VALUE")
             value = following
-        if key == "out":
-            out = value
-        else:
-            overrides.append((key, value))
+        options.append((key, value))
+    return others, options
+
+
+def _parse_search(arguments: list[str]) -> tuple[str, list[tuple[str, str]], Path]:
+    """`(CONFIG, overrides, DIR)`."""
+    configs, options = _parse(arguments)
+    out = dict(options).get("out")
     if len(configs) != 1:
         given = "none" if not configs else ", ".join(f"'{name}'" for name in configs)
         raise InputError(
@@ -194,15 +272,11 @@ def _parse_search(arguments: list[str]) -> tuple[str, list[tuple[str, str]], Pat
         raise InputError(
             "jnas search needs a folder to write into: add --out DIR, for example --out runs/digits"
         )
-    return configs[0], overrides, Path(out)
+    return configs[0], [(key, value) for key, value in options if key != "out"], Path(out)
 
 
-def _keys_help() -> str:
-    from jnas.study.config import describe_options
-
-    lines = []
-    for key, takes, default, text in describe_options():
-        lines.append(f"  --{key}  [{default}]  {takes}\n      {text}")
+def _keys_help(options: Iterable[tuple[str, str, str, str]]) -> str:
+    lines = [f"  --{key}  [{default}]  {takes}\n      {text}" for key, takes, default, text in options]
     return "\n".join(lines) + "\n"
 
 
@@ -233,6 +307,11 @@ def _log_traceback(out: Path) -> str:
         print(text, file=sys.stderr)
         return "traceback above"
     return f"traceback in {out / 'log.txt'}"
+
+
+def _print_traceback() -> str:
+    traceback.print_exc()
+    return "traceback above"
 
 
 def _one_line(error: Exception) -> str:

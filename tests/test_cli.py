@@ -56,6 +56,19 @@ def search(monkeypatch):
     return module
 
 
+@pytest.fixture
+def monkeypatch_signal():
+    """Set a signal's handler until the test ends."""
+    kept = {}
+
+    def change(number, handler):
+        kept.setdefault(number, signal.signal(number, handler))
+
+    yield change
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
 def _open(config, out):
     with open_run(out, config):
         raise AssertionError("a wrong call came through")
@@ -167,13 +180,15 @@ def test_a_failing_machine_is_said_in_one_line(call, folder, search):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interruptions(call, folder, search, number):
+def test_interruptions(call, folder, search, monkeypatch_signal, number):
     def run(config, out, progress):
         with open_run(out, config):
             os.kill(os.getpid(), number)
             signal.pause()
 
     search.run = run
+    # A shell that started the tests in the background has left SIGINT ignored.
+    monkeypatch_signal(signal.SIGINT, signal.default_int_handler)
     before = signal.getsignal(signal.SIGTERM)
     status, out, err = call("search", "good.yaml", "--data", "my images", "--out", "x")
     assert (status, out) == (130, "")

@@ -76,7 +76,9 @@ def _transposed(kernels: Array, ds: tuple[Array, ...], image: tuple[int, int], s
         padded = jnp.concatenate([jnp.pad(d, border) for d in ds])
         together = PLANES_AT_ONCE if outputs % PLANES_AT_ONCE == 0 else 1
         padded = padded.reshape(-1, together, *padded.shape[1:])
-        grouped = jnp.moveaxis(kernels, -1, 1).reshape(-1, together, size, size, inputs, *(1,) * (ds[0].ndim - 1))
+        grouped = jnp.moveaxis(kernels, -1, 1).reshape(
+            -1, together, size, size, inputs, *(1,) * (ds[0].ndim - 1)
+        )
 
         def add_group(index, planes):
             kernel, d = grouped[index], padded[index]

@@ -126,7 +126,7 @@ class BatchNorm(nn.Module):
         if build.statistics == "train" and averaging and not self.is_initializing():
             running_mean.value = RUNNING_KEEP * running_mean.value + (1 - RUNNING_KEEP) * mean
             running_variance.value = RUNNING_KEEP * running_variance.value + (1 - RUNNING_KEEP) * variance
-        self.sow("deviations", "log", jnp.log(jnp.mean(variance)) / 2)
+        self.sow("deviations", "log", _log_deviation(variance))
         return operations.normalise(x, mean, variance, self.scale, self.offset, build.layout)
 
 
@@ -164,6 +164,12 @@ class ConvolutionNorm(nn.Module):
         return self.kernel, self.norm.scale, self.norm.offset, gates
 
 
+def _log_deviation(variance: Array) -> Array:
+    """log sqrt(mean variance); 0 where nothing varies, as a dead branch scales nothing."""
+    mean = jnp.mean(variance)
+    return jnp.where(mean > 0, jnp.log(jnp.where(mean > 0, mean, 1)) / 2, 0)
+
+
 def chosen(
     x: Array, choice: Array, names: Sequence[str], convolutions: Mapping[str, tuple[Array, ...]], build: Build
 ) -> tuple[Array, Array]:
@@ -177,9 +183,8 @@ def chosen(
         kernel, scale, offset, gates = arrays
         if build.planes:
             ones = jnp.ones((1, 1), x.dtype)
-            (y,) = mixed_edges(
-                x, kernel[None, None], scale[None, None], offset[None, None], ones, None, None, 1, True, build.statistics
-            )
+            one = [array[None, None] for array in (kernel, scale, offset)]
+            (y,) = mixed_edges(x, *one, ones, None, None, 1, True, build.statistics)
             return y, jnp.zeros((), x.dtype)
         y = build.convolution(nn.relu(x), kernel, 1) * gates[:, None, None, :]
         if build.statistics == "none":
@@ -188,7 +193,7 @@ def chosen(
         if build.statistics == "frozen":
             mean, variance = jax.lax.stop_gradient((mean, variance))
         y = operations.normalise(y, mean, variance, scale, offset, build.layout)
-        return y, jnp.log(jnp.mean(variance)) / 2
+        return y, _log_deviation(variance)
 
     zero = jnp.zeros((), x.dtype)
     plain: dict[str, Callable] = {
@@ -203,8 +208,6 @@ def chosen(
         for name in names
     ]
     return jax.lax.switch(choice, branches, x, dict(convolutions))
-
-
 
 
 def mix(

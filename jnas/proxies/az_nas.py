@@ -13,6 +13,8 @@ https://arxiv.org/abs/2403.19232). The fourth component, complexity, is `flops`.
 on unchanged, or gives zero, has a trainability of -inf, status `"not_finite"`, as in the authors' code.
 """
 
+import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,7 +76,7 @@ def transfers(probe: Probe) -> tuple[tuple[Array, Array], ...]:
     gradients = jax.grad(products)(zeros)
     names = sorted(signs, key=_position)
     matrices = []
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in itertools.pairwise(names):
         inside, outside = gradients[before], signs[after]
         equal = (
             jnp.all(inside == outside) if inside.shape == outside.shape else jnp.zeros((), bool)
@@ -107,7 +109,8 @@ def _trainability(matrices: tuple[tuple[np.ndarray, np.ndarray], ...]) -> float:
     scores = []
     for matrix, degenerate in matrices:
         largest = np.linalg.norm(np.asarray(matrix, np.float64), 2)
-        scores.append(-np.inf if degenerate else 2 - largest - 1 / (largest + SMALL_SINGULAR_VALUE))
+        passed = 2 - largest - 1 / (largest + SMALL_SINGULAR_VALUE)
+        scores.append(-math.inf if degenerate else float(passed))
     return float(np.mean(scores))
 
 

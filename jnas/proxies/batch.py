@@ -171,6 +171,7 @@ def region_measurements(
     params = initial_parameters(network, key, inputs[:1], gates)
 
     def count(shared, choice):
-        return regions.of_network(network, *shared, choice)
+        params, inputs = shared
+        return regions.of_network(network, params, inputs, choice)
 
     return over_architectures(count, (params, inputs), choices, width, mesh)

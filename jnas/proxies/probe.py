@@ -119,9 +119,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 
 def kernels_of(params: Mapping[str, Any]) -> dict[tuple[str, ...], Array]:
     """The weights of convolutions and of the classifier, by path; no scales, offsets or biases."""
-    return {
-        path: value for path, value in traverse_util.flatten_dict(dict(params)).items() if value.ndim > 1
-    }
+    return {path: value for path, value in traverse_util.flatten_dict(dict(params)).items() if value.ndim > 1}
 
 
 def channel_gates(params: Mapping[str, Any], images: int) -> dict[str, Any]:

@@ -2,6 +2,6 @@
 
 from types import ModuleType
 
-from jnas.strategies import pruning
+from jnas.strategies import evolution, pruning
 
-STRATEGIES: dict[str, ModuleType] = {"pruning": pruning}
+STRATEGIES: dict[str, ModuleType] = {"pruning": pruning, "evolution": evolution}

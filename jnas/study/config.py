@@ -71,6 +71,35 @@ class RegionsConfig:
 
 
 @dataclass(frozen=True)
+class NetworkConfig:
+    """The network that proxies of the network to be trained look at."""
+
+    # 64 images, 16 channels and five cells a stage are what the zero-cost proxies were published with.
+    batch: int = option(64, "images in a batch", minimum=2)
+    repeats: int = option(1, "repeats, averaged; each has weights and images of its own", minimum=1)
+    channels: int = option(16, "channels of the first stage", minimum=1)
+    cells_per_stage: int = option(5, "cells in each stage", minimum=1)
+    initialisation: Literal["kaiming_normal", "pytorch_default"] = option(
+        "kaiming_normal", "distribution of the weights"
+    )
+
+
+@dataclass(frozen=True)
+class EvolutionConfig:
+    """Evolution on a combination of training-free scores (strategy evolution)."""
+
+    proxies: str = option(
+        "naswot,jacob_cov,synflow,az_expressivity,az_progressivity,zen,regions,params",
+        "proxies whose ranks are combined, separated by commas (jnas list proxies)",
+    )
+    evaluations: int = option(1024, "architectures scored", minimum=1)
+    children: int = option(64, "architectures of one generation", minimum=1)
+    parents: int = option(64, "best architectures of all so far that are mutated", minimum=1)
+    finalists: int = option(32, "best architectures that are scored again at the end", minimum=1)
+    final_repeats: int = option(3, "repeats of that, each with weights and images of its own", minimum=0)
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """The training of the found cell, and of random cells beside it."""
 
@@ -101,6 +130,8 @@ class SearchConfig:
     seed: int = option(0, "seed of everything random", minimum=0, maximum=2**32 - 1)
     data: str = option("digits", "name of a data set (jnas list data), or the path of a file or folder")
     prune: PruneConfig = PruneConfig()
+    evolution: EvolutionConfig = EvolutionConfig()
+    network: NetworkConfig = NetworkConfig()
     ntk: NtkConfig = NtkConfig()
     regions: RegionsConfig = RegionsConfig()
     training: TrainingConfig = TrainingConfig()
@@ -169,10 +200,8 @@ def differences(old: SearchConfig, new: SearchConfig) -> list[str]:
 
 
 def describe_options() -> Iterator[tuple[str, str, str, str]]:
-    """`(dotted key, what it takes, default, help)` of each field, for the help of the command line."""
-    for key, entry, annotation in strict.leaves(SearchConfig):
-        takes = strict.expected(annotation, entry.metadata)
-        yield key, takes, json.dumps(entry.default), entry.metadata["help"]
+    """`strict.describe_options` of a search."""
+    return strict.describe_options(SearchConfig)
 
 
 def _get(config: SearchConfig, key: str) -> Any:

@@ -4,7 +4,9 @@ A chunk is a function of the configuration alone, so a chunk whose worker died i
 the same result. Only the caller writes.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +39,16 @@ def run_chunks(
         yield index, score(chunk)
 
 
+class _Worker:
+    """Compiles once, then scores chunk after chunk."""
+
+    def __init__(self, config: scoring.ScoreConfig, proxies: tuple[str, ...], dataset: datasets.Dataset):
+        self._score = scoring.chunk_scorer(config, proxies, dataset)
+
+    def score(self, chunk: np.ndarray) -> scoring.SCORES:
+        return self._score(chunk)
+
+
 def _on_ray(
     config: scoring.ScoreConfig,
     proxies: Sequence[str],
@@ -48,25 +60,20 @@ def _on_ray(
     except ImportError:
         raise InputError("--executor ray needs Ray: pip install 'jnas[ray]'") from None
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="warning")
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
 
-    @ray.remote(max_restarts=-1)
-    class Worker:
-        """Compiles once, then scores chunk after chunk."""
-
-        def __init__(self, config, proxies, dataset):
-            self._score = scoring.chunk_scorer(config, proxies, dataset)
-
-        def score(self, chunk):
-            return self._score(chunk)
-
+    remote: Any = ray.remote(_Worker)
     shared = ray.put(dataset)
-    workers = [Worker.remote(config, tuple(proxies), shared) for _ in range(_worker_count(ray, len(chunks)))]
+
+    def hire() -> Any:
+        return remote.remote(config, tuple(proxies), shared)
+
+    workers = [hire() for _ in range(_worker_count(ray, len(chunks)))]
     waiting = list(range(len(chunks)))[::-1]
     attempts = [0] * len(chunks)
     running: dict = {}
 
-    def give(worker) -> None:
+    def give(worker: Any) -> None:
         if waiting:
             index = waiting.pop()
             attempts[index] += 1
@@ -88,8 +95,7 @@ def _on_ray(
                     ) from error
                 # Its node may be gone for good: another worker, wherever Ray has room.
                 waiting.append(index)
-                worker = Worker.remote(config, tuple(proxies), shared)
-                give(worker)
+                give(hire())
                 continue
             except ray.exceptions.RayTaskError as error:
                 raise error.as_instanceof_cause() from None
@@ -100,7 +106,7 @@ def _on_ray(
             ray.kill(worker)
 
 
-def _worker_count(ray, chunks: int) -> int:
+def _worker_count(ray: Any, chunks: int) -> int:
     """One worker for each GPU or, without any, for each node: a worker fills its machine."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
     nodes = sum(node["Alive"] for node in ray.nodes())

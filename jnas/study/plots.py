@@ -1,6 +1,7 @@
 """The charts of the report, as SVG to be put into a page."""
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -76,6 +77,31 @@ def scatter_svg(rows: Sequence[Row]) -> str:
         axes.set_ylabel("linear regions (higher: more expressive)")
 
     return _svg(draw, (6.4, 4.4), "scatter")
+
+
+def evolution_svg(combined: Any, found: Mapping[str, float]) -> str:
+    """Combined rank of every architecture in the order of the search, and the found one's rank by each proxy.
+
+    combined: float[n], at most 0; found: by proxy the share of architectures that are not better, in (0, 1].
+    """
+    best = list(itertools.accumulate(combined, max))
+
+    def draw(figure: Any) -> None:
+        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        left.scatter(range(1, len(combined) + 1), combined, s=9, color=OTHERS, alpha=0.6, linewidth=0)
+        left.plot(range(1, len(best) + 1), best, color=FOUND, linewidth=2.2, label="best so far")
+        left.set_title("combined rank (0: best by every proxy)", loc="left", size=11, color=INK)
+        left.set_xlabel("architectures scored")
+        left.set_ylim(min(combined), 0.1)
+        left.legend(frameon=False, loc="lower right")
+        names = list(found)[::-1]
+        right.barh(names, [100 * found[name] for name in names], color=FOUND, height=0.6)
+        right.set_title("found cell: at least as good as %", loc="left", size=11, color=INK)
+        right.set_xlim(0, 100)
+        right.grid(axis="y", visible=False)
+        figure.get_layout_engine().set(wspace=0.06)
+
+    return _svg(draw, (10.6, 3.9), "evolution")
 
 
 def curves_svg(training: Mapping[str, Any]) -> str:

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jnas import spaces
+from jnas.proxies import PROXIES, combination
 from jnas.spaces.base import Space
 from jnas.study import plots
 from jnas.study.config import ENVIRONMENT_KEY
@@ -19,6 +22,8 @@ from jnas.study.summary import comparison, headline
 # Okabe and Ito's colours, which colour-blind readers tell apart; `none` stays grey.
 PALETTE = ("#009e73", "#56b4e9", "#0072b2", "#e69f00", "#cc79a7", "#d55e00", "#f0e442", "#000000")
 NONE_COLOUR = "#b6bcc6"
+# Of the architectures that an evolution liked best.
+FINALISTS_SHOWN = 10
 
 
 def write_report(path: str | Path) -> Path:
@@ -59,6 +64,7 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
         cell=cell_svg(cell_edges(space, result["architecture"]), colours),
         colours=colours,
         rounds=[_round_view(entry, space) for entry in result["rounds"]],
+        evolution=_evolution_view(records, result["architecture"]) if result.get("generations") else None,
         scatter=plots.scatter_svg(rows),
         curves=plots.curves_svg(training) if training and trained else "",
         settings=_settings_view(settings),
@@ -94,6 +100,39 @@ def _round_view(entry: Mapping[str, Any], space: Space) -> dict[str, Any]:
         "largest": largest or 1,
         "pruned": sum(bool(c["pruned"]) for c in candidates),
         "supernet": {key: _mean(values) for key, values in (entry.get("supernet") or {}).items()},
+    }
+
+
+def _evolution_view(records: Sequence[Evaluation], found: str) -> dict[str, Any]:
+    """The archive of an evolution ranked as the search ranks it, from its records."""
+    archive: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
+    subjects: dict[tuple[int, int], str] = {}
+    for record in records:
+        if record.stage == "search":
+            archive[record.round, record.candidate][record.proxy] = record.value
+            subjects[record.round, record.candidate] = record.subject
+    proxies = sorted({proxy for scores in archive.values() for proxy in scores})
+    places = sorted(archive)
+    values = {name: np.array([archive[place][name] for place in places]) for name in proxies}
+    shares = {
+        name: combination.ranks(combination.oriented(column, None, PROXIES[name].sign))
+        for name, column in values.items()
+    }
+    combined = np.mean([np.log(share) for share in shares.values()], axis=0)
+    order = np.argsort(-combined, kind="stable")[:FINALISTS_SHOWN]
+    names = [subjects[place] for place in places]
+    return {
+        "evaluated": len(places),
+        "proxies": proxies,
+        "figure": plots.evolution_svg(combined, {k: v[names.index(found)] for k, v in shares.items()}),
+        "finalists": [
+            {
+                "architecture": names[index],
+                "combined": float(combined[index]),
+                "scores": [float(values[name][index]) for name in proxies],
+            }
+            for index in order
+        ],
     }
 
 

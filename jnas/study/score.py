@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 
 from jnas import data as datasets
 from jnas import spaces
-from jnas.errors import InputError
+from jnas.errors import InputError, unknown_name
 from jnas.proxies import PROXIES
 from jnas.proxies.base import SIZE
 from jnas.study import scoring
@@ -123,8 +123,6 @@ def run(
     progress: Progress,
 ) -> Scores:
     """`score` with a configuration that has been read and architectures int32[B, D]."""
-    from jnas.errors import unknown_name
-
     if executor not in EXECUTORS:
         raise unknown_name("executor", executor, EXECUTORS)
     path = None if out is None else Path(out)

@@ -7,10 +7,12 @@ that computes it (bit for bit where the devices are alike).
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,7 @@ from jnas.nets import cost
 from jnas.proxies import PROXIES, batch
 from jnas.proxies.base import KERNEL, NETWORK, REGIONS, SIZE
 from jnas.study import strict
-from jnas.study.config import NtkConfig, RegionsConfig
+from jnas.study.config import NetworkConfig, NtkConfig, RegionsConfig
 from jnas.study.strict import option
 
 log = logging.getLogger("jnas")
@@ -41,18 +43,9 @@ FIRST_WIDTH = 8
 SCORES = Mapping[str, tuple[np.ndarray, list[str]]]
 
 
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The network that proxies of the network to be trained look at."""
-
-    # 64 images, 16 channels and five cells a stage are what the zero-cost proxies were published with.
-    batch: int = option(64, "images in a batch", minimum=2)
-    repeats: int = option(1, "repeats, averaged; each has weights and images of its own", minimum=1)
-    channels: int = option(16, "channels of the first stage", minimum=1)
-    cells_per_stage: int = option(5, "cells in each stage", minimum=1)
-    initialisation: Literal["kaiming_normal", "pytorch_default"] = option(
-        "kaiming_normal", "distribution of the weights"
-    )
+# Scores of one architecture at a time are what is compared here; a search averages three.
+IMPLIED: Mapping[str, Mapping[str, Any]] = {"ntk": {"repeats": 1}, "regions": {"repeats": 1}}
+_NETWORK, _NTK, _REGIONS = NetworkConfig(), NtkConfig(repeats=1), RegionsConfig(repeats=1)
 
 
 @dataclass(frozen=True)
@@ -62,16 +55,12 @@ class ScoreConfig:
     space: str = option("nasbench201", "search space (jnas list spaces)")
     seed: int = option(0, "seed of everything random", minimum=0, maximum=2**32 - 1)
     data: str = option("digits", "name of a data set (jnas list data), or the path of a file or folder")
-    network: NetworkConfig = NetworkConfig()
-    ntk: NtkConfig = NtkConfig(repeats=1)
-    regions: RegionsConfig = RegionsConfig(repeats=1)
+    network: NetworkConfig = _NETWORK
+    ntk: NtkConfig = _NTK
+    regions: RegionsConfig = _REGIONS
     memory_gb: float = option(
-        0.0, "memory that the work on one device may take, in GB; 0: half of an accelerator's", minimum=0
+        0.0, "memory that the work on an accelerator may take, in GB; 0: half of what it has", minimum=0
     )
-
-
-# Scores of one architecture at a time are what is compared here; a search averages three.
-IMPLIED: Mapping[str, Mapping[str, Any]] = {"ntk": {"repeats": 1}, "regions": {"repeats": 1}}
 
 
 def from_mapping(mapping: Mapping[str, Any], source: str = "settings") -> ScoreConfig:
@@ -79,6 +68,22 @@ def from_mapping(mapping: Mapping[str, Any], source: str = "settings") -> ScoreC
     strict.build(ScoreConfig, mapping, source)
     implied = {section: {**values, **mapping.get(section, {})} for section, values in IMPLIED.items()}
     return strict.build(ScoreConfig, {**mapping, **implied}, source)
+
+
+def read_settings(options: Sequence[tuple[str, str]]) -> ScoreConfig:
+    """The configuration of `(dotted key, text)` pairs of the command line. Raises `InputError`."""
+    mapping: dict[str, Any] = {}
+    for key, text in options:
+        mapping = strict.override(ScoreConfig, mapping, key, text, source="command line")
+    return from_mapping(mapping, source="command line")
+
+
+def describe_options() -> Iterator[tuple[str, str, str, str]]:
+    """`strict.describe_options` of a scoring, with the defaults that it implies."""
+    for key, takes, default, text in strict.describe_options(ScoreConfig):
+        section, _, name = key.rpartition(".")
+        implied = IMPLIED.get(section, {}).get(name)
+        yield key, takes, default if implied is None else str(implied), text
 
 
 def check(config: ScoreConfig, proxies: Sequence[str], dataset: datasets.Dataset) -> None:
@@ -131,7 +136,7 @@ def chunk_scorer(
         for subject in (NETWORK, KERNEL, REGIONS, SIZE)
     }
     programs = {
-        subject: _Program(names, _PROGRAMS[subject](config, names, dataset, mesh), config.memory_gb)
+        subject: _Program(names, *_PROGRAMS[subject](config, names, dataset, mesh), config.memory_gb)
         for subject, names in by_subject.items()
         if names and subject != SIZE
     }
@@ -158,9 +163,7 @@ def chunk_scorer(
     return score
 
 
-def sizes(
-    config: ScoreConfig, dataset: datasets.Dataset, architectures: np.ndarray
-) -> dict[str, np.ndarray]:
+def sizes(config: ScoreConfig, dataset: datasets.Dataset, architectures: np.ndarray) -> dict[str, np.ndarray]:
     """Parameters, multiply-adds and convolutions of the network that `config.network` describes."""
     network = config.network
     macro = cost.Macro(
@@ -173,40 +176,110 @@ def sizes(
     }
 
 
+@dataclass(frozen=True)
+class _Repeat:
+    """What one repeat feeds into a program: key of the weights, images (and labels), labels [N] for the host."""
+
+    key: Array
+    arrays: tuple[Array, ...]
+    labels: np.ndarray
+
+
 class _Program:
     """One compiled measurement with its repeats, the width that memory allows, and what to do when it does not."""
 
-    def __init__(self, proxies: tuple[str, ...], repeats: list[Callable], memory_gb: float):
-        self._proxies, self._repeats = proxies, repeats
-        self._memory_gb = memory_gb
+    def __init__(
+        self,
+        proxies: tuple[str, ...],
+        lower: Callable[..., Any],
+        repeats: list[_Repeat],
+        memory_gb: float,
+    ):
+        self._proxies, self._lower, self._repeats = proxies, lower, repeats
         self._width = 1 if jax.default_backend() == "cpu" else FIRST_WIDTH
+        self._memory_gb = memory_gb
+        self._compiled: Any = None
 
     def __call__(self, choices: np.ndarray, count: int) -> list[dict[str, tuple[float, str]]]:
         """(value, status) by proxy of the first `count` of choices [B, cells, E], averaged over repeats."""
         rounds = [self._attempt(repeat, choices, count) for repeat in self._repeats]
         return [
-            {name: _mean([round[index][name] for round in rounds]) for name in rounds[0][index]}
+            {name: _mean([row[index][name] for row in rounds]) for name in self._proxies}
             for index in range(count)
         ]
 
-    def _attempt(self, repeat: Callable, choices: np.ndarray, count: int) -> list[dict]:
+    def _attempt(
+        self, repeat: _Repeat, choices: np.ndarray, count: int
+    ) -> list[dict[str, tuple[float, str]]]:
         while True:
             try:
-                return repeat(choices, count, self._width)
+                return self._measure(repeat, choices, count)
             except (jax.errors.JaxRuntimeError, MemoryError) as error:
                 if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                     raise
                 if self._width == 1:
                     break
-                self._width //= 2
+                self._width, self._compiled = self._width // 2, None
                 log.warning("out of memory: trying %d architectures side by side", self._width)
         if count > 1:
-            # Compiled for as many rows as before; the rest of them is of the cheapest kind.
+            # Compiled for as many rows as before; what fills them up is of the cheapest kind.
             half = count // 2
-            rolled = np.concatenate([choices[half:count], np.zeros_like(choices[: len(choices) - count + half])])
-            first = np.concatenate([choices[:half], np.zeros_like(choices[half:])])
-            return self._attempt(repeat, first, half) + self._attempt(repeat, rolled, count - half)
+            parts = choices[:half], choices[half:count]
+            padded = [np.concatenate([part, np.zeros_like(choices[len(part) :])]) for part in parts]
+            return self._attempt(repeat, padded[0], half) + self._attempt(repeat, padded[1], count - half)
         return [dict.fromkeys(self._proxies, (float("nan"), "out_of_memory"))]
+
+    def _measure(
+        self, repeat: _Repeat, choices: np.ndarray, count: int
+    ) -> list[dict[str, tuple[float, str]]]:
+        """Measure on the devices, then finish on the host in float64."""
+        if self._compiled is None:
+            self._compile(repeat, choices)
+        measured = jax.device_get(self._compiled(repeat.key, jnp.asarray(choices), *repeat.arrays))
+        rows = []
+        for index in range(count):
+            row = {}
+            for name in self._proxies:
+                # The kernel and the regions are one measurement for all their proxies.
+                own = measured[name] if isinstance(measured, dict) else measured
+                row[name] = PROXIES[name].finish(
+                    jax.tree.map(lambda array, i=index: array[i], own), repeat.labels
+                )
+            rows.append(row)
+        return rows
+
+    def _compile(self, repeat: _Repeat, choices: np.ndarray) -> None:
+        def compile(width: int) -> Any:
+            start = time.perf_counter()
+            lowered = self._lower(repeat.key, jnp.asarray(choices), *repeat.arrays, width=width)
+            compiled = lowered.compile()
+            analysis = compiled.memory_analysis()
+            size = analysis.temp_size_in_bytes if analysis is not None else 0
+            log.info(
+                "compiled %s in %.1f s: %d side by side, %.2f GB of working memory",
+                ", ".join(self._proxies), time.perf_counter() - start, width, size / 1e9,
+            )  # fmt: skip
+            return compiled, size
+
+        self._compiled, size = compile(self._width)
+        budget = _memory_budget(self._memory_gb)
+        if self._width != FIRST_WIDTH or budget is None or not size:
+            return
+        fitting = 2 ** math.floor(math.log2(max(1, budget / (size / self._width))))
+        width = min(ROWS_ON_ACCELERATOR, fitting)
+        if width != self._width:
+            self._width = width
+            self._compiled, _ = compile(width)
+
+
+def _memory_budget(memory_gb: float) -> float | None:
+    """Bytes that the work on one accelerator may take; None on a CPU, whose work does not grow with the batch."""
+    if jax.default_backend() == "cpu":
+        return None
+    if memory_gb:
+        return memory_gb * 1e9
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return None if limit is None else limit / 2
 
 
 def _mean(pairs: list[tuple[float, str]]) -> tuple[float, str]:
@@ -230,104 +303,74 @@ def _draw(dataset: datasets.Dataset, key: Array, count: int) -> tuple[Array, np.
     return transforms.normalise(dataset, dataset.x_train[chosen]), np.asarray(dataset.y_train[chosen])
 
 
-def _finish(
-    run: Callable[[Array, int], dict[str, Any]],
-    proxies: tuple[str, ...],
-    labels: np.ndarray,
-    choices: np.ndarray,
-    count: int,
-    width: int,
-) -> list[dict[str, tuple[float, str]]]:
-    """Measure on the devices, then finish on the host."""
-    measured = jax.device_get(run(jnp.asarray(choices), width))
-    rows = []
-    for index in range(count):
-        own = {name: jax.tree.map(lambda array, i=index: array[i], measured[name]) for name in proxies}
-        rows.append({name: PROXIES[name].finish(own[name], labels) for name in proxies})
-    return rows
-
-
-def _network_repeats(config, proxies, dataset, mesh) -> list[Callable]:
-    settings, repeats = config.network, []
-    batches = 2 if "zico" in proxies else 1
+def _network(
+    config: ScoreConfig, proxies: tuple[str, ...], dataset: datasets.Dataset, mesh: Mesh | None
+) -> tuple[Callable[..., Any], list[_Repeat]]:
+    settings = config.network
+    shape = (2 if "zico" in proxies else 1, settings.batch)
+    repeats = []
     for repeat in range(settings.repeats):
         key, draw = _key(config, NETWORK, repeat)
-        images, labels = _draw(dataset, draw, batches * settings.batch)
-        shape = (batches, settings.batch)
-
-        def run(choices, width, key=key, images=images, labels=labels, shape=shape):
-            return batch.network_measurements(
-                key,
-                choices,
-                images.reshape(*shape, *images.shape[1:]),
-                jnp.asarray(labels.reshape(shape)),
-                proxies=proxies,
-                classes=dataset.classes,
-                channels=settings.channels,
-                cells_per_stage=settings.cells_per_stage,
-                initialisation=settings.initialisation,
-                width=width,
-                mesh=mesh,
-            )
-
-        repeats.append(partial(_finish, run, proxies, labels[: settings.batch]))
-    return repeats
+        images, labels = _draw(dataset, draw, math.prod(shape))
+        arrays = (images.reshape(*shape, *images.shape[1:]), jnp.asarray(labels.reshape(shape)))
+        repeats.append(_Repeat(key, arrays, labels[: settings.batch]))
+    lower = partial(
+        batch.network_measurements.lower,
+        proxies=proxies,
+        classes=dataset.classes,
+        channels=settings.channels,
+        cells_per_stage=settings.cells_per_stage,
+        initialisation=settings.initialisation,
+        mesh=mesh,
+    )
+    return lower, repeats
 
 
-def _kernel_repeats(config, proxies, dataset, mesh) -> list[Callable]:
-    settings, repeats = config.ntk, []
+def _kernel(
+    config: ScoreConfig, proxies: tuple[str, ...], dataset: datasets.Dataset, mesh: Mesh | None
+) -> tuple[Callable[..., Any], list[_Repeat]]:
+    settings = config.ntk
+    repeats = []
     for repeat in range(settings.repeats):
-        key, draw = _key(config, KERNEL, repeat if settings.fresh_weights else 0)
-        if not settings.fresh_weights:
-            _, draw = _key(config, KERNEL, repeat)
+        key, _ = _key(config, KERNEL, repeat if settings.fresh_weights else 0)
+        _, draw = _key(config, KERNEL, repeat)
         images, labels = _draw(dataset, draw, settings.batch)
-
-        def run(choices, width, key=key, images=images):
-            kernels = batch.kernel_measurements(
-                key,
-                choices,
-                images,
-                classes=dataset.classes,
-                channels=settings.channels,
-                cells_per_stage=settings.cells_per_stage,
-                normalisation=settings.normalisation,
-                logits=settings.logits,
-                parameters=settings.parameters,
-                initialisation=settings.initialisation,
-                implementation=settings.implementation,
-                width=width,
-                mesh=mesh,
-            )
-            return dict.fromkeys(proxies, kernels)
-
-        repeats.append(partial(_finish, run, proxies, labels))
-    return repeats
+        repeats.append(_Repeat(key, (images,), labels))
+    lower = partial(
+        batch.kernel_measurements.lower,
+        classes=dataset.classes,
+        channels=settings.channels,
+        cells_per_stage=settings.cells_per_stage,
+        normalisation=settings.normalisation,
+        logits=settings.logits,
+        parameters=settings.parameters,
+        initialisation=settings.initialisation,
+        implementation=settings.implementation,
+        mesh=mesh,
+    )
+    return lower, repeats
 
 
-def _region_repeats(config, proxies, dataset, mesh) -> list[Callable]:
-    settings, repeats = config.regions, []
+def _regions(
+    config: ScoreConfig, proxies: tuple[str, ...], dataset: datasets.Dataset, mesh: Mesh | None
+) -> tuple[Callable[..., Any], list[_Repeat]]:
+    settings = config.regions
+    repeats = []
     for repeat in range(settings.repeats):
         key, draw = _key(config, REGIONS, repeat)
         image_key, crop_key = jax.random.split(draw)
         inputs, labels = _draw(dataset, image_key, settings.inputs)
         if settings.crop:
             inputs = transforms.crops(crop_key, inputs, settings.inputs, settings.crop)
-
-        def run(choices, width, key=key, inputs=inputs):
-            counts = batch.region_measurements(
-                key,
-                choices,
-                inputs,
-                channels=settings.channels,
-                cells_per_stage=settings.cells_per_stage,
-                initialisation=config.ntk.initialisation,
-                width=width,
-                mesh=mesh,
-            )
-            return dict.fromkeys(proxies, counts)
-
-        repeats.append(partial(_finish, run, proxies, labels))
-    return repeats
+        repeats.append(_Repeat(key, (inputs,), labels))
+    lower = partial(
+        batch.region_measurements.lower,
+        channels=settings.channels,
+        cells_per_stage=settings.cells_per_stage,
+        initialisation=config.ntk.initialisation,
+        mesh=mesh,
+    )
+    return lower, repeats
 
 
-_PROGRAMS = {NETWORK: _network_repeats, KERNEL: _kernel_repeats, REGIONS: _region_repeats}
+_PROGRAMS = {NETWORK: _network, KERNEL: _kernel, REGIONS: _regions}

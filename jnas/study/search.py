@@ -26,6 +26,7 @@ from jnas.nets import cost
 from jnas.nets.nasbench201 import check_images
 from jnas.proxies import ntk, regions
 from jnas.strategies import STRATEGIES, pruning
+from jnas.study import evolving, scoring
 from jnas.study.config import SearchConfig
 from jnas.study.progress import Progress
 from jnas.study.records import Evaluation, RunError
@@ -44,7 +45,10 @@ STREAMS = {
     "regions_inputs": 3,
     "random_cells": 4,
     "training": 5,
+    "evolution": 6,
 }
+# The stages of the records that are the search itself, before anything is compared or trained.
+SEARCH_STAGES = ("search", "final")
 
 
 def run(config: SearchConfig, out: str | Path, progress: Progress) -> dict[str, Any]:
@@ -89,6 +93,8 @@ def _check(config: SearchConfig, dataset: datasets.Dataset) -> None:
         raise InputError(
             f"regions.inputs {config.regions.inputs} does not fit: '{dataset.name}' has {images} training images"
         )
+    if config.strategy == "evolution":
+        scoring.check(evolving.score_config(config), evolving.proxies_of(config), dataset)
     check_images(dataset.x_train.shape, 3)
 
 
@@ -101,6 +107,55 @@ def _run(
     progress: Progress,
 ) -> dict[str, Any]:
     scorer = _Scorer(config, space, dataset, folder)
+    if config.strategy == "evolution":
+        found, generations, evaluations = evolving.evolve(
+            config, space, dataset, scorer.key("evolution"), folder, progress
+        )
+        rounds: list[dict[str, Any]] = []
+    else:
+        found, rounds, evaluations = _prune(config, space, dataset, scorer, progress)
+        generations = []
+    random = np.asarray(
+        space.sample(scorer.key("random_cells"), config.training.random_cells), np.int32
+    ).reshape(-1, len(space.decisions))
+    architectures = np.concatenate([found[None], random])
+    scores = _compare(config, space, dataset, scorer, architectures, progress)
+    training = None
+    if config.training.epochs:
+        training = train_architectures(
+            config.training, dataset, architectures, scorer.key("training"), folder, progress, space.to_string
+        )
+    records = folder.records.all()
+    text = space.to_string(found)
+    result = {
+        "jnas": jnas.__version__,
+        "space": space.name,
+        "strategy": config.strategy,
+        "protocol": config.protocol,
+        "seed": config.seed,
+        "data": config.data,
+        "architecture": text,
+        "seconds": sum(e.seconds for e in records),
+        "search_seconds": sum(e.seconds for e in records if e.stage in SEARCH_STAGES),
+        "evaluations": evaluations,
+        "rounds": rounds,
+        "generations": generations,
+        "scores": scores,
+        "training": training,
+        "table": _look_up(table, text, config.table),
+    }
+    folder.write_result(result)
+    return result
+
+
+def _prune(
+    config: SearchConfig,
+    space: spaces.Space,
+    dataset: datasets.Dataset,
+    scorer: "_Scorer",
+    progress: Progress,
+) -> tuple[np.ndarray, list[dict[str, Any]], int]:
+    """What the pruning of the supernet leaves, int32[D]; a record of each round; the number of evaluations."""
     state = pruning.init(space)
     rounds: list[dict[str, Any]] = []
     per_round = scorer.planned_rounds()
@@ -127,37 +182,7 @@ def _run(
                 RELEASED_DECIMALS if config.protocol == "released" else None,
             )
             rounds.append(_round_record(space, len(rounds), decisions, scores))
-    found = np.array(pruning.result(state)[0], np.int32)
-    random = np.asarray(
-        space.sample(scorer.key("random_cells"), config.training.random_cells), np.int32
-    ).reshape(-1, len(space.decisions))
-    architectures = np.concatenate([found[None], random])
-    scores = _compare(config, space, dataset, scorer, architectures, progress)
-    training = None
-    if config.training.epochs:
-        training = train_architectures(
-            config.training, dataset, architectures, scorer.key("training"), folder, progress, space.to_string
-        )
-    evaluations = folder.records.all()
-    text = space.to_string(found)
-    result = {
-        "jnas": jnas.__version__,
-        "space": space.name,
-        "strategy": config.strategy,
-        "protocol": config.protocol,
-        "seed": config.seed,
-        "data": config.data,
-        "architecture": text,
-        "seconds": sum(e.seconds for e in evaluations),
-        "search_seconds": sum(e.seconds for e in evaluations if e.stage == "search"),
-        "evaluations": sum(per_round) * repeats,
-        "rounds": rounds,
-        "scores": scores,
-        "training": training,
-        "table": _look_up(table, text, config.table),
-    }
-    folder.write_result(result)
-    return result
+    return np.array(pruning.result(state)[0], np.int32), rounds, sum(per_round) * repeats
 
 
 class _Scorer:

@@ -118,6 +118,12 @@ def expected(annotation: Any, metadata: Mapping[str, Any]) -> str:
     return " ".join([text, " and ".join(bounds)]).strip()
 
 
+def describe_options(kind: type) -> Iterator[tuple[str, str, str, str]]:
+    """`(dotted key, what it takes, default, help)` of each field, for the help of the command line."""
+    for key, entry, annotation in leaves(kind):
+        yield key, expected(annotation, entry.metadata), json.dumps(entry.default), entry.metadata["help"]
+
+
 def describe(value: Any) -> str:
     """A value as an error message shows it: on one line, and never longer than about 80 characters."""
     if isinstance(value, dict | list):

@@ -1,7 +1,7 @@
 """The end of a search in the terminal: the found cell drawn, beside random cells, and where the report is."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,3 +118,35 @@ def _table(rows: list[Row], make: Any) -> Any:
         ]
         table.add_row(row.name, *values, style="bold" if row.name == "found" else None)
     return table
+
+
+def print_scores(scores: Any, proxies: Sequence[str], path: str) -> None:
+    """Print what a scoring found on stdout: each proxy beside the sizes, and the architecture it likes most."""
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+    from scipy.stats import spearmanr
+
+    from jnas.proxies import PROXIES
+    from jnas.proxies.combination import oriented
+
+    table = Table(title=f"{len(scores):,} architectures")
+    table.add_column("proxy")
+    for heading in ("ok", "median", "Spearman params", "Spearman FLOPs"):
+        table.add_column(heading, justify="right")
+    table.add_column("best architecture", overflow="fold")
+    for name in proxies:
+        statuses = scores.columns.get(f"{name}_status")
+        values = np.asarray(scores[name], np.float64)
+        good = oriented(values, statuses, PROXIES[name].sign)
+        ok = np.isfinite(good)
+        ranks = [
+            f"{spearmanr(good[ok], scores[size][ok]).statistic:.2f}" if len(set(good[ok])) > 1 else ""
+            for size in ("params", "flops")
+        ]
+        best = scores["architecture"][int(np.argmax(good))] if ok.any() else ""
+        median = f"{np.median(values[ok]):.6g}" if ok.any() else ""
+        table.add_row(name, f"{ok.sum():,}", median, *ranks, best)
+    console = Console(width=None if Console().is_terminal else 160)
+    console.print(table)
+    console.print(path, soft_wrap=True)

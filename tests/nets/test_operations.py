@@ -47,6 +47,62 @@ def test_convolution(layout, size, stride):
     np.testing.assert_allclose(back(layout, found), expected, atol=1e-5)
 
 
+LOOPS = [(1, 1, 4, 6), (1, 2, 5, 3), (3, 1, 4, 6), (3, 2, 4, 6), (3, 2, 5, 3)]
+
+
+@pytest.mark.parametrize(("size", "stride", "height", "width"), LOOPS)
+def test_the_convolution_for_loops(size, stride, height, width):
+    """Values, and derivatives of first and second order, those of the plain form."""
+    x, kernel = jnp.asarray(images(0, height, width)), jnp.asarray(images(1, size, 2, 3, size))
+    found = operations.convolution_in_loops(x, kernel, stride)
+    np.testing.assert_allclose(found, convolved(np.asarray(x), np.asarray(kernel), stride), atol=1e-5)
+
+    def plain(x, kernel):
+        return operations.convolution(x, kernel, "NHWC", stride)
+
+    def in_loops(x, kernel):
+        return operations.convolution_in_loops(x, kernel, stride)
+
+    def bend(tree):
+        """A function that makes what stands inside it matter."""
+        return sum(jnp.sum(jnp.sin(0.3 * leaf + 0.1) ** 2) for leaf in jax.tree.leaves(tree))
+
+    def derivatives(convolve):
+        first = jax.grad(lambda x, kernel: bend(convolve(x, kernel)), (0, 1))
+        second = jax.grad(lambda x, kernel: bend(first(x, kernel)), (0, 1))
+        return jax.jit(lambda x, kernel: (first(x, kernel), second(x, kernel)))(x, kernel)
+
+    for one, other in zip(
+        jax.tree.leaves(derivatives(in_loops)), jax.tree.leaves(derivatives(plain)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * float(jnp.abs(other).max() + 1))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_convolution_for_loops_where_it_is_meant_to_run(stride):
+    """Inside a loop, a conditional and a map over kernels: the derivatives of one after the other, outside."""
+    x = jnp.asarray(images(0, 4, 4))
+    kernels = jnp.stack([jnp.asarray(images(seed, 3, 2, 3, 3)) for seed in range(3)])
+
+    def loss(x, kernel, convolve=operations.convolution_in_loops):
+        return jnp.sum(jnp.sin(convolve(x, kernel, stride)))
+
+    def looped(kernel):
+        def branch(kernel):
+            return jax.grad(loss, (0, 1))(x, kernel)
+
+        return jax.lax.cond(jnp.sum(kernel) > 1e6, lambda kernel: (x, kernel), branch, kernel)
+
+    def plain(x, kernel, stride):
+        return operations.convolution(x, kernel, "NHWC", stride)
+
+    expected = [jax.grad(lambda x, kernel: loss(x, kernel, plain), (0, 1))(x, kernel) for kernel in kernels]
+    for found in (jax.jit(lambda k: jax.lax.map(looped, k))(kernels), jax.jit(jax.vmap(looped))(kernels)):
+        for index in range(3):
+            for one, other in zip(found, expected[index], strict=True):
+                np.testing.assert_allclose(one[index], other, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (3, 3), (1, 5), (2, 1)])
 def test_average_pooling_leaves_the_padding_out(layout, height, width):

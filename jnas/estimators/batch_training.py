@@ -1,0 +1,153 @@
+"""What many architectures are worth when they are trained: one compiled program for all of them.
+
+Architectures are data (the operation of each edge), as for the proxies (`jnas.proxies.batch`), so the program that
+trains one trains any number: nothing compiles again, and nothing returns to the host between steps. With gradients
+g_t of the mean cross-entropy of batch t, theta all parameters, m = 0.9 and T the number of steps of all epochs,
+
+    d_t = g_t + weight_decay theta_t,                    v_t = m v_{t-1} + d_t,
+    theta_{t+1} = theta_t - eta_t (d_t + m v_t),         eta_t = learning_rate (1 + cos(pi t / T)) / 2.
+
+The recipe is that of NAS-Bench-201 (Dong and Yang, ICLR 2020, https://arxiv.org/abs/2001.00326), as in
+`jnas.estimators.training`. Departures from it and from that file:
+
+- A test image is normalised by the statistics of the test images that it is evaluated with, up to 256 in random
+  order, not by running averages: an accuracy is that of a batch, and says little for a handful of test images.
+- Images are not augmented. The whole data set lies standardised in the memory of the device: for small ones.
+- All architectures start from the weights of one supernet and see the same batches in the same order, so that they
+  differ by the architecture alone. `key` stands for one seed; call again with another for its spread.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh
+from jax.typing import ArrayLike
+
+from jnas import data as datasets
+from jnas.data import transforms
+from jnas.errors import InputError
+from jnas.estimators.training import EVALUATION_BATCH, MOMENTUM
+from jnas.nets.modules import Build, initial_parameters
+from jnas.nets.nasbench201 import Network, check_images
+from jnas.proxies.batch import OPERATIONS, over_architectures
+
+
+def accuracies(
+    key: Array,
+    choices: ArrayLike,
+    dataset: datasets.Dataset,
+    *,
+    epochs: int,
+    batch: int,
+    learning_rate: float,
+    weight_decay: float,
+    channels: int,
+    cells_per_stage: int,
+    stages: int = 3,
+    evaluate_at: Sequence[int] | None = None,
+    width: int = 1,
+    mesh: Mesh | None = None,
+) -> Array:
+    """Test accuracy in percent after training: float32[B, len(evaluate_at)], nan where training diverged.
+
+    Args:
+      key: of the weights, of the order of the images and of the parts that the test images are evaluated in.
+      choices: int32[B, cells, E], the operation of each edge.
+      epochs, batch, learning_rate, weight_decay: of SGD; the images that do not fill a batch sit an epoch out.
+      channels, cells_per_stage, stages: of the network.
+      evaluate_at: numbers of epochs after which to evaluate, from 1 to `epochs`; the last alone where None. The
+        learning rate falls towards `epochs` whatever they are.
+      width: architectures side by side on each device: 1 on a CPU, where an architecture then runs only the
+        operations that it has; mesh: devices that share B, along `jnas.proxies.batch.AXIS`.
+
+    An accuracy does not depend on which other architectures are in the batch. Raises `InputError` for epochs, a
+    batch, choices or images that do not fit.
+    """
+    wanted = (epochs,) if evaluate_at is None else tuple(evaluate_at)
+    if not wanted or not all(1 <= number <= epochs for number in wanted):
+        raise InputError(
+            f"evaluate_at {wanted} does not fit: choose from 1 to {epochs}, the number of epochs"
+        )
+    choices = jnp.asarray(choices)
+    if choices.ndim != 3 or 0 in choices.shape or not jnp.issubdtype(choices.dtype, jnp.integer):
+        raise InputError(
+            f"choices are {choices.dtype}{list(choices.shape)}: give integers [architectures, cells, edges]"
+        )
+    check_images(dataset.x_train.shape, stages)
+    count, together = len(choices), width * (1 if mesh is None else mesh.size)
+    # Filled up with the first ones, so that every call of the program's body is of the same width.
+    filled = jnp.arange(-(-count // together) * together) % count
+    measured = _accuracies(
+        key,
+        choices.astype(jnp.int32)[filled],
+        (transforms.normalise(dataset, dataset.x_train), jnp.asarray(dataset.y_train)),
+        (transforms.normalise(dataset, dataset.x_test), jnp.asarray(dataset.y_test)),
+        (jnp.float32(learning_rate), jnp.float32(weight_decay)),
+        network=Network(channels, dataset.classes, Build(loops=True), cells_per_stage, stages),
+        epochs=epochs,
+        batch=batch,
+        wanted=wanted,
+        width=width,
+        mesh=mesh,
+    )
+    return measured[:count]
+
+
+@partial(jax.jit, static_argnames=("network", "epochs", "batch", "wanted", "width", "mesh"))
+def _accuracies(key, choices, train, test, rates, *, network, epochs, batch, wanted, width, mesh):
+    """`accuracies` of what has been checked; train, test: (standardised images, labels)."""
+    weights_key, order_key, parts_key = jax.random.split(key, 3)
+    images, count = len(train[0]), len(test[0])
+    params = initial_parameters(
+        network, weights_key, train[0][:1], jnp.zeros((*choices.shape[1:], OPERATIONS))
+    )
+    numbers = jnp.arange(epochs)
+    order = jax.vmap(lambda number: transforms.batches(order_key, number, images, batch))(numbers)
+    # In random order: a part of images that are sorted by class would have the statistics of that class. The
+    # last part reaches back, so that all are of one size, and counts what is new alone.
+    size = min(EVALUATION_BATCH, count)
+    new = jnp.arange(0, count, size)[:, None]
+    places = jnp.minimum(new, count - size) + jnp.arange(size)
+    parts = jax.random.permutation(parts_key, count)[places], places >= new
+
+    def train_one(shared, choice):
+        params, (x_train, y_train), (x_test, y_test), (learning_rate, weight_decay), *plan = shared
+        order, evaluated, parts = plan
+        schedule = optax.cosine_decay_schedule(learning_rate, order.shape[0] * order.shape[1])
+        optimizer = optax.chain(
+            optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=MOMENTUM, nesterov=True)
+        )
+
+        def loss(params, x, y):
+            logits = network.apply({"params": params}, x, choice)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        def step(state, indices):
+            params, optimizer_state = state
+            gradient = jax.grad(loss)(params, x_train[indices], y_train[indices])
+            updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+            return (optax.apply_updates(params, updates), optimizer_state), None
+
+        def accuracy(params):
+            def right(part):
+                indices, counted = part
+                logits = network.apply({"params": params}, x_test[indices], choice)
+                hits = counted & (jnp.argmax(logits, axis=-1) == y_test[indices])
+                return jnp.where(jnp.isfinite(logits).all(), jnp.sum(hits), jnp.nan)
+
+            return 100.0 * jnp.sum(jax.lax.map(right, parts)) / len(x_test)
+
+        def epoch(state, now):
+            order, evaluated = now
+            state, _ = jax.lax.scan(step, state, order)
+            return state, jax.lax.cond(evaluated, accuracy, lambda params: jnp.nan, state[0])
+
+        return jax.lax.scan(epoch, (params, optimizer.init(params)), (order, evaluated))[1]
+
+    shared = (params, train, test, rates, order, jnp.isin(numbers + 1, jnp.array(wanted)), parts)
+    by_epoch = over_architectures(train_one, shared, choices, width, mesh)
+    return by_epoch[:, jnp.array(wanted) - 1]

@@ -1,0 +1,93 @@
+"""A learned combination of training-free scores: from a few trained cells to all others, with uncertainty.
+
+Every score becomes a normal score x_p over the population (the normal quantile of its rank, so that units and
+outliers do not matter), and so do the accuracies t of the trained cells among themselves. Then
+
+    t = c + b(x) + w^T x + e,      w ~ N(0, s^2 I),   e ~ N(0, r^2),
+
+where b is the normal score of the training-free combination (`jnas.proxies.combination.log_rank_sum`): without any
+trained cell the prediction is that combination, and evidence moves it from there. s and r maximise the marginal
+likelihood. Bayesian linear regression (MacKay, "Bayesian Interpolation", 1992,
+https://doi.org/10.1162/neco.1992.4.3.415) on zero-cost proxies, as in White et al., "How Powerful are Performance
+Predictors in Neural Architecture Search?", NeurIPS 2021, https://arxiv.org/abs/2104.01177, who feed proxies to
+predictors without such a prior.
+
+A prediction is a normal score among the trained cells: it ranks, and says how sure it is, in the same unit.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.stats import norm, rankdata
+
+from jnas.errors import InputError
+from jnas.proxies.combination import log_rank_sum
+
+# Fewer trained cells do not say anything on three quantities.
+FEWEST_TRAINED = 4
+
+
+class Prediction(NamedTuple):
+    """mean, deviation: float64[B], of the normal score of each architecture; weights: by proxy."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    weights: dict[str, float]
+
+
+def predict(scores: Mapping[str, np.ndarray], trained: np.ndarray, accuracies: np.ndarray) -> Prediction:
+    """Predict all architectures of a population from the accuracies of a few.
+
+    Args:
+      scores: oriented scores [B] by proxy (`jnas.proxies.combination.oriented`).
+      trained: int[T], the positions of the trained architectures; accuracies: float[T], theirs.
+
+    Raises `InputError` for fewer than four trained architectures or accuracies that are not finite.
+    """
+    trained, accuracies = np.asarray(trained), np.asarray(accuracies, np.float64)
+    if len(trained) < FEWEST_TRAINED or trained.shape != accuracies.shape:
+        raise InputError(
+            f"{len(trained)} trained architectures with {len(accuracies)} accuracies: give at least "
+            f"{FEWEST_TRAINED}, one accuracy each"
+        )
+    if not np.isfinite(accuracies).all():
+        raise InputError("an accuracy of a trained architecture is not finite: leave that architecture out")
+    features = np.stack([normal_scores(values) for values in scores.values()], axis=1)
+    base = normal_scores(log_rank_sum(scores))
+    known, residual = features[trained], normal_scores(accuracies) - base[trained]
+    prior, noise = _scales(known, residual)
+    # The constant has a flat prior: a variance that no normal score reaches.
+    design = np.concatenate([np.full((len(features), 1), 10.0), prior * features], axis=1)
+    own = design[trained]
+    precision = np.eye(design.shape[1]) + own.T @ own / noise**2
+    covariance = np.linalg.inv(precision)
+    weights = covariance @ own.T @ residual / noise**2
+    mean = base + design @ weights
+    deviation = np.sqrt(np.einsum("bi,ij,bj->b", design, covariance, design) + noise**2)
+    return Prediction(mean, deviation, dict(zip(scores, prior * weights[1:], strict=True)))
+
+
+def normal_scores(values: np.ndarray) -> np.ndarray:
+    """Normal quantiles of mean ranks: float64[B], standard normal where no two values are equal."""
+    return norm.ppf((rankdata(values) - 0.5) / len(values))
+
+
+def _scales(features: np.ndarray, residual: np.ndarray) -> tuple[float, float]:
+    """s and r that maximise the marginal likelihood of the residual [T] under the features [T, P]."""
+    centred = features - features.mean(axis=0)
+    target = residual - residual.mean()
+    gram = centred @ centred.T
+
+    def loss(logarithms: np.ndarray) -> float:
+        prior, noise = np.exp(2 * logarithms)
+        covariance = prior * gram + noise * np.eye(len(target))
+        _, determinant = np.linalg.slogdet(covariance)
+        # Both scales are about one tenth to one in this unit; so weak a belief only keeps them off the walls.
+        belief = np.sum((logarithms - np.log([0.1, 0.5])) ** 2)
+        return 0.5 * (determinant + target @ np.linalg.solve(covariance, target) + belief)
+
+    found = minimize(loss, np.log([0.1, 0.5]), method="Nelder-Mead")
+    prior, noise = np.exp(found.x)
+    return float(prior), float(noise)
