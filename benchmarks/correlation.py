@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, norm
 
 from jnas import spaces
 from jnas.estimators.predictor import predict
@@ -30,13 +30,18 @@ DRAWS = 50
 # What the papers combine, where the files hold it.
 PUBLISHED = {
     "TE-NAS (rank sum)": (rank_sum, ("ntk", "regions")),
-    "AZ-NAS (log rank sum)": (log_rank_sum, ("az_expressivity", "az_progressivity", "az_trainability", "flops")),
+    "AZ-NAS (log rank sum)": (
+        log_rank_sum,
+        ("az_expressivity", "az_progressivity", "az_trainability", "flops"),
+    ),
 }
 
 
 def read_scores(paths: list[Path]) -> tuple[list[str], dict[str, np.ndarray]]:
     """Architectures that all files hold, and their oriented scores by proxy; the first file wins."""
-    tables = [{row["architecture"]: row for row in csv.DictReader(path.open(encoding="utf-8"))} for path in paths]
+    tables = [
+        {row["architecture"]: row for row in csv.DictReader(path.open(encoding="utf-8"))} for path in paths
+    ]
     names = [name for name in tables[0] if all(name in table for table in tables)]
     scores: dict[str, np.ndarray] = {}
     for table in tables:
@@ -88,7 +93,9 @@ def choose(scores: dict[str, np.ndarray], accuracy: np.ndarray) -> list[tuple[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("scores", type=Path, nargs="+")
     parser.add_argument("--table", required=True)
     parser.add_argument("--trained", type=int, default=20)
@@ -140,12 +147,11 @@ def main() -> None:
         # Standing among the trained cells is what is predicted: compare with that of the held-out cells.
         standing = np.searchsorted(np.sort(accuracy[trained]), accuracy[~fitting]) / arguments.trained
         expected = np.clip(standing, 0.5 / arguments.trained, 1 - 0.5 / arguments.trained)
-        from scipy.stats import norm
-
         error = np.abs(norm.ppf(expected) - prediction.mean[~fitting])
         inside.append(np.mean(error <= 1.96 * prediction.deviation[~fitting]))
     console.print(
-        f"learned combination of {', '.join(chosen)} from {arguments.trained} trained cells, {DRAWS} draws, held-out half: "
+        f"learned combination of {', '.join(chosen)} from {arguments.trained} trained cells, "
+        f"{DRAWS} draws, held-out half: "
         f"tau {np.mean(reached):.3f}, standard deviation {np.std(reached):.3f}, least {min(reached):.3f}; "
         f"95 % intervals hold {100 * np.mean(inside):.0f} %"
     )

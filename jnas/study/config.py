@@ -88,15 +88,19 @@ class NetworkConfig:
 class EvolutionConfig:
     """Evolution on a combination of training-free scores (strategy evolution)."""
 
+    # What a cell can express is seen in a shallow network already, and these three are cheap.
     proxies: str = option(
-        "naswot,jacob_cov,synflow,az_expressivity,az_progressivity,zen,regions,params",
-        "proxies whose ranks are combined, separated by commas (jnas list proxies)",
+        "synflow,zen,params", "proxies whose ranks are combined, separated by commas (jnas list proxies)"
     )
-    evaluations: int = option(1024, "architectures scored", minimum=1)
+    evaluations: int = option(2048, "architectures scored", minimum=1)
     children: int = option(64, "architectures of one generation", minimum=1)
     parents: int = option(64, "best architectures of all so far that are mutated", minimum=1)
-    finalists: int = option(32, "best architectures that are scored again at the end", minimum=1)
-    final_repeats: int = option(3, "repeats of that, each with weights and images of its own", minimum=0)
+    finalists: int = option(64, "best architectures that are scored again in the final", minimum=1)
+    # Whether gradients get through shows in the depth that is trained: the final adds trainability.
+    final_proxies: str = option(
+        "synflow,zen,az_trainability", "proxies whose ranks among the finalists are combined"
+    )
+    final_repeats: int = option(2, "repeats of that, each with weights and images of its own", minimum=1)
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ class SearchConfig:
     prune: PruneConfig = PruneConfig()
     evolution: EvolutionConfig = EvolutionConfig()
     network: NetworkConfig = NetworkConfig()
+    final: NetworkConfig = NetworkConfig()
     ntk: NtkConfig = NtkConfig()
     regions: RegionsConfig = RegionsConfig()
     training: TrainingConfig = TrainingConfig()

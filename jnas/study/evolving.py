@@ -1,8 +1,8 @@
 """Evolution on training-free scores: the host loop of the strategy `evolution`.
 
-Generations are asked for, scored in compiled batches and told, until the budget is spent. Then the finalists are
-scored again with other weights and images, and the best by the mean of all its scores, ranked within the whole
-archive, is what was found.
+Generations are asked for, scored in compiled batches on the network `network`, and told, until the budget is spent.
+The best of them are the finalists: they are scored on the network `final`, by proxies of its own, several times with
+other weights and images. Found is the one with the best combined rank of the mean scores among the finalists.
 """
 
 import time
@@ -20,7 +20,7 @@ from jnas.proxies import PROXIES
 from jnas.proxies.combination import log_rank_sum, oriented
 from jnas.strategies import evolution
 from jnas.study import scoring
-from jnas.study.config import SearchConfig
+from jnas.study.config import NetworkConfig, SearchConfig
 from jnas.study.progress import Progress
 from jnas.study.records import Evaluation
 from jnas.study.run_folder import RunFolder
@@ -36,14 +36,14 @@ def evolve(
 ) -> tuple[np.ndarray, list[dict[str, Any]], int]:
     """What was found, int32[D]; a record of each generation; the number of evaluations."""
     settings = config.evolution
-    proxies = proxies_of(config)
+    proxies, final_proxies = names(settings.proxies), names(settings.final_proxies)
     state = evolution.init(space, len(proxies))
     generations: list[dict[str, Any]] = []
-    score = _Scorer(config, space, dataset, folder, proxies, 0)
+    score = _Scorer(score_config(config, config.network, 0), space, dataset, folder, proxies)
     progress.say(
         f"evolving {space.name} on {dataset.name}: {settings.evaluations} architectures in generations of "
-        f"{settings.children}, by {', '.join(proxies)}; then {settings.finalists} of them again, "
-        f"{settings.final_repeats} times"
+        f"{settings.children}, by {', '.join(proxies)}; then {settings.finalists} of them {settings.final_repeats} "
+        f"times by {', '.join(final_proxies)}"
     )
     with progress.task("evolving", settings.evaluations, "architectures") as advance:
         while len(state.architectures) < settings.evaluations:
@@ -53,51 +53,54 @@ def evolve(
             )
             if not len(asked):
                 break
-            state = evolution.tell(state, asked, score("search", state.round, asked, advance))
+            state = evolution.tell(state, asked, score("search", state.round, 0, asked, advance))
             top = int(evolution.best(state, 1)[0])
             generations.append(
                 {
                     "generation": state.round,
                     "evaluated": len(state.architectures),
                     "best": space.to_string(state.architectures[top]),
-                    "scores": dict(zip(proxies, (state.scores[top] * _signs(proxies)).tolist(), strict=True)),
                 }
             )
-    chosen = evolution.best(state, settings.finalists)
-    total = len(chosen) * settings.final_repeats
-    scores = state.scores.copy()
-    with progress.task("scoring the finalists again", total) as advance:
-        repeats = [state.scores[chosen]]
-        for repeat in range(1, settings.final_repeats + 1):
-            again = _Scorer(config, space, dataset, folder, proxies, repeat)
-            repeats.append(again("final", 0, state.architectures[chosen], advance))
-    scores[chosen] = np.mean(repeats, axis=0)
-    combined = log_rank_sum({name: scores[:, index] for index, name in enumerate(proxies)})
-    winner = chosen[int(np.argmax(combined[chosen]))]
-    return state.architectures[winner], generations, len(state.architectures) + total
+    finalists = state.architectures[evolution.best(state, settings.finalists)]
+    repeats = []
+    total = len(finalists) * settings.final_repeats
+    with progress.task("scoring the finalists", total, "architectures") as advance:
+        for repeat in range(settings.final_repeats):
+            score = _Scorer(
+                score_config(config, config.final, 1 + repeat), space, dataset, folder, final_proxies
+            )
+            repeats.append(score("final", 0, repeat, finalists, advance))
+    mean = np.mean(repeats, axis=0)
+    combined = log_rank_sum({name: mean[:, index] for index, name in enumerate(final_proxies)})
+    return finalists[int(np.argmax(combined))], generations, len(state.architectures) + total
 
 
-def proxies_of(config: SearchConfig) -> tuple[str, ...]:
-    """The proxies that `evolution.proxies` names, each once."""
-    names = (name.strip() for name in config.evolution.proxies.split(","))
-    return tuple(dict.fromkeys(name for name in names if name))
+def names(text: str) -> tuple[str, ...]:
+    """The proxies in a text separated by commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
-def score_config(config: SearchConfig, repeat: int = 0) -> scoring.ScoreConfig:
+def check(config: SearchConfig, dataset: datasets.Dataset) -> None:
+    """Raise `InputError` for what an evolution cannot score, before anything is computed."""
+    for network, text in (
+        (config.network, config.evolution.proxies),
+        (config.final, config.evolution.final_proxies),
+    ):
+        scoring.check(score_config(config, network, 0), names(text), dataset)
+
+
+def score_config(config: SearchConfig, network: NetworkConfig, repeat: int) -> scoring.ScoreConfig:
     """How the architectures of a search are scored; each repeat has weights and images of its own."""
     seed = int(jax.random.randint(jax.random.fold_in(jax.random.key(config.seed), repeat), (), 0, 2**31 - 1))
     return scoring.ScoreConfig(
         space=config.space,
         seed=seed,
         data=config.data,
-        network=config.network,
+        network=network,
         ntk=replace(config.ntk, repeats=1),
         regions=replace(config.regions, repeats=1),
     )
-
-
-def _signs(proxies: tuple[str, ...]) -> np.ndarray:
-    return np.array([PROXIES[name].sign for name in proxies], np.float64)
 
 
 class _Scorer:
@@ -105,21 +108,20 @@ class _Scorer:
 
     def __init__(
         self,
-        config: SearchConfig,
+        config: scoring.ScoreConfig,
         space: spaces.Space,
         dataset: datasets.Dataset,
         folder: RunFolder,
         proxies: tuple[str, ...],
-        repeat: int,
     ):
-        self._make = lambda: scoring.chunk_scorer(score_config(config, repeat), proxies, dataset)
+        self._make = lambda: scoring.chunk_scorer(config, proxies, dataset)
         self._score: Callable[[np.ndarray], scoring.SCORES] | None = None
-        self._space, self._folder, self._proxies, self._repeat = space, folder, proxies, repeat
+        self._space, self._folder, self._proxies = space, folder, proxies
 
     def __call__(
-        self, stage: str, round: int, architectures: np.ndarray, advance: Callable[[int], None]
+        self, stage: str, round: int, repeat: int, architectures: np.ndarray, advance: Callable[[int], None]
     ) -> np.ndarray:
-        records, proxies, repeat = self._folder.records, self._proxies, self._repeat
+        records, proxies = self._folder.records, self._proxies
         stored = {name: records.values(stage, round, name, repeat) for name in proxies}
         size = scoring.chunk_size(jax.local_devices())
         for start in range(0, len(architectures), size):

@@ -104,36 +104,52 @@ def _round_view(entry: Mapping[str, Any], space: Space) -> dict[str, Any]:
 
 
 def _evolution_view(records: Sequence[Evaluation], found: str) -> dict[str, Any]:
-    """The archive of an evolution ranked as the search ranks it, from its records."""
-    archive: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
-    subjects: dict[tuple[int, int], str] = {}
-    for record in records:
-        if record.stage == "search":
-            archive[record.round, record.candidate][record.proxy] = record.value
-            subjects[record.round, record.candidate] = record.subject
-    proxies = sorted({proxy for scores in archive.values() for proxy in scores})
-    places = sorted(archive)
-    values = {name: np.array([archive[place][name] for place in places]) for name in proxies}
-    shares = {
-        name: combination.ranks(combination.oriented(column, None, PROXIES[name].sign))
-        for name, column in values.items()
-    }
-    combined = np.mean([np.log(share) for share in shares.values()], axis=0)
-    order = np.argsort(-combined, kind="stable")[:FINALISTS_SHOWN]
-    names = [subjects[place] for place in places]
+    """The archive and the final of an evolution, ranked as the search ranks them, from its records."""
+    names, scores = _scores_of(records, "search")
+    finalists, final_scores = _scores_of(records, "final")
+    shares, combined = _ranked(scores)
+    _, final_combined = _ranked(final_scores)
+    order = np.argsort(-final_combined, kind="stable")[:FINALISTS_SHOWN]
     return {
-        "evaluated": len(places),
-        "proxies": proxies,
-        "figure": plots.evolution_svg(combined, {k: v[names.index(found)] for k, v in shares.items()}),
-        "finalists": [
+        "evaluated": len(names),
+        "finalists": len(finalists),
+        "proxies": list(final_scores),
+        "searched_by": list(scores),
+        "figure": plots.evolution_svg(
+            combined, {name: share[names.index(found)] for name, share in shares.items()}
+        ),
+        "best": [
             {
-                "architecture": names[index],
-                "combined": float(combined[index]),
-                "scores": [float(values[name][index]) for name in proxies],
+                "architecture": finalists[index],
+                "combined": float(final_combined[index]),
+                "scores": [float(values[index]) for values in final_scores.values()],
             }
             for index in order
         ],
     }
+
+
+def _scores_of(records: Sequence[Evaluation], stage: str) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Architectures of a stage in the order in which they were asked for, and their mean scores by proxy."""
+    values: dict[str, dict[tuple[int, int], list[float]]] = defaultdict(lambda: defaultdict(list))
+    subjects: dict[tuple[int, int], str] = {}
+    for record in (record for record in records if record.stage == stage):
+        values[record.proxy][record.round, record.candidate].append(record.value)
+        subjects[record.round, record.candidate] = record.subject
+    places = sorted(subjects)
+    means = {
+        proxy: np.array([np.mean(by_place[place]) for place in places]) for proxy, by_place in values.items()
+    }
+    return [subjects[place] for place in places], means
+
+
+def _ranked(scores: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Ranks by proxy as shares, and the mean of their logarithms."""
+    shares = {
+        name: combination.ranks(combination.oriented(values, None, PROXIES[name].sign))
+        for name, values in scores.items()
+    }
+    return shares, np.mean([np.log(share) for share in shares.values()], axis=0)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

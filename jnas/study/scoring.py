@@ -136,7 +136,7 @@ def chunk_scorer(
         for subject in (NETWORK, KERNEL, REGIONS, SIZE)
     }
     programs = {
-        subject: _Program(names, *_PROGRAMS[subject](config, names, dataset, mesh), config.memory_gb)
+        subject: _Program(names, *PROGRAMS[subject](config, names, dataset, mesh), config.memory_gb)
         for subject, names in by_subject.items()
         if names and subject != SIZE
     }
@@ -373,4 +373,4 @@ def _regions(
     return lower, repeats
 
 
-_PROGRAMS = {NETWORK: _network, KERNEL: _kernel, REGIONS: _regions}
+PROGRAMS = {NETWORK: _network, KERNEL: _kernel, REGIONS: _regions}

@@ -26,7 +26,7 @@ from jnas.nets import cost
 from jnas.nets.nasbench201 import check_images
 from jnas.proxies import ntk, regions
 from jnas.strategies import STRATEGIES, pruning
-from jnas.study import evolving, scoring
+from jnas.study import evolving
 from jnas.study.config import SearchConfig
 from jnas.study.progress import Progress
 from jnas.study.records import Evaluation, RunError
@@ -94,7 +94,7 @@ def _check(config: SearchConfig, dataset: datasets.Dataset) -> None:
             f"regions.inputs {config.regions.inputs} does not fit: '{dataset.name}' has {images} training images"
         )
     if config.strategy == "evolution":
-        scoring.check(evolving.score_config(config), evolving.proxies_of(config), dataset)
+        evolving.check(config, dataset)
     check_images(dataset.x_train.shape, 3)
 
 

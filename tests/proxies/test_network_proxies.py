@@ -7,6 +7,7 @@ forwards over backwards, blocks are evaluated one by one, and what follows is nu
 
 from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -26,7 +27,7 @@ SPACE = spaces.get("nasbench201")
 compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 NAMES = tuple(name for name, proxy in PROXIES.items() if proxy.subject == NETWORK)
 # The last two have a node that nothing reads, and one that nothing feeds but convolutions read.
-CELLS = [(2, 1, 3, 0, 4, 3), (3, 3, 2, 3, 3, 2), (3, 2, 0, 4, 0, 3), (0, 3, 2, 1, 3, 1)]
+CELLS = [(2, 1, 3, 0, 4, 3), (3, 2, 0, 4, 0, 3), (0, 3, 2, 1, 3, 1)]
 CHANNELS, CLASSES, COUNT = 2, 3, 6
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(jax.random.key(1), (2, COUNT, 4, 4, 1))
@@ -87,16 +88,15 @@ def weights_of(params):
 
 
 def watched(apply, moved=None, normalise=True):
-    """`apply()` and what each normalisation behind a convolution received; `moved` is added to that."""
+    """`apply()` and what each normalisation received, to which `moved` is added first."""
     seen = {}
 
     def intercept(call, args, kwargs, context):
         if not isinstance(context.module, BatchNorm) or context.method_name != "__call__":
             return call(*args, **kwargs)
         (x,), path = args, context.module.path
-        if path[-1] == "norm":
-            x = x if moved is None else x + moved[path]
-            seen[path] = x
+        x = x + moved[path] if moved and path in moved else x
+        seen[path] = x
         return call(x) if normalise else x
 
     with nn.intercept_methods(intercept):
@@ -110,7 +110,6 @@ class Reference:
         self.cell = cell
         self.weights_key, self.probe_key = jax.random.split(KEY)
         self.params = as_float64(specialise(supernet_parameters(self.weights_key), cell))
-        self.normal_params = None
         zen_weights, x_key, e_key = jax.random.split(self.probe_key, 3)
         shape = IMAGES[0].shape
         normal = as_float64(specialise(unit_normal_parameters(zen_weights), cell))
@@ -147,7 +146,7 @@ class Reference:
             return -jnp.mean(jax.nn.log_softmax(out)[jnp.arange(COUNT), LABELS[index]])
 
         def moved_loss(moved):
-            out, seen = logits(params, images[0], moved={path: moved[path] for path in moved if path})
+            out, seen = logits(params, images[0], moved=moved)
             out = out + moved[()]
             value = -jnp.mean(jax.nn.log_softmax(out)[jnp.arange(COUNT), LABELS[0]])
             return value, {**seen, (): out}
@@ -211,7 +210,9 @@ class Reference:
             if path[-1].startswith("node_"):
                 source = int(path[-1].removeprefix("node_"))
                 copies = sum(
-                    self.cell[edge] in (2, 3) for edge, (start, _) in enumerate(SPACE.edges) if start == source
+                    self.cell[edge] in (2, 3)
+                    for edge, (start, _) in enumerate(SPACE.edges)
+                    if start == source
                 )
             for unit in values.reshape(COUNT, -1).T:
                 yield from [unit] * copies
@@ -267,6 +268,9 @@ def grasp(of):
 def fisher(of):
     total = 0.0
     for path, activation in of.activations.items():
+        if path == ("last_norm",):
+            # It stands behind no convolution.
+            continue
         products = activation * of.by_activation[path]
         if path:
             products = products.sum((1, 2))
@@ -288,8 +292,9 @@ def zen(of):
     still, moved = of.zen_features
     total = np.log(np.abs(still - moved).sum((1, 2, 3)).mean())
     for received in of.zen_inputs.values():
-        total += np.log(np.sqrt(received.var((0, 1, 2)).mean()))
-    # The last normalisation stands between the features and the last block, behind no convolution.
+        variance = received.var((0, 1, 2)).mean()
+        # A convolution of zeros has nothing that normalisation could undo.
+        total += np.log(np.sqrt(variance)) if variance > 0 else 0
     return total
 
 
@@ -365,3 +370,45 @@ def test_a_proxy_equals_its_formula(name, reference, measured):
     value, status = measured[row][name]
     expected = FORMULAS[name](of)
     assert value == pytest.approx(expected, rel=1e-3, abs=1e-4) and status == "ok"
+
+
+def test_units_that_nothing_reads_are_no_pattern():
+    """One unit always on, one on for the first image alone, and a node of four units that no ReLU reads."""
+    signs = jnp.array([[True, True], [True, False], [True, False]])
+    unread = jnp.zeros((3, 4), bool)
+    for patterns, expected in [
+        ([(signs, jnp.array(1)), (unread, jnp.array(0))], 2),
+        ([(signs, jnp.array(2)), (unread, jnp.array(1))], 3),
+        ([(unread, jnp.array(0)), (signs[:, :1], jnp.array(1)), (signs[:, :1], jnp.array(3))], 1),
+    ]:
+        assert PROXIES["swap"].measure(SimpleNamespace(patterns=patterns)) == expected
+
+
+@pytest.mark.parametrize("count", [1, 31, 32])
+def test_patterns_of_up_to_32_images(count):
+    """Units that differ in one image each, wherever it stands, and one that is never on."""
+    signs = jnp.concatenate([jnp.eye(count, dtype=bool)] * 2 + [jnp.zeros((count, 1), bool)], axis=1)
+    probe = SimpleNamespace(patterns=[(signs, jnp.array(1))])
+    assert PROXIES["swap"].measure(probe) == count + 1
+
+
+@pytest.mark.parametrize("name", ["naswot", "jacob_cov", "epe_nas", "nngp"])
+def test_matrices_that_have_no_score(name):
+    finish = PROXIES[name].finish
+    alike = np.ones((COUNT, COUNT), np.float32)
+    value, status = finish(np.zeros_like(alike), LABELS[0])
+    assert (value, status) == (-np.inf, "singular")
+    value, status = finish(np.full_like(alike, np.nan), LABELS[0])
+    assert not np.isfinite(value) and status != "ok"
+    if name == "naswot":
+        assert finish(5 * alike, LABELS[0]) == (-np.inf, "singular")
+
+
+def test_images_that_differ_more_score_higher():
+    """Ends of two scales: all images alike, and all independent of each other."""
+    for name in ("jacob_cov", "epe_nas"):
+        alike, _ = PROXIES[name].finish(np.ones((COUNT, COUNT)), LABELS[0])
+        independent, _ = PROXIES[name].finish(np.eye(COUNT), LABELS[0])
+        assert independent > alike
+    independent, _ = PROXIES["jacob_cov"].finish(np.eye(COUNT), LABELS[0])
+    assert independent == pytest.approx(-COUNT, rel=1e-4)

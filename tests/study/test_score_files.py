@@ -62,7 +62,7 @@ def journal_rows(out: Path) -> list[tuple]:
 
 
 def test_the_journal_keeps_every_bit(tmp_path):
-    values = [0.1, -0.0, 5e-324, 1.7976931348623157e308, math.pi * 1e-200, math.inf, -math.inf, math.nan, 3.0]
+    values = [0.1, 0.0, 5e-324, 1.7976931348623157e308, math.pi * 1e-200, math.inf, -math.inf, math.nan, 3.0]
     rows = [
         (f"cell {i}", "zen", value, "ok" if math.isfinite(value) else "bad") for i, value in enumerate(values)
     ]
@@ -75,6 +75,19 @@ def test_the_journal_keeps_every_bit(tmp_path):
         (stored, kept), wanted = found[name]["zen"], np.float64(value)
         assert kept == status
         assert np.float64(stored).tobytes() == wanted.tobytes() or (math.isnan(stored) and math.isnan(value))
+
+
+def test_a_file_written_from_the_journal_is_the_file_written_at_once(scorer, tmp_path, monkeypatch):
+    """Also for a negative zero, whose sign SQLite does not keep."""
+
+    def zeros(config, proxies, dataset):
+        return lambda chunk: {name: (np.full(len(chunk), -0.0), ["ok"] * len(chunk)) for name in proxies}
+
+    monkeypatch.setattr(scoring, "chunk_scorer", zeros)
+    call(tmp_path / "a.csv", "random:3")
+    at_once = (tmp_path / "a.csv").read_bytes()
+    call(tmp_path / "a.csv", "random:3")
+    assert (tmp_path / "a.csv").read_bytes() == at_once
 
 
 def test_the_journal_gives_the_proxies_asked_for_and_replaces_what_is_added_again(tmp_path):
@@ -145,7 +158,6 @@ def other_configuration(path: Path) -> None:
 
 
 def file_as_folder(path: Path) -> None:
-    path.rmdir() if path.is_dir() else None
     path.parent.rmdir()
     path.parent.write_text("")
 
@@ -216,7 +228,7 @@ def test_an_unwritable_folder(scorer, name):
 def test_a_folder_without_permission(scorer, tmp_path):
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(InputError, match="cannot write .*Permission denied"):
+        with pytest.raises(InputError, match=r"cannot write .*Permission denied"):
             call(tmp_path / "a.csv")
     finally:
         tmp_path.chmod(0o700)

@@ -1,0 +1,162 @@
+"""One program that trains many cells, against a plain loop that trains one of them."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from jnas import data
+from jnas.data import transforms
+from jnas.errors import InputError
+from jnas.estimators import batch_training
+from jnas.estimators.batch_training import accuracies
+from jnas.nets.modules import Build, initial_parameters
+from jnas.nets.nasbench201 import Network, specialise
+from jnas.proxies.batch import AXIS
+
+GOOD, EVERYTHING, NOTHING = (3, 1, 2, 3, 1, 3), (2, 1, 3, 0, 4, 3), (0,) * 6
+CELLS = (GOOD, EVERYTHING, NOTHING, (1, 4, 0, 2, 3, 1))
+KEY = jax.random.key(3)
+# One program for all tests: what is not here (rates, cells, images) is data to it. The decay is strong to be seen.
+SETTINGS = {
+    "epochs": 3, "batch": 32, "learning_rate": 0.3, "weight_decay": 0.01, "channels": 8, "cells_per_stage": 1,
+    "stages": 1, "evaluate_at": (1, 2, 3),
+}  # fmt: skip
+# Test images in parts of 64: the last two overlap.
+IMAGES, TEST, PART = 520, 150, 64
+compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def batched(cells):
+    return np.array(cells, np.int32)[:, None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_parts():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_training, "EVALUATION_BATCH", PART)
+        yield
+
+
+@pytest.fixture(scope="module")
+def digits():
+    whole = data.load("digits")
+    return dataclasses.replace(
+        whole, x_train=whole.x_train[:IMAGES], y_train=whole.y_train[:IMAGES],
+        x_test=whole.x_test[:TEST], y_test=whole.y_test[:TEST],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(digits):
+    """float32[4, 3], of all cells."""
+    return np.asarray(accuracies(KEY, batched(CELLS), digits, **SETTINGS))
+
+
+def plain_loop(digits, cell):
+    """Test accuracy after each epoch: the network built for the cell, and SGD written out."""
+    weights_key, order_key, parts_key = jax.random.split(KEY, 3)
+    masked = Network(8, 10, Build(), 1, 1)
+    whole = initial_parameters(masked, weights_key, jnp.zeros((1, 8, 8, 1)), jnp.zeros((1, 6, 5)))
+    params = jax.tree.map(np.asarray, specialise(whole, cell))
+    network = masked.clone(architecture=cell)
+    x_train, x_test = (
+        (np.asarray(images) - digits.mean) / digits.std for images in (digits.x_train, digits.x_test)
+    )
+
+    @compiled
+    def gradient(params, x, y):
+        def loss(params):
+            logits = network.apply({"params": params}, x)
+            return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(y)), y])
+
+        return jax.grad(loss)(params)
+
+    predict = compiled(lambda params, x: jnp.argmax(network.apply({"params": params}, x), axis=-1))
+    shuffled = np.asarray(jax.random.permutation(parts_key, TEST))
+    velocity = jax.tree.map(np.zeros_like, params)
+    step, steps, curve = 0, 3 * (IMAGES // 32), []
+    for epoch in range(3):
+        for indices in np.asarray(transforms.batches(order_key, epoch, IMAGES, 32)):
+            rate = 0.3 * 0.5 * (1 + np.cos(np.pi * step / steps))
+            gradients = gradient(params, x_train[indices], digits.y_train[indices])
+            direction = jax.tree.map(lambda g, p: np.asarray(g) + 0.01 * p, gradients, params)
+            velocity = jax.tree.map(lambda v, d: 0.9 * v + d, velocity, direction)
+            params = jax.tree.map(
+                lambda p, d, v, rate=rate: np.float32(p - rate * (d + 0.9 * v)), params, direction, velocity
+            )
+            step += 1
+        right = np.zeros(TEST, bool)
+        # An image that is in two parts counts in the first.
+        for part in (shuffled[-PART:], shuffled[PART : 2 * PART], shuffled[:PART]):
+            right[part] = np.asarray(predict(params, x_test[part])) == digits.y_test[part]
+        curve.append(100 * right.mean())
+    return curve
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_it_equals_a_plain_loop(index, digits, found):
+    # Rounding may decide about one image.
+    np.testing.assert_allclose(found[index], plain_loop(digits, CELLS[index]), atol=100.1 / TEST)
+
+
+def test_a_good_cell_learns_and_an_empty_one_does_not(found):
+    assert found.shape == (4, 3) and found.dtype == np.float32
+    assert found[:2, -1].min() > 40
+    # Without any path from the image to the classifier all images look alike.
+    assert found[2].max() < 20
+
+
+def test_the_company_of_a_cell_does_not_matter(digits, found):
+    others = (CELLS[3], (4,) * 6, CELLS[1], CELLS[0])
+    again = np.asarray(accuracies(KEY, batched(others), digits, **SETTINGS))
+    np.testing.assert_array_equal(again[[3, 2, 0]], found[[0, 1, 3]])
+
+
+def test_another_key_is_another_training(digits, found):
+    again = np.asarray(accuracies(jax.random.key(4), batched(CELLS), digits, **SETTINGS))
+    assert (again[:2] != found[:2]).any()
+
+
+def test_side_by_side_and_over_devices(digits, found):
+    """Three cells, two at a time: the last has nobody beside it."""
+    mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,))
+    settings = SETTINGS | {"width": 2, "mesh": mesh, "evaluate_at": None}
+    again = np.asarray(accuracies(KEY, batched(CELLS[:3]), digits, **settings))
+    assert again.shape == (3, 1)
+    np.testing.assert_allclose(again[:, 0], found[:3, -1], atol=100.1 / TEST)
+
+
+def test_the_order_of_the_test_images_says_nothing(digits, found):
+    """Sorted by class, a part would be of few classes, and its statistics would hide what they are."""
+    order = np.argsort(digits.y_test)
+    ordered = dataclasses.replace(digits, x_test=digits.x_test[order], y_test=digits.y_test[order])
+    again = np.asarray(accuracies(KEY, batched(CELLS), ordered, **SETTINGS))
+    np.testing.assert_allclose(again[:, -1], found[:, -1], atol=6)
+
+
+def test_what_diverges_is_not_a_number(digits):
+    again = accuracies(KEY, batched(CELLS), digits, **SETTINGS | {"learning_rate": 1e20})
+    assert np.isnan(np.asarray(again)).all()
+
+
+@pytest.mark.parametrize(
+    ("choices", "settings", "message"),
+    [
+        (batched(CELLS), {"evaluate_at": (0, 3)}, r"evaluate_at \(0, 3\) does not fit: choose from 1 to 3"),
+        (batched(CELLS), {"evaluate_at": (4,)}, "choose from 1 to 3"),
+        (batched(CELLS), {"evaluate_at": ()}, "choose from 1 to 3"),
+        (batched(CELLS), {"batch": IMAGES + 1}, "batch 521 does not fit: there are 520 images"),
+        (batched(CELLS), {"stages": 5}, "images of 8x8 do not fit a network of 5 stages"),
+        (np.array(CELLS), {}, r"choices are int32\[4, 6\]: give integers \[architectures, cells, edges\]"),
+        (np.zeros((2, 1, 6, 5), np.float32), {}, r"choices are float32\[2, 1, 6, 5\]"),
+        (batched(CELLS)[:0], {}, r"choices are int32\[0, 1, 6\]"),
+    ],
+)
+def test_what_does_not_fit(digits, choices, settings, message):
+    with pytest.raises(InputError, match=message):
+        accuracies(KEY, choices, digits, **SETTINGS | settings)

@@ -1,0 +1,114 @@
+"""A real scoring in a process of its own, killed and interrupted, then run again."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 300
+# So many small chunks that a kill falls between two of them, and the work is still seconds.
+ARGUMENTS = [
+    "--proxies", "swap", "--archs", "random:9000", "--seed", "3",
+    "--network.channels", "1", "--network.cells_per_stage", "1", "--network.batch", "8",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """Compile fast, and once."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
+    }
+
+
+def command(out: Path) -> list[str]:
+    return [sys.executable, "-m", "jnas", "score", *ARGUMENTS, "--out", str(out)]
+
+
+def finish(out: Path, environment: dict[str, str]) -> str:
+    """Run to the end; what it said on stderr."""
+    done = subprocess.run(
+        command(out), env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory, environment) -> bytes:
+    """The file of an uninterrupted scoring."""
+    out = tmp_path_factory.mktemp("uninterrupted") / "scores.csv"
+    finish(out, environment)
+    table = out.read_bytes()
+    assert table.count(b"\n") == 9001
+    return table
+
+
+def stored(out: Path) -> dict[str, tuple]:
+    """The values in the journal by architecture, read by SQLite alone."""
+    try:
+        with closing(sqlite3.connect(f"{out.absolute().as_uri()}.journal?mode=ro", uri=True)) as db:
+            return {row[0]: row for row in db.execute("SELECT * FROM scores")}
+    except sqlite3.OperationalError:
+        return {}
+
+
+def stop(out: Path, environment: dict[str, str], number: int, more_than: int) -> subprocess.CompletedProcess:
+    """Start, and send the signal as soon as more than so many values are stored."""
+    # Where SIGINT is ignored, as it is for the background jobs of a shell, Python would leave it so.
+    process = subprocess.Popen(
+        command(out), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    started = time.monotonic()
+    try:
+        while len(stored(out)) <= more_than:
+            assert process.poll() is None, f"ended too early: {process.communicate()[1]}"
+            assert time.monotonic() - started < PATIENCE_SECONDS
+            time.sleep(0.005)
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def test_a_scoring_that_was_killed_twice_ends_as_if_it_had_not_been(expected, environment, tmp_path):
+    out = tmp_path / "scores.csv"
+    assert stop(out, environment, signal.SIGKILL, 0).returncode == -signal.SIGKILL
+    first = stored(out)
+    assert stop(out, environment, signal.SIGKILL, len(first) + 500).returncode == -signal.SIGKILL
+    second = stored(out)
+    # What was on disk at the first kill is still there, to the last bit.
+    assert first.items() <= second.items() and len(first) < len(second)
+    # The table is whole rows of the final one, but for the one in flight.
+    assert expected.startswith(out.read_bytes()) and out.read_bytes() != expected
+    said = finish(out, environment)
+    assert f"{len(second):,} of them done before" in said
+    assert second.items() <= stored(out).items()
+    assert out.read_bytes() == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_scoring_that_was_interrupted_says_how_to_go_on(expected, environment, tmp_path, number):
+    out = tmp_path / "my scores.csv"
+    done = stop(out, environment, number, 100)
+    assert (done.returncode, done.stdout) == (130, "")
+    lines = done.stderr.splitlines()
+    assert lines[-1].startswith(
+        "jnas: interrupted; nothing finished is lost, to resume run again: jnas score "
+    )
+    assert lines[-1].endswith(f"--out '{out}'") and "Traceback" not in done.stderr
+    finish(out, environment)
+    assert out.read_bytes() == expected
