@@ -326,6 +326,9 @@ def _describe(member: Any) -> str:
         return member
     if hasattr(member, "size") and hasattr(member, "edges"):
         return f"{member.size:,} cells: {len(member.edges)} edges, operations {', '.join(member.operations)}"
+    if hasattr(member, "summary"):
+        labels = ", needs labels" if member.needs_labels else ""
+        return f"{member.summary} ({'higher' if member.sign > 0 else 'lower'} is better{labels})"
     return (inspect.getdoc(member) or "").partition("\n")[0]
 
 

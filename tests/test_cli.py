@@ -44,6 +44,9 @@ def folder(tmp_path, monkeypatch):
     with open_run("damaged", from_mapping({"training": {"epochs": 0}})):
         pass
     Path("damaged/records.sqlite").write_bytes(b"garbage" * 100)
+    Path("a_folder.csv").mkdir()
+    Path("foreign.csv").write_text("numbers of somebody else\n")
+    Path("damaged.csv.journal").write_bytes(b"garbage" * 100)
     return tmp_path
 
 
@@ -74,6 +77,7 @@ def _open(config, out):
         raise AssertionError("a wrong call came through")
 
 
+SCORE = ["score", "--proxies", "naswot", "--archs", "random:3", "--out", "x.csv"]
 # arguments, and what the one line must say
 WRONG_CALLS = [
     (["serch"], "unknown command 'serch'.*did you mean 'search'"),
@@ -105,6 +109,35 @@ WRONG_CALLS = [
     (["search", "good.yaml", "--out", "/dev/null/x"], "cannot make the folder '/dev/null/x'"),
     (["search", "good.yaml", "--out", "unfinished"], r"another configuration \(seed: 5 -> 0"),
     (["search", "good.yaml", "--out", "damaged"], "'damaged/records.sqlite' is damaged .* delete it"),
+    (["score"], "needs --proxies: for example --proxies naswot,synflow"),
+    ([*SCORE[:3]], "needs --archs: for example --archs random:1000"),
+    ([*SCORE[:5]], "needs --out: for example --out scores.csv"),
+    ([*SCORE[:5], "--out"], "option '--out' has no value"),
+    ([*SCORE, "more"], "jnas score takes options only, not 'more'"),
+    ([*SCORE, "-v"], "unknown option '-v'"),
+    ([*SCORE, "--proxies", "naswott"], "unknown proxy 'naswott'.*did you mean 'naswot'"),
+    ([*SCORE, "--proxies", "NASWOT"], "unknown proxy 'NASWOT'"),
+    ([*SCORE, "--archs", "absent.txt"], "no file 'absent.txt': give a file of architectures, 'all' or"),
+    ([*SCORE, "--archs", "random"], "no file 'random'"),
+    ([*SCORE, "--archs", "random:many"], "'random:many' names no number: write random:1000"),
+    ([*SCORE, "--archs", "random:²"], "'random:²' names no number"),
+    ([*SCORE, "--archs", "random:20000"], "more than the 15,625 architectures"),
+    ([*SCORE, "--archs", "a_file"], "no architectures"),
+    ([*SCORE, "--archs", "good.yaml"], "is not a NAS-Bench-201 architecture"),
+    ([*SCORE, "--archs", "unfinished"], "cannot read 'unfinished'"),
+    ([*SCORE, "--out", "x.txt"], "--out 'x.txt': give a file ending in .csv or .parquet"),
+    ([*SCORE, "--out", "a_folder.csv"], "'a_folder.csv' is a folder"),
+    ([*SCORE, "--out", "foreign.csv"], "'foreign.csv' exists and is not an unfinished or finished scoring"),
+    ([*SCORE, "--out", "damaged.csv"], "'damaged.csv.journal' is damaged .* delete it"),
+    ([*SCORE, "--out", "/dev/null/x.csv"], "cannot write '/dev/null/x.csv'"),
+    ([*SCORE, "--executor", "slurm"], "unknown executor 'slurm': choose one of local, ray"),
+    ([*SCORE, "--space", "darts"], "unknown search space 'darts': choose one of nasbench201"),
+    ([*SCORE, "--data", "digitz"], "unknown data 'digitz'.*did you mean 'digits'"),
+    ([*SCORE, "--seed", "x"], "'seed' is 'x': give a whole number"),
+    ([*SCORE, "--network.chanels", "1"], "'--network.chanels': did you mean '--network.channels'"),
+    ([*SCORE, "--batch", "8"], "unknown key '--batch': did you mean '--network.batch'"),
+    ([*SCORE, "--network", "1"], "'--network' is a section"),
+    ([*SCORE, "--network.batch", "5000"], "5000 images are needed, 'digits' has 1438"),
     (["report"], "jnas report takes one folder"),
     (["report", "a", "b"], "jnas report takes one folder, not 'a b'"),
     (["report", "absent"], "no run folder 'absent'"),
@@ -201,15 +234,160 @@ def test_interruptions(call, folder, search, monkeypatch_signal, number):
         pass
 
 
+CELLS = [
+    "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|nor_conv_1x1~1|none~2|",
+    "|none~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|none~2|",
+    "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|",
+    "|none~0|+|none~0|none~1|+|avg_pool_3x3~0|none~1|none~2|",
+]
+
+
+@pytest.fixture
+def scorer(monkeypatch):
+    """Put a stand-in for the compiled scores in place: cells get 1, 2, 3, ... in the order in which they come."""
+    import numpy as np
+
+    from jnas.study import scoring
+
+    stand_in = types.SimpleNamespace(before=lambda: None, asked=[])
+
+    def chunk_scorer(config, proxies, dataset):
+        def run(chunk):
+            stand_in.before()
+            first = sum(len(cells) for _, cells in stand_in.asked) + 1.0
+            stand_in.asked.append((config, chunk))
+            return {name: (first + np.arange(len(chunk)), ["ok"] * len(chunk)) for name in proxies}
+
+        return run
+
+    monkeypatch.setattr(scoring, "chunk_scorer", chunk_scorer)
+    monkeypatch.setattr(scoring, "chunk_size", lambda devices: 2)
+    return stand_in
+
+
+def test_a_scoring(call, folder, scorer):
+    from jnas.study import scoring
+
+    Path("cells.txt").write_text("\n".join(CELLS))
+    arguments = [
+        "score",
+        "--archs=cells.txt",
+        "--proxies",
+        "zen,naswot,zen",
+        "--network.channels",
+        "4",
+        "--seed=2",
+    ]
+    status, out, err = call(*arguments, "--out", "new/x.csv")
+    assert status == 0
+    assert "scoring 4 architectures, 4 distinct, by zen, naswot on" in err
+    rows = [line.split(",") for line in Path("new/x.csv").read_text().splitlines()]
+    assert rows[0] == ["architecture", "zen", "zen_status", "naswot", "naswot_status", "params", "flops"]
+    assert [row[0] for row in rows[1:]] == CELLS
+    assert [float(row[1]) for row in rows[1:]] == [1, 2, 3, 4]
+    assert {config for config, _ in scorer.asked} == {
+        scoring.from_mapping({"network": {"channels": 4}, "seed": 2})
+    }
+    # What was found, on stdout: each proxy, the cell it likes most, and where the table is.
+    assert "4 architectures" in out and "new/x.csv" in out.splitlines()[-1]
+    for name in ("zen", "naswot"):
+        assert CELLS[3] in next(line for line in out.splitlines() if name in line)
+
+    # Again: from the journal, and the same.
+    before = Path("new/x.csv").read_bytes()
+    assert call(*arguments, "--out", "new/x.csv")[:2] == (0, out)
+    assert Path("new/x.csv").read_bytes() == before and len(scorer.asked) == 2
+
+
+def test_a_scoring_of_cells_of_equal_size(call, folder, scorer):
+    """Where sizes do not differ there is no correlation with them, which is nothing to warn of."""
+    Path("cells.txt").write_text("\n".join(CELLS[2:]))
+    status, out, err = call("score", "--proxies", "naswot", "--archs", "cells.txt", "--out", "x.csv")
+    assert (status, "nan" in out) == (0, False), err
+
+
+def test_a_scoring_in_which_everything_failed(call, folder, scorer, monkeypatch):
+    import numpy as np
+
+    from jnas.study import scoring
+
+    def chunk_scorer(config, proxies, dataset):
+        return lambda chunk: {
+            name: (np.full(len(chunk), np.nan), ["out_of_memory"] * len(chunk)) for name in proxies
+        }
+
+    monkeypatch.setattr(scoring, "chunk_scorer", chunk_scorer)
+    status, out, _ = call("score", "--proxies", "naswot", "--archs", "random:3", "--out", "x.csv")
+    assert status == 0 and "naswot" in out
+    lines = Path("x.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[1:3] for line in lines] == [["nan", "out_of_memory"]] * 3
+
+
+def test_a_scoring_that_fails(call, folder, scorer):
+    def fail():
+        if scorer.asked:
+            raise ZeroDivisionError("by\nzero")
+
+    scorer.before = fail
+    status, out, err = call(*SCORE)
+    assert (status, out) == (1, "")
+    assert err.splitlines()[-1] == "jnas: failed: ZeroDivisionError: by zero (traceback above)"
+    assert "Traceback" in err
+    scorer.before = lambda: None
+    assert call(*SCORE)[0] == 0
+    assert len(scorer.asked) == 2
+
+
+def test_a_scoring_on_a_full_disk_shows_what_it_could_not_store(call, folder, scorer, monkeypatch):
+    from jnas.study.score_files import Journal
+
+    def full(self, rows):
+        raise RunError("cannot write 'x.csv.journal' (disk full)")
+
+    monkeypatch.setattr(Journal, "add", full)
+    status, out, err = call(*SCORE)
+    assert status == 1
+    assert next(line for line in err.splitlines() if line.startswith("jnas: ")).startswith(
+        "jnas: failed: cannot write 'x.csv.journal' (disk full)"
+    )
+    lines = [line.split(",") for line in out.splitlines()]
+    assert lines[0] == ["architecture", "proxy", "value", "status"]
+    assert [line[1:] for line in lines[1:]] == [["naswot", "1.0", "ok"], ["naswot", "2.0", "ok"]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruptions_of_a_scoring(call, folder, scorer, monkeypatch_signal, number):
+    def interrupt():
+        if scorer.asked:
+            os.kill(os.getpid(), number)
+            signal.pause()
+
+    scorer.before = interrupt
+    monkeypatch_signal(signal.SIGINT, signal.default_int_handler)
+    status, out, err = call(*SCORE[:-1], "my x.csv")
+    assert (status, out) == (130, "")
+    assert err.splitlines()[-1].endswith(
+        "run again: jnas score --proxies naswot --archs random:3 --out 'my x.csv'"
+    )
+    assert len(Path("my x.csv").read_text().splitlines()) == 3
+    scorer.before = lambda: None
+    assert call(*SCORE[:-1], "my x.csv")[0] == 0
+    assert len(Path("my x.csv").read_text().splitlines()) == 4
+
+
 def test_version_and_help(call):
     assert call("--version") == (0, f"jnas {jnas.__version__}\n", "")
     for arguments in ([], ["--help"], ["-h"]):
         assert call(*arguments)[:2] == (0, cli.HELP)
-    for command in ("search", "report", "list"):
+    for command in ("search", "score", "report", "list"):
         status, out, err = call(command, "--help")
         assert (status, err) == (0, "")
         assert f"jnas {command}" in out and "Example" in out
     assert "--ntk.batch  [32]  a whole number >= 2" in call("search", "x", "--help")[1]
+    text = call("score", "--help")[1]
+    assert "--network.batch  [64]  a whole number >= 2" in text and "--ntk.repeats  [1]" in text
+    # There are no protocols here.
+    assert "protocol" not in text
 
 
 @pytest.mark.parametrize("family", cli.FAMILIES)
@@ -218,8 +396,9 @@ def test_list(call, family):
     lines = out.splitlines()
     assert (status, err) == (0, "")
     assert lines[0] == family and len(lines) > 1
-    # Every member has a name and a line on what it is.
+    # Every member has a name and a line on what it is, of its own.
     assert all(len(line.split()) > 1 for line in lines[1:])
+    assert len({line.split(maxsplit=1)[1] for line in lines[1:]}) == len(lines) - 1
 
 
 def test_list_all(call):

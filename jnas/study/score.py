@@ -283,7 +283,7 @@ def _announce(progress: Progress, rows: int, distinct: int, missing: int, proxie
 
 
 def _random(space: spaces.Space, number: str, seed: int) -> np.ndarray:
-    if not number.isdigit() or int(number) < 1:
+    if not number.isdecimal() or int(number) < 1:
         raise InputError(f"'random:{number}' names no number: write random:1000")
     count = int(number)
     if count > space.size:

@@ -28,6 +28,8 @@ SETTINGS = {
 }  # fmt: skip
 # Test images in parts of 64: the last two overlap.
 IMAGES, TEST, PART = 520, 150, 64
+# Rounding decides about an image now and then, about more the longer training goes on: percent by epoch.
+ROUNDING = np.array([1.01, 2.01, 6.01]) * 100 / TEST
 compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -100,8 +102,7 @@ def plain_loop(digits, cell):
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_it_equals_a_plain_loop(index, digits, found):
-    # Rounding may decide about one image.
-    np.testing.assert_allclose(found[index], plain_loop(digits, CELLS[index]), atol=100.1 / TEST)
+    assert (np.abs(found[index] - plain_loop(digits, CELLS[index])) < ROUNDING).all()
 
 
 def test_a_good_cell_learns_and_an_empty_one_does_not(found):
@@ -125,10 +126,15 @@ def test_another_key_is_another_training(digits, found):
 def test_side_by_side_and_over_devices(digits, found):
     """Three cells, two at a time: the last has nobody beside it."""
     mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,))
-    settings = SETTINGS | {"width": 2, "mesh": mesh, "evaluate_at": None}
+    settings = SETTINGS | {"width": 2, "mesh": mesh, "evaluate_at": (3, 1)}
     again = np.asarray(accuracies(KEY, batched(CELLS[:3]), digits, **settings))
-    assert again.shape == (3, 1)
-    np.testing.assert_allclose(again[:, 0], found[:3, -1], atol=100.1 / TEST)
+    assert (np.abs(again - found[:3, [2, 0]]) < ROUNDING[[2, 0]]).all()
+
+
+def test_the_last_epoch_alone_where_nothing_else_is_asked_for(digits, found):
+    settings = SETTINGS | {"evaluate_at": None}
+    again = np.asarray(accuracies(KEY, batched(CELLS), digits, **settings))
+    np.testing.assert_allclose(again, found[:, 2:], atol=ROUNDING[2])
 
 
 def test_the_order_of_the_test_images_says_nothing(digits, found):

@@ -1,0 +1,344 @@
+"""Where chunks are computed: here, or on a cluster whose machines die.
+
+A stand-in for Ray, driven step by step, shows what happens to a chunk whose worker dies; one test runs on a
+real cluster of several node processes, and kills one of its workers.
+"""
+
+import os
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from jnas import data as datasets
+from jnas import spaces
+from jnas.data.base import dataset as make_dataset
+from jnas.errors import InputError
+from jnas.study import scoring
+from jnas.study.executors import ATTEMPTS, run_chunks
+from jnas.study.records import RunError
+
+SPACE = spaces.get("nasbench201")
+CONFIG = scoring.from_mapping({"network": {"channels": 1, "cells_per_stage": 1, "batch": 4}})
+IMAGES = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
+DATA = make_dataset("few", IMAGES, np.arange(20) % 2, IMAGES, np.arange(20) % 2)
+CHUNKS = [SPACE.all()[start : start + 3] for start in range(0, 21, 3)]
+
+
+def code(architectures: np.ndarray) -> np.ndarray:
+    return architectures @ 5.0 ** np.arange(6) / 7
+
+
+@pytest.fixture
+def scorer(monkeypatch):
+    """Stands in for the compiled scores; gives the list of what it was made for."""
+    made = []
+
+    def chunk_scorer(config, proxies, dataset):
+        made.append((config, tuple(proxies), dataset))
+        return lambda chunk: {name: (code(chunk), ["ok"] * len(chunk)) for name in proxies}
+
+    monkeypatch.setattr(scoring, "chunk_scorer", chunk_scorer)
+    return made
+
+
+def check_all(results, proxies=("swap",)) -> None:
+    """Each chunk once, with its own values."""
+    assert sorted(index for index, _ in results) == list(range(len(CHUNKS)))
+    for index, scores in results:
+        assert tuple(scores) == tuple(proxies)
+        assert scores["swap"][0].tolist() == code(CHUNKS[index]).tolist()
+
+
+def test_here(scorer):
+    results = list(run_chunks("local", CONFIG, ["swap"], DATA, CHUNKS))
+    assert [index for index, _ in results] == list(range(len(CHUNKS)))
+    check_all(results)
+    # Made, and so compiled, once.
+    assert scorer == [(CONFIG, ("swap",), DATA)]
+
+
+def test_here_a_chunk_is_computed_when_it_is_asked_for(monkeypatch):
+    """Each result can be stored before the next is begun."""
+    done = []
+    monkeypatch.setattr(scoring, "chunk_scorer", lambda *_: lambda chunk: done.append(len(chunk)))
+    results = run_chunks("local", CONFIG, ["swap"], DATA, CHUNKS)
+    for number in range(1, 4):
+        next(results)
+        assert len(done) == number
+
+
+def test_without_ray(monkeypatch, scorer):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"--executor ray needs Ray: pip install 'jnas\[ray\]'"):
+        list(run_chunks("ray", CONFIG, ["swap"], DATA, CHUNKS))
+
+
+# ------------------------------------------------------------------------------------------- a stand-in for Ray
+
+
+class RayActorError(Exception):
+    pass
+
+
+class RayTaskError(Exception):
+    """As Ray's: the text is the worker's traceback, the cause is what was raised there."""
+
+    def __init__(self, cause):
+        super().__init__(f"ray::Worker.score() (pid=1)\n  File 'x', line 1\n{type(cause).__name__}: {cause}")
+        self.cause = cause
+
+    def as_instanceof_cause(self):
+        mixed = type("RayTaskError(cause)", (RayTaskError, type(self.cause)), {"__init__": lambda *_: None})()
+        mixed.args, mixed.cause = self.args, self.cause
+        return mixed
+
+
+class Cluster:
+    """Workers that compute when their result is waited for; `dies(worker, call)` says which calls are lost."""
+
+    def __init__(self, nodes=3, gpus=0, dies=lambda worker, call: False):
+        self.nodes_alive, self.gpus, self.dies = nodes, gpus, dies
+        self.workers, self.killed, self.options, self.calls = 0, [], {}, 0
+        self.exceptions = SimpleNamespace(RayActorError=RayActorError, RayTaskError=RayTaskError)
+
+    def is_initialized(self):
+        return True
+
+    def cluster_resources(self):
+        return {"CPU": 4.0 * self.nodes_alive, **({"GPU": float(self.gpus)} if self.gpus else {})}
+
+    def nodes(self):
+        return [{"Alive": True}] * self.nodes_alive + [{"Alive": False}]
+
+    def put(self, value):
+        return value
+
+    def remote(self, *arguments, **options):
+        self.options = {**self.options, **options}
+
+        def decorate(kind):
+            def make(*arguments):
+                self.workers += 1
+                return _Handle(self, self.workers, lambda: kind(*arguments))
+
+            def options(**more):
+                self.options = {**self.options, **more}
+                return SimpleNamespace(remote=make)
+
+            return SimpleNamespace(remote=make, options=options)
+
+        return decorate(*arguments) if arguments else decorate
+
+    def wait(self, references, num_returns=1, **options):
+        # The youngest first: nothing may rely on the order.
+        return references[-num_returns:], references[:-num_returns]
+
+    def get(self, reference):
+        return reference()
+
+    def kill(self, worker, **options):
+        self.killed.append(worker.number)
+
+
+class _Handle:
+    def __init__(self, cluster, number, make):
+        self.number, self._cluster, self._make, self._actor = number, cluster, make, None
+        self.score = SimpleNamespace(remote=self._score)
+
+    def _score(self, chunk):
+        cluster = self._cluster
+        cluster.calls += 1
+        call = cluster.calls
+
+        def compute():
+            if cluster.dies(self.number, call):
+                raise RayActorError("the worker died")
+            try:
+                self._actor = self._actor or self._make()
+            except Exception as error:
+                # A worker that cannot be made is a dead one to Ray; the cause is in the text alone.
+                raise RayActorError(f"error raised in its creation task, {error!r}") from error
+            try:
+                return self._actor.score(chunk)
+            except Exception as error:
+                raise RayTaskError(error) from error
+
+        return compute
+
+
+@pytest.fixture
+def cluster(monkeypatch, scorer):
+    def install(**options):
+        stand_in = Cluster(**options)
+        monkeypatch.setitem(sys.modules, "ray", stand_in)
+        return stand_in
+
+    return install
+
+
+def on_ray(chunks=CHUNKS, config=CONFIG, data=DATA):
+    return list(run_chunks("ray", config, ["swap"], data, chunks))
+
+
+def test_every_chunk_comes_back_once(cluster, scorer):
+    ray = cluster(nodes=3)
+    check_all(on_ray())
+    assert ray.workers == 3 and ray.calls == len(CHUNKS)
+    # Each worker compiles once, for what was asked.
+    assert scorer == [(CONFIG, ("swap",), DATA)] * 3
+
+
+@pytest.mark.parametrize("nodes, gpus, expected", [(1, 0, 1), (3, 0, 3), (3, 2, 2), (2, 4, 4), (50, 0, 7)])
+def test_a_worker_for_each_gpu_or_node_but_none_without_work(cluster, nodes, gpus, expected):
+    ray = cluster(nodes=nodes, gpus=gpus)
+    check_all(on_ray())
+    assert ray.workers == expected
+
+
+def test_a_worker_on_a_gpu_reserves_it(cluster):
+    """Ray hides the GPUs from whatever did not ask for one."""
+    ray = cluster(nodes=1, gpus=2)
+    check_all(on_ray())
+    assert ray.options.get("num_gpus") == 1
+
+
+@pytest.mark.parametrize("lost", [{1}, {2}, {7}, {1, 2, 3}, {3, 5, 7, 8}])
+def test_chunks_of_dead_workers_are_computed_elsewhere(cluster, lost):
+    ray = cluster(nodes=3, dies=lambda worker, call: call in lost)
+    check_all(on_ray())
+    assert ray.calls == len(CHUNKS) + len(lost)
+
+
+def test_a_node_that_is_gone_for_good(cluster):
+    ray = cluster(nodes=2, dies=lambda worker, call: worker == 1)
+    check_all(on_ray())
+    assert ray.workers == 3
+
+
+def test_a_chunk_that_kills_every_worker_ends_the_run_with_one_line(cluster):
+    ray = cluster(nodes=2, dies=lambda worker, call: True)
+    with pytest.raises(
+        RunError, match=f"worker died {ATTEMPTS} times on the same batch.*more memory"
+    ) as raised:
+        on_ray()
+    assert "\n" not in str(raised.value)
+    assert ATTEMPTS <= ray.calls < 2 * ATTEMPTS
+    # Nobody goes on working for nothing.
+    assert ray.killed
+
+
+def test_what_is_wrong_with_the_input_is_said_in_one_line(cluster, monkeypatch):
+    def chunk_scorer(*arguments):
+        def run(chunk):
+            raise InputError("images of 7x6 do not fit")
+
+        return run
+
+    monkeypatch.setattr(scoring, "chunk_scorer", chunk_scorer)
+    cluster()
+    with pytest.raises(InputError) as raised:
+        on_ray()
+    assert str(raised.value) == "images of 7x6 do not fit"
+
+
+def test_a_worker_that_cannot_begin_is_no_lack_of_memory(cluster, monkeypatch):
+    """Such as one on a machine where something is not installed."""
+
+    def chunk_scorer(*arguments):
+        raise ImportError("No module named 'flax'")
+
+    monkeypatch.setattr(scoring, "chunk_scorer", chunk_scorer)
+    cluster()
+    with pytest.raises(Exception, match="No module named 'flax'"):
+        on_ray()
+
+
+def test_an_interruption_stops_the_workers(cluster):
+    ray = cluster(nodes=3)
+    results = run_chunks("ray", CONFIG, ["swap"], DATA, CHUNKS)
+    next(results)
+    results.close()
+    assert len(set(ray.killed)) == 3
+
+
+# ---------------------------------------------------------------------------------------------- a real cluster
+
+
+def descendants() -> dict[int, bytes]:
+    """Command lines of the processes below this one, by id."""
+    parents, names = {}, {}
+    for entry in Path("/proc").iterdir():
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            names[int(entry.name)] = (entry / "cmdline").read_bytes()
+        except (OSError, ValueError):
+            continue
+
+    def below(number: int) -> bool:
+        while number in parents:
+            number = parents[number]
+            if number == os.getpid():
+                return True
+        return False
+
+    return {number: name for number, name in names.items() if below(number)}
+
+
+@pytest.fixture
+def real_cluster(monkeypatch, tmp_path):
+    """Three node processes on this machine; what is compiled here is read from the cache there."""
+    ray = pytest.importorskip("ray")
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("finds the workers' processes in /proc")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = None
+    with warnings.catch_warnings():
+        # Ray warns of its own plans, and leaves sockets and streams to the garbage collector.
+        warnings.simplefilter("ignore")
+        try:
+            cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+            for _ in range(2):
+                cluster.add_node(**node)
+            ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+        except Exception as error:
+            ray.shutdown()
+            if cluster is not None:
+                cluster.shutdown()
+            pytest.skip(f"no Ray cluster can be started here: {error}")
+        yield ray
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_real_cluster_gives_the_same_numbers_though_a_worker_is_killed(real_cluster, quick_compilation):
+    data, size = datasets.load("digits"), 16
+    cells = SPACE.all()[3000 : 3000 + 20 * size]
+    chunks = [cells[start : start + size] for start in range(0, len(cells), size)]
+    expected = dict(run_chunks("local", CONFIG, ["swap", "naswot"], data, chunks))
+    found, victim = {}, None
+    for index, scores in run_chunks("ray", CONFIG, ["swap", "naswot"], data, chunks):
+        assert index not in found
+        found[index] = scores
+        if victim is None:
+            victim = next(number for number, name in descendants().items() if b"Worker" in name)
+            os.kill(victim, signal.SIGKILL)
+            while victim in descendants():
+                time.sleep(0.01)
+    assert victim is not None and sorted(found) == list(range(len(chunks)))
+    for index, scores in expected.items():
+        for name, (values, statuses) in scores.items():
+            assert found[index][name][0].tobytes() == values.tobytes()
+            assert list(found[index][name][1]) == list(statuses)
