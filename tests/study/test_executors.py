@@ -6,9 +6,9 @@ real cluster of several node processes, and kills one of its workers.
 
 import os
 import signal
+import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -290,38 +290,48 @@ def descendants() -> dict[int, bytes]:
     return {number: name for number, name in names.items() if below(number)}
 
 
+# In a process of its own: Ray forks, which a process with JAX's threads must not.
+START = """
+import sys
+from ray.cluster_utils import Cluster
+node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+for _ in range(2):
+    cluster.add_node(**node)
+print("address", cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
 @pytest.fixture
 def real_cluster(monkeypatch, tmp_path):
     """Three node processes on this machine; what is compiled here is read from the cache there."""
     ray = pytest.importorskip("ray")
     if not Path("/proc/self/stat").exists():
         pytest.skip("finds the workers' processes in /proc")
-    from ray.cluster_utils import Cluster
-
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    cluster = None
-    with warnings.catch_warnings():
-        # Ray warns of its own plans, and leaves sockets and streams to the garbage collector.
-        warnings.simplefilter("ignore")
-        try:
-            cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-            for _ in range(2):
-                cluster.add_node(**node)
-            ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
-        except Exception as error:
-            ray.shutdown()
-            if cluster is not None:
-                cluster.shutdown()
-            pytest.skip(f"no Ray cluster can be started here: {error}")
+    with subprocess.Popen(
+        [sys.executable, "-c", START],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        lines = iter(process.stdout.readline, "")
+        address = next((line.split()[1] for line in lines if line.startswith("address ")), None)
+        if address is None:
+            pytest.skip(f"no Ray cluster can be started here: {process.communicate()[1][-300:]}")
+        ray.init(address=address, log_to_driver=False, logging_level="error")
         yield ray
         ray.shutdown()
-        cluster.shutdown()
+        process.communicate()
 
 
+# Ray warns of its own plans, and leaves sockets and streams to the garbage collector.
 @pytest.mark.filterwarnings("ignore")
 def test_a_real_cluster_gives_the_same_numbers_though_a_worker_is_killed(real_cluster, quick_compilation):
     data, size = datasets.load("digits"), 16
@@ -333,7 +343,9 @@ def test_a_real_cluster_gives_the_same_numbers_though_a_worker_is_killed(real_cl
         assert index not in found
         found[index] = scores
         if victim is None:
-            victim = next(number for number, name in descendants().items() if b"Worker" in name)
+            victim = next(
+                number for number, name in descendants().items() if name.startswith(b"ray::_Worker")
+            )
             os.kill(victim, signal.SIGKILL)
             while victim in descendants():
                 time.sleep(0.01)
