@@ -5,6 +5,7 @@ the same result. Only the caller writes.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -43,9 +44,12 @@ class _Worker:
     """Compiles once, then scores chunk after chunk."""
 
     def __init__(self, config: scoring.ScoreConfig, proxies: tuple[str, ...], dataset: datasets.Dataset):
-        self._score = scoring.chunk_scorer(config, proxies, dataset)
+        self._arguments = config, proxies, dataset
+        self._score: Any = None
 
     def score(self, chunk: np.ndarray) -> scoring.SCORES:
+        # Made here: what goes wrong in a constructor looks to the caller as if the worker had died.
+        self._score = self._score or scoring.chunk_scorer(*self._arguments)
         return self._score(chunk)
 
 
@@ -60,15 +64,19 @@ def _on_ray(
     except ImportError:
         raise InputError("--executor ray needs Ray: pip install 'jnas[ray]'") from None
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        # A cluster that once was may still be noted on this machine: only the variable names one.
+        address = os.environ.get("RAY_ADDRESS", "local")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
 
-    remote: Any = ray.remote(_Worker)
+    # Ray hides the GPUs from whatever does not ask for one.
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    remote: Any = ray.remote(num_gpus=1)(_Worker) if gpus else ray.remote(_Worker)
     shared = ray.put(dataset)
 
     def hire() -> Any:
         return remote.remote(config, tuple(proxies), shared)
 
-    workers = [hire() for _ in range(_worker_count(ray, len(chunks)))]
+    workers = [hire() for _ in range(_worker_count(ray, gpus, len(chunks)))]
     waiting = list(range(len(chunks)))[::-1]
     attempts = [0] * len(chunks)
     running: dict = {}
@@ -98,7 +106,7 @@ def _on_ray(
                 give(hire())
                 continue
             except ray.exceptions.RayTaskError as error:
-                raise error.as_instanceof_cause() from None
+                raise error.cause from None
             give(worker)
             yield index, scores
     finally:
@@ -106,8 +114,7 @@ def _on_ray(
             ray.kill(worker)
 
 
-def _worker_count(ray: Any, chunks: int) -> int:
+def _worker_count(ray: Any, gpus: int, chunks: int) -> int:
     """One worker for each GPU or, without any, for each node: a worker fills its machine."""
-    gpus = int(ray.cluster_resources().get("GPU", 0))
     nodes = sum(node["Alive"] for node in ray.nodes())
     return max(1, min(chunks, gpus or nodes))

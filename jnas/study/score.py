@@ -123,6 +123,9 @@ def run(
     progress: Progress,
 ) -> Scores:
     """`score` with a configuration that has been read and architectures int32[B, D]."""
+    if isinstance(proxies, str):
+        proxies = proxies.split(",")
+    proxies = tuple(dict.fromkeys(name.strip() for name in proxies if name.strip()))
     if executor not in EXECUTORS:
         raise unknown_name("executor", executor, EXECUTORS)
     path = None if out is None else Path(out)
@@ -143,9 +146,11 @@ def run(
         missing = [
             name for name in dict.fromkeys(representatives) if not set(measured) <= known.get(name, {}).keys()
         ]
-        if measured and missing:
-            _announce(progress, len(architectures), len(set(representatives)), len(missing), measured)
-            _compute(config, space, dataset, measured, missing, executor, journal, table, progress)
+        if missing:
+            # What every architecture has already, from a call that asked for less, is not computed again.
+            lacking = tuple(p for p in measured if any(p not in known.get(name, {}) for name in missing))
+            _announce(progress, len(architectures), len(set(representatives)), len(missing), lacking)
+            _compute(config, space, dataset, lacking, missing, executor, journal, table, progress)
         scores = table.finish()
         if path is not None and path.suffix == ".parquet":
             write_parquet(path, scores.columns)
@@ -165,8 +170,18 @@ def read_architectures(space: spaces.Space, architectures: Any, seed: int) -> np
         raise InputError("no architectures given: name at least one")
     if isinstance(architectures[0], str):
         return np.stack([space.from_string(text) for text in architectures])
-    array = np.asarray(architectures)
-    for row in array.reshape(-1, array.shape[-1]) if array.ndim == 2 else [array]:
+    try:
+        array = np.asarray(architectures)
+    except ValueError:
+        array = np.zeros(0)
+    if array.ndim == 1 and array.size and np.issubdtype(array.dtype, np.integer):
+        array = array[None]
+    if array.ndim != 2:
+        raise InputError(
+            f"architectures must be integers [architectures, {len(space.decisions)}] or a list of strings: "
+            "give one row for each"
+        )
+    for row in array:
         space.to_string(row)
     return array.astype(np.int32)
 
@@ -253,7 +268,8 @@ def _compute(
         for index, scores in run_chunks(executor, config, proxies, dataset, arrays):
             laps.append(time.perf_counter() - start)
             rows = [
-                (name, proxy, float(scores[proxy][0][i]), scores[proxy][1][i])
+                # SQLite does not keep the sign of a zero.
+                (name, proxy, float(scores[proxy][0][i]) + 0.0, scores[proxy][1][i])
                 for i, name in enumerate(chunks[index])
                 for proxy in proxies
             ]
@@ -297,14 +313,20 @@ def _random(space: spaces.Space, number: str, seed: int) -> np.ndarray:
 def _read_file(path: Path) -> list[str]:
     """Architecture strings: one a line, or the column `architecture` of a CSV."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Spreadsheets put a mark before the first column's name.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise InputError(f"no file '{path}': give a file of architectures, 'all' or 'random:N'") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read '{path}' ({error}): give a text file of architectures") from None
-    if lines and "architecture" in lines[0].split(","):
-        return [row["architecture"] for row in csv.DictReader(lines)]
-    return [line.strip() for line in lines if line.strip()]
+    rows = list(csv.reader(lines))
+    if not rows or "architecture" not in rows[0]:
+        return [line.strip() for line in lines if line.strip()]
+    place = rows[0].index("architecture")
+    for number, row in enumerate(rows[1:], start=2):
+        if row and len(row) <= place:
+            raise InputError(f"'{path}', line {number}: no architecture: complete or remove the line")
+    return [row[place] for row in rows[1:] if row]
 
 
 def _shown(value: Any) -> str:

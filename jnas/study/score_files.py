@@ -9,6 +9,7 @@ on from what is there. A call that returned is on disk.
 
 import contextlib
 import csv
+import fcntl
 import io
 import math
 import os
@@ -66,29 +67,44 @@ def open_journal(out: Path, digest: str) -> Iterator[Journal]:
     path = journal_path(out)
     if out.is_dir():
         raise InputError(f"--out '{out}' is a folder: give a file ending in {' or '.join(SUFFIXES)}")
-    if out.exists() and not path.exists():
+    if out.exists() and out.stat().st_size and not path.exists():
         raise InputError(f"'{out}' exists and is not an unfinished or finished scoring: give another --out")
+    if path.is_dir():
+        raise InputError(f"cannot use '{path}' (it is a folder): remove it, or give another --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("a"):
-            pass
+        stream = path.open("a")
+        if out.exists():
+            out.open("a").close()
     except OSError as error:
         raise InputError(f"cannot write '{out}' ({error.strerror}): give another --out") from None
-    with translated(path):
-        connection = sqlite3.connect(path, timeout=0.5)
-    try:
+    with stream:
+        try:
+            # The system lets go of such a lock when its process ends, however it ends.
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"'{path}' is in use by another scoring: wait for it, or give another --out"
+            ) from None
         with translated(path):
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            with connection:
-                connection.executescript(_SCHEMA)
-                connection.execute("INSERT OR IGNORE INTO meta VALUES ('config', ?)", (digest,))
-            (stored,) = connection.execute("SELECT value FROM meta WHERE key='config'").fetchone()
-        if stored != digest:
-            raise InputError(f"{path}: holds scores of another configuration: choose another --out")
-        yield Journal(connection, path)
-    finally:
-        connection.close()
+            connection = sqlite3.connect(path, timeout=0.5)
+        try:
+            with translated(path):
+                tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            if tables and not tables >= {"meta", "scores"}:
+                raise InputError(f"'{path}' is a database of something else: choose another --out")
+            with translated(path):
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                with connection:
+                    connection.executescript(_SCHEMA)
+                    connection.execute("INSERT OR IGNORE INTO meta VALUES ('config', ?)", (digest,))
+                (stored,) = connection.execute("SELECT value FROM meta WHERE key='config'").fetchone()
+            if stored != digest:
+                raise InputError(f"{path}: holds scores of another configuration: choose another --out")
+            yield Journal(connection, path)
+        finally:
+            connection.close()
 
 
 def journal_path(out: Path) -> Path:
@@ -110,7 +126,11 @@ class CsvTable:
         with _writing(path):
             self._stream = path.open("w", encoding="utf-8", newline="")
         self._writer = csv.writer(self._stream, lineterminator="\n")
-        self._write([columns(proxies)])
+        try:
+            self._write([columns(proxies)])
+        except RunError:
+            self.close()
+            raise
 
     def append(self, rows: Iterable[Sequence[object]]) -> None:
         """Raises `RunError` when the disk is full."""

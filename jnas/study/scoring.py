@@ -83,6 +83,7 @@ def describe_options() -> Iterator[tuple[str, str, str, str]]:
     for key, takes, default, text in strict.describe_options(ScoreConfig):
         section, _, name = key.rpartition(".")
         implied = IMPLIED.get(section, {}).get(name)
+        text = text.removesuffix("; the protocol sets the default")
         yield key, takes, default if implied is None else str(implied), text
 
 
@@ -143,6 +144,13 @@ def chunk_scorer(
 
     def score(architectures: np.ndarray) -> SCORES:
         architectures = np.asarray(architectures, np.int32)
+        if len(architectures) > size:
+            # Asked for by a machine with more devices than this one.
+            first, rest = score(architectures[:size]), score(architectures[size:])
+            return {
+                name: (np.concatenate([first[name][0], rest[name][0]]), [*first[name][1], *rest[name][1]])
+                for name in proxies
+            }
         padded = np.zeros((size, architectures.shape[1]), np.int32)
         padded[: len(architectures)] = architectures
         choices = np.argmax(np.asarray(space.gates(padded)), axis=-1).astype(np.int32)

@@ -141,7 +141,10 @@ def print_scores(scores: Any, proxies: Sequence[str], path: str) -> None:
         good = oriented(values, statuses, PROXIES[name].sign)
         ok = np.isfinite(good)
         ranks = [
-            f"{spearmanr(good[ok], scores[size][ok]).statistic:.2f}" if len(set(good[ok])) > 1 else ""
+            # Where all are equal there is no order to compare.
+            f"{spearmanr(good[ok], scores[size][ok]).statistic:.2f}"
+            if len(set(good[ok])) > 1 and len(set(scores[size][ok])) > 1
+            else ""
             for size in ("params", "flops")
         ]
         best = scores["architecture"][int(np.argmax(good))] if ok.any() else ""

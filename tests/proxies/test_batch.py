@@ -123,7 +123,7 @@ def test_kernels_of_choices_equal_those_of_gates(normalisation, logits, width):
 
 @pytest.mark.parametrize("width", [1, 2])
 def test_regions_of_choices_equal_those_of_gates(width):
-    crops = jax.random.normal(jax.random.key(3), (60, 3, 3, 1))
+    crops = jax.random.normal(jax.random.key(3), (1000, 3, 3, 1))
     expected = np.asarray(regions.counts(jax.random.key(4), SPACE.gates(CELLS), jnp.int32(5), crops))
     found = batch.region_measurements(jax.random.key(4), choices(CELLS), crops, width=width)
     assert found.dtype == jnp.int32 and len(set(expected.tolist())) > 2

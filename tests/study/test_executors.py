@@ -296,8 +296,7 @@ import sys
 from ray.cluster_utils import Cluster
 node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-for _ in range(2):
-    cluster.add_node(**node)
+cluster.add_node(**node)
 print("address", cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()
@@ -306,7 +305,7 @@ cluster.shutdown()
 
 @pytest.fixture
 def real_cluster(monkeypatch, tmp_path):
-    """Three node processes on this machine; what is compiled here is read from the cache there."""
+    """Two node processes on this machine; what is compiled here is read from the cache there."""
     ray = pytest.importorskip("ray")
     if not Path("/proc/self/stat").exists():
         pytest.skip("finds the workers' processes in /proc")
@@ -335,11 +334,11 @@ def real_cluster(monkeypatch, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_a_real_cluster_gives_the_same_numbers_though_a_worker_is_killed(real_cluster, quick_compilation):
     data, size = datasets.load("digits"), 16
-    cells = SPACE.all()[3000 : 3000 + 20 * size]
+    cells = SPACE.all()[3000 : 3000 + 12 * size]
     chunks = [cells[start : start + size] for start in range(0, len(cells), size)]
-    expected = dict(run_chunks("local", CONFIG, ["swap", "naswot"], data, chunks))
+    expected = dict(run_chunks("local", CONFIG, ["swap"], data, chunks))
     found, victim = {}, None
-    for index, scores in run_chunks("ray", CONFIG, ["swap", "naswot"], data, chunks):
+    for index, scores in run_chunks("ray", CONFIG, ["swap"], data, chunks):
         assert index not in found
         found[index] = scores
         if victim is None:
@@ -347,7 +346,8 @@ def test_a_real_cluster_gives_the_same_numbers_though_a_worker_is_killed(real_cl
                 number for number, name in descendants().items() if name.startswith(b"ray::_Worker")
             )
             os.kill(victim, signal.SIGKILL)
-            while victim in descendants():
+            # A dead process without a command line may wait for its parent's notice.
+            while descendants().get(victim):
                 time.sleep(0.01)
     assert victim is not None and sorted(found) == list(range(len(chunks)))
     for index, scores in expected.items():

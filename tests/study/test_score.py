@@ -167,7 +167,7 @@ def test_random_architectures_differ_and_follow_the_seed():
         ([[0] * 6, [0] * 5], "architecture"),
         (np.zeros((2, 6)), "give 6 integers"),
         (np.zeros((2, 6), bool), "give 6 integers"),
-        (np.zeros((1, 1, 6), int), "not a NAS-Bench-201 cell"),
+        (np.zeros((1, 1, 6), int), "give one row for each"),
         ("random:0", "'random:0' names no number: write random:1000"),
         ("random:-5", "names no number"),
         ("random:", "names no number"),
