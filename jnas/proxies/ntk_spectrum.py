@@ -15,7 +15,7 @@ linearised network has fitted after the time 1 / mean eigenvalue (Jacot et al., 
 https://arxiv.org/abs/1806.07572; what neural-tangents' `predict.gradient_descent_mse` integrates); time is
 measured in the kernel's own scale, so that the speed does not repeat the trace.
 
-A full kernel [N O, N O] is used as it is, with Y flattened.
+Images of one class alone leave nothing of Y: status `"one_class"`. A full kernel [N O, N O] is used as it is, with Y flattened.
 """
 
 from collections.abc import Callable
@@ -48,13 +48,15 @@ def training_speed(kernel: np.ndarray, labels: np.ndarray) -> float:
     return float(1 - np.sum(energies * left) / energies.sum())
 
 
-def _checked(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable:
+def _checked(score: Callable[[np.ndarray, np.ndarray], float], needs_labels: bool) -> Callable:
     def finish(kernel: np.ndarray, labels: np.ndarray) -> tuple[float, str]:
         kernel = np.asarray(kernel, np.float64)
         if not np.isfinite(kernel).all():
             return float("nan"), "not_finite"
         if np.trace(kernel) <= 0:
             return float("-inf"), "singular"
+        if needs_labels and len(np.unique(labels)) == 1:
+            return float("nan"), "one_class"
         value = score(kernel, labels)
         return value, status_of(value)
 
@@ -62,7 +64,7 @@ def _checked(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable:
 
 
 def _proxy(name: str, score: Callable, summary: str, reference: str, needs_labels: bool) -> Proxy:
-    return Proxy(name, 1, needs_labels, summary, reference, subject=KERNEL, finish=_checked(score))
+    return Proxy(name, 1, needs_labels, summary, reference, subject=KERNEL, finish=_checked(score, needs_labels))
 
 
 TRACE = _proxy(

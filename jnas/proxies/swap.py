@@ -20,13 +20,14 @@ from jnas.proxies.regions import WORD
 
 def distinct_units(probe: Probe) -> Array:
     """The score: float32[]."""
-    words = []
+    words, read = [], []
     for signs, readers in probe.patterns:
         bits = signs[:WORD].astype(jnp.uint32) << jnp.arange(min(WORD, len(signs)), dtype=jnp.uint32)[:, None]
-        word = jnp.sum(bits, axis=0, dtype=jnp.uint32)
-        # A node that nothing reads has no ReLU: its units repeat one pattern, that of dead units.
-        words.append(jnp.where(readers > 0, word, 0))
-    ordered = jnp.sort(jnp.concatenate(words))
+        words.append(jnp.sum(bits, axis=0, dtype=jnp.uint32))
+        read.append(jnp.broadcast_to(readers > 0, words[-1].shape))
+    every, is_read = jnp.concatenate(words), jnp.concatenate(read)
+    # A node that nothing reads has no ReLU: its units repeat a pattern that counts anyway.
+    ordered = jnp.sort(jnp.where(is_read, every, every[jnp.argmax(is_read)]))
     return 1 + jnp.sum(ordered[1:] != ordered[:-1], dtype=jnp.float32)
 
 

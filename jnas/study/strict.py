@@ -175,7 +175,8 @@ def _unknown_key(kind: type, key: str, source: str, dashes: str = "") -> InputEr
     close = [other for other in known if other.rpartition(".")[2] == name]
     close = close or difflib.get_close_matches(key, known, n=1)
     siblings = [other for other in known if other.rpartition(".")[0] == section] or known
-    mend = f"did you mean '{dashes}{close[0]}'?" if close else "choose one of " + ", ".join(siblings)
+    guesses = " or ".join(f"'{dashes}{other}'" for other in close)
+    mend = f"did you mean {guesses}?" if close else "choose one of " + ", ".join(siblings)
     return InputError(f"{source}: unknown key '{dashes}{key}': {mend}")
 
 

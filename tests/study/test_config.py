@@ -115,8 +115,8 @@ def test_configurations_are_frozen():
 WRONG_FILES = {
     "unknown key, close": ("sed: 3", "'sed'.*did you mean 'seed'"),
     "unknown key, not close": ("colour: blue", "unknown key 'colour'.*choose one of space"),
-    "right name, no section": ("batch: 3", "did you mean 'ntk.batch'"),
-    "unknown key in a section": ("ntk: {bach: 3}", "'ntk.bach'.*did you mean 'ntk.batch'"),
+    "right name, no section": ("batch: 3", "did you mean .*'ntk.batch'"),
+    "unknown key in a section": ("ntk: {bach: 3}", "'ntk.bach'.*did you mean .*'ntk.batch'"),
     "text for a number": ("seed: three", "'seed' is 'three': give a whole number"),
     "fraction for a whole number": ("seed: 1.5", "'seed' is 1.5"),
     "truth for a number": ("seed: true", "'seed' is true"),
