@@ -64,7 +64,9 @@ def _checked(score: Callable[[np.ndarray, np.ndarray], float], needs_labels: boo
 
 
 def _proxy(name: str, score: Callable, summary: str, reference: str, needs_labels: bool) -> Proxy:
-    return Proxy(name, 1, needs_labels, summary, reference, subject=KERNEL, finish=_checked(score, needs_labels))
+    return Proxy(
+        name, 1, needs_labels, summary, reference, subject=KERNEL, finish=_checked(score, needs_labels)
+    )
 
 
 TRACE = _proxy(

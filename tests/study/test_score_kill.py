@@ -76,8 +76,14 @@ def stop(out: Path, environment: dict[str, str], number: int, more_than: int) ->
             assert process.poll() is None, f"ended too early: {process.communicate()[1]}"
             assert time.monotonic() - started < PATIENCE_SECONDS
             time.sleep(0.005)
-        process.send_signal(number)
-        output, errors = process.communicate(timeout=PATIENCE_SECONDS)
+        while True:
+            # An exception that reaches Python inside a callback of JAX's is dropped there: ask again, as a user would.
+            process.send_signal(number)
+            try:
+                output, errors = process.communicate(timeout=1)
+                break
+            except subprocess.TimeoutExpired:
+                assert time.monotonic() - started < PATIENCE_SECONDS
     finally:
         process.kill()
         process.wait()
