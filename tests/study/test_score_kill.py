@@ -77,7 +77,7 @@ def stop(out: Path, environment: dict[str, str], number: int, more_than: int) ->
             assert time.monotonic() - started < PATIENCE_SECONDS
             time.sleep(0.005)
         while True:
-            # An exception that reaches Python inside a callback of JAX's is dropped there: ask again, as a user would.
+            # What is raised inside a callback of JAX is dropped there: ask again, as a user would.
             process.send_signal(number)
             try:
                 output, errors = process.communicate(timeout=1)
