@@ -15,7 +15,8 @@ linearised network has fitted after the time 1 / mean eigenvalue (Jacot et al., 
 https://arxiv.org/abs/1806.07572; what neural-tangents' `predict.gradient_descent_mse` integrates); time is
 measured in the kernel's own scale, so that the speed does not repeat the trace.
 
-Images of one class alone leave nothing of Y: status `"one_class"`. A full kernel [N O, N O] is used as it is, with Y flattened.
+Images of one class alone leave nothing of Y: status `"one_class"`. A full kernel [N O, N O] is used
+as it is, with Y flattened.
 """
 
 from collections.abc import Callable
