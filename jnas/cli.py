@@ -10,9 +10,7 @@ import inspect
 import io
 import os
 import shlex
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from typing import Any
 
 import jnas
 from jnas.errors import InputError, unknown_name
+from jnas.study.interruption import interruptible
 
 HELP = """\
 jnas: neural architecture search in JAX
@@ -193,7 +192,7 @@ def _failing(command: str, arguments: list[str], trace: Callable[[], str]) -> It
     """A command's work: what interrupts or breaks it becomes one line and the exit status in what is yielded."""
     outcome = _Outcome()
     try:
-        with _terminable():
+        with interruptible():
             yield outcome
     except (InputError, BrokenPipeError):
         raise
@@ -278,23 +277,6 @@ def _parse_search(arguments: list[str]) -> tuple[str, list[tuple[str, str]], Pat
 def _keys_help(options: Iterable[tuple[str, str, str, str]]) -> str:
     lines = [f"  --{key}  [{default}]  {takes}\n      {text}" for key, takes, default, text in options]
     return "\n".join(lines) + "\n"
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(signal_number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _log_traceback(out: Path) -> str:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from jnas.study import interruption
+
 log = logging.getLogger("jnas")
 
 # Often enough to see that it lives, seldom enough for the log of a batch job.
@@ -34,7 +36,7 @@ class Progress:
         """
         start = time.monotonic()
         if self._quiet:
-            yield lambda steps: None
+            yield lambda steps: interruption.check()
         elif self._stream.isatty():
             with self._bar(text, total, unit) as advance:
                 yield advance
@@ -63,6 +65,7 @@ class Progress:
 
             def advance(steps: int) -> None:
                 nonlocal done
+                interruption.check()
                 done += steps
                 rate = done / (time.monotonic() - start)
                 bars.update(task, advance=steps, rate=f"{rate:.1f} {unit}/s" if unit else "")
@@ -74,6 +77,7 @@ class Progress:
 
         def advance(steps: int) -> None:
             nonlocal done, last
+            interruption.check()
             done += steps
             now = time.monotonic()
             if now - last >= PLAIN_INTERVAL_SECONDS and done < total:

@@ -13,6 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 300
+# Where SIGINT is ignored, as it is for the background jobs of a shell, Python leaves it so.
+RUN = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from jnas.cli import main
+sys.exit(main())
+"""
 # So many small chunks that a kill falls between two of them, and the work is still seconds.
 ARGUMENTS = [
     "--proxies", "swap", "--archs", "random:9000", "--seed", "3",
@@ -32,7 +39,7 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 
 def command(out: Path) -> list[str]:
-    return [sys.executable, "-m", "jnas", "score", *ARGUMENTS, "--out", str(out)]
+    return [sys.executable, "-c", RUN, "score", *ARGUMENTS, "--out", str(out)]
 
 
 def finish(out: Path, environment: dict[str, str]) -> str:
@@ -65,25 +72,17 @@ def stored(out: Path) -> dict[str, tuple]:
 
 def stop(out: Path, environment: dict[str, str], number: int, more_than: int) -> subprocess.CompletedProcess:
     """Start, and send the signal as soon as more than so many values are stored."""
-    # Where SIGINT is ignored, as it is for the background jobs of a shell, Python would leave it so.
     process = subprocess.Popen(
-        command(out), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+        command(out), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     started = time.monotonic()
     try:
         while len(stored(out)) <= more_than:
             assert process.poll() is None, f"ended too early: {process.communicate()[1]}"
             assert time.monotonic() - started < PATIENCE_SECONDS
             time.sleep(0.005)
-        while True:
-            # What is raised inside a callback of JAX is dropped there: ask again, as a user would.
-            process.send_signal(number)
-            try:
-                output, errors = process.communicate(timeout=1)
-                break
-            except subprocess.TimeoutExpired:
-                assert time.monotonic() - started < PATIENCE_SECONDS
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
         process.kill()
         process.wait()
