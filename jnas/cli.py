@@ -27,7 +27,7 @@ jnas: neural architecture search in JAX
   jnas search CONFIG [--key.path value ...] --out DIR   search; the same command again resumes
   jnas score --proxies A,B --archs all --out FILE        score architectures; the same command again goes on
   jnas report DIR                                       write DIR/report.html anew
-  jnas list [spaces|proxies|strategies|estimators|data] what there is to choose from
+  jnas list [FAMILY]                                    what there is to choose from
   jnas --version
 
 Each command explains itself with --help.
@@ -50,7 +50,7 @@ Keys, in CONFIG (those with a point in their section) or here as --key value
 SCORE_HELP = """\
 jnas score --space S --proxies A,B --archs FILE|all|random:N --data D --out scores.csv|.parquet
 
-Scores architectures by training-free proxies, in compiled batches on all local devices. Columns: architecture,
+Scores architectures by training-free proxies, in compiled batches on all devices. Columns: architecture,
 each proxy with its status, params, flops. Rows appear in the CSV as they are computed; beside it lies
 FILE.journal, from which the same command, or one that asks for more, goes on. Equivalent architectures are
 computed once. A score that failed has a status other than ok, and counts as the worst.
@@ -59,11 +59,19 @@ Examples
   jnas score --proxies naswot,synflow --archs random:1000 --data cifar10 --out scores.csv
   jnas score --proxies ntk,regions --archs all --data cifar10 --out tenas.parquet
   jnas score --proxies zico --archs cells.txt --network.cells_per_stage 1 --executor ray --out zico.csv
+  srun jnas score --proxies ntk --archs all --coordinator auto --out ntk.csv
 
   --proxies  names, separated by commas (jnas list proxies)
   --archs    a file with one architecture a line or a CSV with a column 'architecture', all, or random:N
   --out      the table to write, .csv or .parquet (extra 'parquet')
   --executor [local]  local, or ray for a Ray cluster (extra 'ray')
+
+Several machines, or processes, share the work where each is given the same command and what jax.distributed needs.
+Process 0 alone reads and writes the files of --out; if one fails or is interrupted, all end.
+
+  --coordinator  HOST:PORT of process 0; or auto, with nothing else, under Slurm, Open MPI or on TPUs
+  --processes    how many processes there are, N
+  --process      which of them this is, 0 to N-1
 
 Keys
 """
@@ -79,7 +87,7 @@ Example
 """
 
 LIST_HELP = """\
-jnas list [spaces|proxies|strategies|estimators|data]
+jnas list [spaces|proxies|strategies|oneshot|supernets|estimators|data]
 
 Prints the names that a configuration may use, with one line each; all families where none is named.
 
@@ -92,6 +100,8 @@ FAMILIES = {
     "spaces": ("jnas.spaces", "SPACES"),
     "proxies": ("jnas.proxies", "PROXIES"),
     "strategies": ("jnas.strategies", "STRATEGIES"),
+    "oneshot": ("jnas.oneshot", "METHODS"),
+    "supernets": ("jnas.oneshot.supernets", "SUPERNETS"),
     "estimators": ("jnas.estimators", "ESTIMATORS"),
     "data": ("jnas.data", "DATA"),
 }
@@ -161,24 +171,30 @@ def _score(arguments: list[str]) -> int:
     if unexpected:
         raise InputError(f"jnas score takes options only, not '{unexpected[0]}': see jnas score --help")
     own = {"proxies": None, "archs": None, "out": None, "executor": "local"}
+    own |= dict.fromkeys(("coordinator", "processes", "process"))
     settings = [(key, value) for key, value in options if key not in own]
     own |= {key: value for key, value in options if key in own}
     for key, example in (("proxies", "naswot,synflow"), ("archs", "random:1000"), ("out", "scores.csv")):
         if not own[key]:
             raise InputError(f"jnas score needs --{key}: for example --{key} {example}")
+    if (own["processes"] or own["process"]) and not own["coordinator"]:
+        raise InputError("--processes and --process need --coordinator: give HOST:PORT of process 0")
     with _failing("score", arguments, _print_traceback) as outcome:
-        from jnas import spaces
-        from jnas.study import score, scoring
+        import jax
+
+        from jnas.study import executors, score, scoring
         from jnas.study.compilation_cache import enable_compilation_cache
         from jnas.study.progress import Progress
         from jnas.study.summary import print_scores
 
         config = scoring.read_settings(settings)
-        architectures = score.read_architectures(spaces.get(config.space), own["archs"], config.seed)
         proxies = tuple(dict.fromkeys(str(own["proxies"]).split(",")))
         enable_compilation_cache()
-        scores = score.run(config, architectures, proxies, own["out"], str(own["executor"]), Progress())
-        print_scores(scores, proxies, str(own["out"]))
+        if own["coordinator"]:
+            executors.join(own["coordinator"], own["processes"], own["process"])
+        scores = score.run(config, own["archs"], proxies, own["out"], str(own["executor"]), Progress())
+        if jax.process_index() == 0:
+            print_scores(scores, proxies, str(own["out"]))
     return outcome.status
 
 

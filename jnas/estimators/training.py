@@ -19,7 +19,7 @@ from jax import Array
 from jnas import data as datasets
 from jnas.data import transforms
 from jnas.errors import InputError
-from jnas.nets.modules import Build, initial_parameters
+from jnas.nets.modules import Build, initial_parameters, initial_statistics
 from jnas.nets.nasbench201 import Network, check_images
 
 MOMENTUM = 0.9
@@ -80,11 +80,7 @@ def trainer(
     def init(key: Array) -> TrainState:
         image = jnp.zeros((1, *shape), jnp.float32)
         params = initial_parameters(network, key, image)
-        shapes = jax.eval_shape(network.init, key, image)["batch_stats"]
-        batch_stats = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jnp.full(leaf.shape, path[-1].key == "variance", leaf.dtype), shapes
-        )
-        return TrainState(params, batch_stats, optimizer.init(params))
+        return TrainState(params, initial_statistics(network, image), optimizer.init(params))
 
     def loss_of(params, batch_stats, x, y):
         logits, updated = network.apply(

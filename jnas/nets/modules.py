@@ -66,6 +66,22 @@ def initial_parameters(network: nn.Module, key: Array, *inputs: Array) -> dict:
     return jax.tree.unflatten(tree, values)
 
 
+def initial_statistics(network: nn.Module, *inputs: Array) -> dict:
+    """Running statistics before training, mean 0 and variance 1, for whatever `network` normalises."""
+    shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)["batch_stats"]
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.full(leaf.shape, path[-1].key == "variance", leaf.dtype), shapes
+    )
+
+
+def statistics_of_batch(network: nn.Module, variables: Mapping, *inputs: Array) -> dict:
+    """Mean and variance of one batch, in the form of `batch_stats`; `network` normalises by the batch."""
+    zeros = jax.tree.map(jnp.zeros_like, initial_statistics(network, *inputs))
+    _, updated = network.apply({**variables, "batch_stats": zeros}, *inputs, mutable=["batch_stats"])
+    # Running statistics that were zero have taken this share of the batch's.
+    return jax.tree.map(lambda leaf: leaf / (1 - RUNNING_KEEP), updated["batch_stats"])
+
+
 @dataclass(frozen=True)
 class Build:
     """How a network is evaluated; the function it computes is the same in every build.
@@ -91,11 +107,12 @@ class Build:
     def layout(self) -> str:
         return "CNHW" if self.planes else "NHWC"
 
-    def convolution(self, x: Array, kernel: Array, stride: int) -> Array:
+    def convolution(self, x: Array, kernel: Array, stride: int, dilation: int = 1) -> Array:
         """`operations.convolution`, in the form that this build asks for."""
         if self.loops:
+            kernel = operations.spread(kernel, dilation) if dilation > 1 else kernel
             return operations.convolution_in_loops(x, kernel, stride)
-        return operations.convolution(x, kernel, self.layout, stride)
+        return operations.convolution(x, kernel, self.layout, stride, dilation)
 
 
 class BatchNorm(nn.Module):

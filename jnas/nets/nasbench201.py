@@ -32,7 +32,7 @@ CONVOLUTIONS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 
 
 class Cell(nn.Module):
-    """x to the last node of a cell; gates [E, K] or, if `architecture` is given, ignored."""
+    """x to the last node of a cell; gates [E, K], [N, E, K] or, if `architecture` is given, ignored."""
 
     channels: int
     build: Build
@@ -69,7 +69,11 @@ class Cell(nn.Module):
                 for name, size in CONVOLUTIONS.items()
                 if name in present[edge]
             }
-            weight = {(edge, name): gates[edge, names.index(name)] for edge, _ in leaving for name in names}
+            weight = {
+                (edge, name): _for_images(gates[..., edge, names.index(name)])
+                for edge, _ in leaving
+                for name in names
+            }
             if modules:
                 read = sum((weight[key] for key in modules), start=jnp.zeros((), x.dtype)) > 0
                 self.sow("patterns", f"node_{source}", (h > 0) & read)
@@ -125,7 +129,7 @@ class ResidualBlock(nn.Module):
 
 
 class Network(nn.Module):
-    """Images [N, H, W, channels] and gates [1, E, K] to logits [N, O].
+    """Images [N, H, W, channels] and gates [1, E, K] to logits [N, O]; gates [N, 1, E, K] are each image's own.
 
     channels: of the first stage; each later stage has twice as many.
     cells_per_stage, stages: how deep; NAS-Bench-201 trains 5 cells in each of 3 stages.
@@ -158,7 +162,7 @@ class Network(nn.Module):
                 continue
             for index in range(self.cells_per_stage):
                 cell = Cell(channels, build, self.architecture, name=f"cell_{stage}_{index}")
-                x = cell(x, None if gates is None else gates[0])
+                x = cell(x, None if gates is None else gates[..., 0, :, :])
                 x = self._boundary(f"after_cell_{stage}_{index}", x)
         x = BatchNorm(channels, build, name="last_norm")(x)
         self.sow("patterns", "last", x > 0)
@@ -236,6 +240,11 @@ class Network(nn.Module):
         if scale is not None:
             self.sow("scales", name, scale)
         return x
+
+
+def _for_images(weight: Array) -> Array:
+    """A gate for all images as it is, gates [N] shaped to weigh images [N, H, W, C]."""
+    return weight if weight.ndim == 0 else weight[:, None, None, None]
 
 
 def _are_choices(gates: Array) -> bool:

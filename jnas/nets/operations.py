@@ -32,12 +32,39 @@ def per_channel(values: Array, layout: str) -> Array:
     return values if layout == "NHWC" else values[:, None, None, None]
 
 
-def convolution(x: Array, kernel: Array, layout: str, stride: int = 1) -> Array:
-    """Convolution with zero padding of half the kernel; kernel [k, k, C, O], k odd."""
+def convolution(x: Array, kernel: Array, layout: str, stride: int = 1, dilation: int = 1) -> Array:
+    """Convolution with zero padding of half the kernel; kernel [k, k, C, O], k odd.
+
+    dilation: distance between the pixels that neighbours in the kernel act on.
+    """
+    half = dilation * (kernel.shape[0] // 2)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(half, half)] * 2,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=(layout, "HWIO", layout),
+    )
+
+
+def depthwise_convolution(x: Array, kernel: Array, layout: str, stride: int = 1) -> Array:
+    """Convolution of each channel by a kernel of its own; kernel [k, k, 1, C], k odd."""
     half = kernel.shape[0] // 2
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(half, half)] * 2, dimension_numbers=(layout, "HWIO", layout)
+        x,
+        kernel,
+        (stride, stride),
+        [(half, half)] * 2,
+        dimension_numbers=(layout, "HWIO", layout),
+        feature_group_count=x.shape[channel_axis(layout)],
     )
+
+
+def spread(kernel: Array, dilation: int) -> Array:
+    """The kernel [k, k, C, O] with zeros between its entries: undilated, it acts as `kernel` does dilated."""
+    between = (0, 0, dilation - 1)
+    return jax.lax.pad(kernel, jnp.zeros((), kernel.dtype), [between, between, (0, 0, 0), (0, 0, 0)])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

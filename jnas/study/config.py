@@ -121,11 +121,68 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class SearchConfig:
-    """A training-free search of one space. `from_mapping` builds it with what its protocol implies."""
+class PosteriorConfig:
+    """Posterior-guided one-shot search (strategy posterior)."""
 
-    space: str = option("nasbench201", "search space (jnas list spaces)")
-    strategy: str = option("pruning", "how to explore it (jnas list strategies)")
+    # The smallest that tell: the paper's networks have 16 times width 6 or 10 channels and 4 blocks.
+    width: int = option(
+        8, "width of the supernet: channels, or their multiple (jnas list supernets)", minimum=1
+    )
+    depth: int = option(1, "depth of the supernet: cells, layers or blocks of each stage", minimum=1)
+    epochs: int = option(60, "epochs of the supernet's training", minimum=1)
+    batch: int = option(64, "images in a step", minimum=2)
+    learning_rate: float = option(0.05, "first learning rate of the cosine schedule", above=0)
+    # The paper trains weights and logits alike for up to 1800 epochs; in a thirtieth of the steps logits that
+    # learn alike hardly move.
+    logits_rate: float = option(10.0, "how many times faster logits of dropping learn than weights", above=0)
+    gates: Literal["channel", "group"] = option(
+        "channel", "a mask for each input channel, or one for each convolution or operation"
+    )
+    temperature: float = option(0.2, "of the relaxed masks in training; the paper's 1/5", above=0)
+    drop_probability: float = option(0.1, "drop probability that training starts from", above=0, below=1)
+    inclusion: float = option(
+        0.5, "prior probability that a mask is kept; 0.5 is the paper's", above=0, below=1
+    )
+    prior: Literal["none", "training_free"] = option(
+        "none", "training_free shifts both by how much an operation is missed by ntk and regions"
+    )
+    prior_strength: float = option(1.0, "how far, in logits, for the most and the least missed", minimum=0)
+    # 1 to 2 leaves a fifth to a half of the parameters where every image counts once; the paper's 0.1 to 2500 go with
+    # networks a hundred times larger.
+    weight_penalty: float = option(1.0, "the paper's l^2, of the squared weights", minimum=0)
+    penalty: Literal["kept", "constant"] = option(
+        "kept", "weigh it by the probability of being kept (the paper), or not (plain L2)"
+    )
+    entropy: float = option(1.0, "weight of the divergence of the masks; 1 in the loss as derived", minimum=0)
+    # The paper counts augmented images: 500,000 for the 50,000 of CIFAR, that is 10.
+    examples: float = option(1.0, "examples that an image counts for in the loss", above=0)
+    augment: bool = option(True, "shifted and mirrored images, where the images allow it")
+    validation: float = option(
+        0.2, "share of the training images held out to choose among candidates", above=0, below=1
+    )
+    candidates: int = option(50, "candidates drawn from the posterior", minimum=1)
+    random_candidates: int = option(50, "candidates drawn blindly, for comparison", minimum=0)
+    at_once: int = option(10, "candidates evaluated side by side", minimum=1)
+    recalibrate: int = option(
+        0,
+        "training images from which each candidate's normalisation is estimated; 0: the supernet's",
+        minimum=0,
+    )
+    # Drawing is cheap, evaluating is not.
+    filter: str = option(
+        "", "proxy that drawn candidates are filtered by before they are evaluated (jnas list proxies)"
+    )
+    filter_factor: int = option(4, "how many times more are drawn for that", minimum=1)
+    tuning_epochs: int = option(0, "epochs that the weights of the found candidate are tuned for", minimum=0)
+    tuning_rate: float = option(0.01, "first learning rate of that", above=0)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """A search of one space. `from_mapping` builds it with what its protocol implies."""
+
+    space: str = option("nasbench201", "search space (jnas list spaces) or supernet (jnas list supernets)")
+    strategy: str = option("pruning", "how to explore it (jnas list strategies, jnas list oneshot)")
     protocol: Literal["paper", "released"] = option(
         "paper",
         "TE-NAS as published (Kaiming weights, fresh in each repeat; 32 images) or as its authors' code runs",
@@ -137,6 +194,7 @@ class SearchConfig:
     evolution: EvolutionConfig = EvolutionConfig()
     network: NetworkConfig = NetworkConfig()
     final: NetworkConfig = NetworkConfig()
+    posterior: PosteriorConfig = PosteriorConfig()
     ntk: NtkConfig = NtkConfig()
     regions: RegionsConfig = RegionsConfig()
     training: TrainingConfig = TrainingConfig()
@@ -198,9 +256,9 @@ def digest(config: SearchConfig) -> str:
     return hashlib.sha256(json.dumps(to_mapping(config), sort_keys=True).encode()).hexdigest()
 
 
-def differences(old: SearchConfig, new: SearchConfig) -> list[str]:
-    """`key: old -> new` for each field in which the two differ."""
-    pairs = [(key, _get(old, key), _get(new, key)) for key, _, _ in strict.leaves(SearchConfig)]
+def differences(old: Any, new: Any) -> list[str]:
+    """`key: old -> new` for each field in which two configurations, of one dataclass, differ."""
+    pairs = [(key, _get(old, key), _get(new, key)) for key, _, _ in strict.leaves(type(old))]
     return [f"{key}: {strict.describe(a)} -> {strict.describe(b)}" for key, a, b in pairs if a != b]
 
 
@@ -209,7 +267,7 @@ def describe_options() -> Iterator[tuple[str, str, str, str]]:
     return strict.describe_options(SearchConfig)
 
 
-def _get(config: SearchConfig, key: str) -> Any:
+def _get(config: Any, key: str) -> Any:
     value: Any = config
     for name in key.split("."):
         value = getattr(value, name)

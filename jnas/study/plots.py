@@ -76,7 +76,7 @@ def scatter_svg(rows: Sequence[Row]) -> str:
         axes.set_xlabel("condition number of the NTK (logarithmic; lower: easier to train)")
         axes.set_ylabel("linear regions (higher: more expressive)")
 
-    return _svg(draw, (6.4, 4.4), "scatter")
+    return as_svg(draw, (6.4, 4.4), "scatter")
 
 
 def evolution_svg(combined: Any, found: Mapping[str, float]) -> str:
@@ -101,7 +101,7 @@ def evolution_svg(combined: Any, found: Mapping[str, float]) -> str:
         right.grid(axis="y", visible=False)
         figure.get_layout_engine().set(wspace=0.06)
 
-    return _svg(draw, (10.6, 3.9), "evolution")
+    return as_svg(draw, (10.6, 3.9), "evolution")
 
 
 def curves_svg(training: Mapping[str, Any]) -> str:
@@ -138,10 +138,10 @@ def curves_svg(training: Mapping[str, Any]) -> str:
                 axes.set_ylim(min(settled) - 1, min(100.5, max(settled) + 1))
         figure.get_layout_engine().set(wspace=0.08)
 
-    return _svg(draw, (10.6, 3.7), "curves")
+    return as_svg(draw, (10.6, 3.7), "curves")
 
 
-def _svg(draw: Any, size: tuple[float, float], name: str) -> str:
+def as_svg(draw: Any, size: tuple[float, float], name: str) -> str:
     """Draw on a fresh figure, without pyplot's global state, and return its <svg> element."""
     import matplotlib
     from matplotlib.figure import Figure

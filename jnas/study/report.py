@@ -12,7 +12,7 @@ import numpy as np
 from jnas import spaces
 from jnas.proxies import PROXIES, combination
 from jnas.spaces.base import Space
-from jnas.study import plots
+from jnas.study import plots, posterior_report
 from jnas.study.config import ENVIRONMENT_KEY
 from jnas.study.drawing import cell_edges, cell_svg, short_names
 from jnas.study.records import Evaluation, read_records
@@ -44,12 +44,13 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
     """The page as text, from what `read_run` and `read_records` return."""
     import jinja2
 
-    space = spaces.get(result["space"])
+    # A network of masked channels is no cell of a space.
+    space = spaces.SPACES.get(result["space"])
     rows = comparison(result)
     training = result.get("training")
     trained = bool(training and training.get("found"))
     settings = {key: value for key, value in config.items() if key != ENVIRONMENT_KEY}
-    colours = operation_colours(space)
+    colours = operation_colours(space) if space else {}
     page = jinja2.Environment(
         loader=jinja2.PackageLoader("jnas.study"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -58,14 +59,15 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
     return page.get_template("report.html.j2").render(
         result=result,
         rows=rows,
-        headline=headline(rows),
+        headline=headline(rows) if rows else "",
         best=max((row.test_accuracy or 0 for row in rows), default=0),
         worst=min((row.test_accuracy or 0 for row in rows), default=0),
-        cell=cell_svg(cell_edges(space, result["architecture"]), colours),
+        cell=cell_svg(cell_edges(space, result["architecture"]), colours) if space else "",
         colours=colours,
-        rounds=[_round_view(entry, space) for entry in result["rounds"]],
+        rounds=[_round_view(entry, space) for entry in result["rounds"]] if space else [],
+        posterior=posterior_report.view(result, records) if result.get("posterior") else None,
         evolution=_evolution_view(records, result["architecture"]) if result.get("generations") else None,
-        scatter=plots.scatter_svg(rows),
+        scatter=plots.scatter_svg(rows) if rows else "",
         curves=plots.curves_svg(training) if training and trained else "",
         settings=_settings_view(settings),
         environment=config.get(ENVIRONMENT_KEY, {}),

@@ -20,7 +20,7 @@ from jnas.errors import InputError
 
 
 def option(default: Any, help: str, **bounds: float) -> Any:
-    """A dataclass field with its default, a line of help, and any of `minimum`, `above`, `maximum`."""
+    """A dataclass field with its default, a line of help, and any of `minimum`, `above`, `maximum`, `below`."""
     return field(default=default, metadata={"help": help, **bounds})
 
 
@@ -113,7 +113,7 @@ def expected(annotation: Any, metadata: Mapping[str, Any]) -> str:
     if choices:
         return "one of " + ", ".join(choices)
     text = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[annotation]
-    signs = {"minimum": ">=", "above": ">", "maximum": "<="}
+    signs = {"minimum": ">=", "above": ">", "maximum": "<=", "below": "<"}
     bounds = [f"{sign} {metadata[name]}" for name, sign in signs.items() if name in metadata]
     return " ".join([text, " and ".join(bounds)]).strip()
 
@@ -148,6 +148,7 @@ def _checked(annotation: Any, metadata: Mapping[str, Any], key: str, value: Any,
             and value >= metadata.get("minimum", -math.inf)
             and value > metadata.get("above", -math.inf)
             and value <= metadata.get("maximum", math.inf)
+            and value < metadata.get("below", math.inf)
         )
     if not fits:
         close = difflib.get_close_matches(str(value), choices, n=1)

@@ -22,7 +22,12 @@ class Row:
 
 
 def comparison(result: Mapping[str, Any]) -> list[Row]:
-    """The found cell, then the random cells in the order in which they were drawn, from a result.json."""
+    """The found cell, then the random cells in the order in which they were drawn, from a result.json.
+
+    None where what was found is no cell.
+    """
+    if not result["scores"]:
+        return []
     training = result.get("training") or {}
     accuracy = [training.get("found") or {}, *training.get("random", [])]
     scores = [result["scores"]["found"], *result["scores"].get("random", [])]
@@ -64,22 +69,24 @@ def print_summary(result: Mapping[str, Any], report: Path) -> None:
     from jnas.study.drawing import cell_edges, cell_text
 
     console = Console()
-    space = spaces.get(result["space"])
     rows = comparison(result)
-    drawing = cell_text(cell_edges(space, result["architecture"]))
-    if not str(console.encoding).lower().startswith("utf"):
-        drawing = drawing.translate(str.maketrans("─│├└┼┴▶", "-|++++>"))
-    text = Text(drawing, no_wrap=True, overflow="ignore")
-    text.highlight_words(list(space.operations), "bold blue")
-
     console.print()
-    console.print(Text("Found cell", style="bold"))
-    console.print(Text(result["architecture"], no_wrap=True, overflow="ignore"), soft_wrap=True)
-    console.print()
-    console.print(text, soft_wrap=True)
-    console.print()
-    console.print(_table(rows, Table))
-    for line in (headline(rows), _table_line(result.get("table"))):
+    if rows:
+        space = spaces.get(result["space"])
+        drawing = cell_text(cell_edges(space, result["architecture"]))
+        if not str(console.encoding).lower().startswith("utf"):
+            drawing = drawing.translate(str.maketrans("─│├└┼┴▶", "-|++++>"))
+        text = Text(drawing, no_wrap=True, overflow="ignore")
+        text.highlight_words(list(space.operations), "bold blue")
+        console.print(Text("Found cell", style="bold"))
+        console.print(Text(result["architecture"], no_wrap=True, overflow="ignore"), soft_wrap=True)
+        console.print()
+        console.print(text, soft_wrap=True)
+        console.print()
+        console.print(_table(rows, Table))
+    if result.get("posterior"):
+        console.print(_posterior_table(result["posterior"], Table))
+    for line in (headline(rows) if rows else "", _table_line(result.get("table"))):
         if line:
             console.print(Text(line), soft_wrap=True)
     search, total = result["search_seconds"], result["seconds"]
@@ -93,6 +100,32 @@ def _table_line(table: Mapping[str, Any] | None) -> str:
     if not table or table.get("test_accuracy") is None:
         return ""
     return f"Test accuracy of the found cell in the table: {table['test_accuracy']:.2f} %"
+
+
+def _posterior_table(learned: Mapping[str, Any], make: Any) -> Any:
+    """Candidates of the posterior beside blind ones, and the test accuracies."""
+    from rich import box
+
+    table = make(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("network", "candidates", "validation, best", "mean", "test", "parameters"):
+        table.add_column(title, justify="left" if title == "network" else "right")
+    test = learned["test"]
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f} %"
+
+    for name, key, tested in (("posterior", "candidates", "found"), ("blind", "random", "best blind")):
+        accuracy = [value for value in learned[key]["accuracy"] if value is not None]
+        if accuracy:
+            table.add_row(
+                name, str(len(accuracy)), percent(max(accuracy)), percent(statistics.mean(accuracy)),
+                percent(test.get(tested)), f"{statistics.mean(learned[key]['parameters']):,.0f}",
+                style="bold" if name == "posterior" else None,
+            )  # fmt: skip
+    for name in (name for name in ("found, tuned", "whole supernet") if name in test):
+        size = learned["parameters"] if name == "whole supernet" else learned["found_parameters"]
+        table.add_row(name, "", "", "", percent(test[name]), f"{size:,}")
+    return table
 
 
 def _table(rows: list[Row], make: Any) -> Any:

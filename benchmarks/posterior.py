@@ -1,0 +1,379 @@
+"""What a posterior over architecture and weights is worth: the tables of the posterior-guided search.
+
+    python benchmarks/posterior.py masks     [--supernet shake_shake] [--data D] [--seeds 3]
+    python benchmarks/posterior.py samples   ...
+    python benchmarks/posterior.py ablations ...
+    python benchmarks/posterior.py cells     --table TABLE.csv.gz [--data D] [--prior] ...
+    python benchmarks/posterior.py speed     [--supernet nasbench201]
+
+masks: the error of the best candidate of the posterior beside that of blind masks of equal expected size, with
+inherited weights and after tuning. samples: the best of 10, 50, 500, 1500 candidates of the posterior beside the best of
+as many blind ones from a supernet that was trained blindly. ablations: temperature, penalty, kind of gates. cells:
+accuracy in a table of the cells found, and the rank correlation of inherited with stand-alone accuracy. speed: candidates
+a second by how many are evaluated side by side, training steps a second.
+
+Candidates are chosen on held-out training images; errors are those of the test images. Means and standard deviations
+over seeds.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from kernel import matrix_product_rate
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import kendalltau
+
+from jnas import data as datasets
+from jnas.estimators.table import read_accuracies
+from jnas.oneshot import candidates, posterior, training
+from jnas.oneshot.supernets import Supernet
+from jnas.study import posterior_search, supernet_training
+from jnas.study.compilation_cache import enable_compilation_cache
+from jnas.study.config import PosteriorConfig, SearchConfig
+
+SAMPLES = (10, 50, 500, 1500)
+AT_ONCE = 25
+console = Console(width=130)
+
+
+class Trained(NamedTuple):
+    """A trained supernet with all that evaluates its candidates."""
+
+    config: SearchConfig
+    supernet: Supernet
+    gating: posterior.Gating
+    split: supernet_training.Split
+    dataset: datasets.Dataset
+    state: Any
+    evaluate: Any
+    inclusion: np.ndarray
+    seconds: float
+
+
+def train(config: SearchConfig, dataset: datasets.Dataset, blind: bool = False) -> Trained:
+    """The supernet that a configuration describes, by variational dropout or, for comparison, blindly."""
+    settings = config.posterior
+    supernet = posterior_search.build(config, dataset)
+    split = posterior_search.hold_out(config, dataset)
+    gating = posterior.gating(supernet.sizes, settings.gates)
+    keys = posterior_search.Keys(
+        *jax.random.split(jax.random.key(config.seed), len(posterior_search.Keys._fields))
+    )
+    groups = len(supernet.groups)
+    drop, inclusion = np.full(groups, settings.drop_probability), np.full(groups, settings.inclusion)
+    draw = None
+    if blind:
+
+        def draw(key, images):
+            count = 1 if supernet.space else images
+            if supernet.space:
+                cells = supernet.space.sample(key, count)
+                return supernet.space.gates(cells)[:, 0, :, 1:].reshape(count, -1)
+            return jax.random.bernoulli(key, 0.5, (count, len(gating.group)))
+
+    trainer = supernet_training.make_trainer(
+        settings, supernet, split, gating, keys.training, posterior.logits_of(drop), inclusion, draw=draw
+    )
+    start = time.perf_counter()
+    state = trainer.init(keys.weights)
+    for number in range(settings.epochs):
+        state, record = trainer.epoch(state, number)
+    jax.block_until_ready(state)
+    recalibrate = split.dataset.x_train[: settings.recalibrate] if settings.recalibrate else None
+    evaluate = candidates.evaluator(supernet, gating, split.dataset, recalibrate)
+    seconds = time.perf_counter() - start
+    print(
+        f"trained {'blindly' if blind else 'by variational dropout'}, seed {config.seed}: {seconds:.0f} s, "
+        f"cross-entropy {float(record.cross_entropy):.3f}, right {float(record.accuracy):.1f} %",
+        flush=True,
+    )
+    return Trained(config, supernet, gating, split, dataset, state, evaluate, inclusion, seconds)
+
+
+def accuracies(trained: Trained, kept: np.ndarray, test: bool = False, state: Any = None) -> np.ndarray:
+    """Of candidates, on the images held out or on the test images."""
+    state = state or trained.state
+    images, labels = trained.split.images, trained.split.labels
+    if test:
+        images, labels = trained.dataset.x_test, trained.dataset.y_test
+    parts = []
+    for start in range(0, len(kept), AT_ONCE):
+        part = kept[start : start + AT_ONCE]
+        filled = part[np.arange(AT_ONCE) % len(part)]
+        parts.append(trained.evaluate(state.params, state.batch_stats, filled, images, labels)[: len(part)])
+    return np.nan_to_num(np.concatenate(parts), nan=0.0)
+
+
+def drawn(trained: Trained, count: int, blind: bool) -> np.ndarray:
+    key = jax.random.fold_in(jax.random.key(trained.config.seed), 1 + blind)
+    supernet, gating, logits = trained.supernet, trained.gating, trained.state.logits
+    if blind:
+        share = candidates.equal_share(supernet, gating, logits)
+        return candidates.blind(key, supernet, gating, share, count)
+    return candidates.from_posterior(key, supernet, gating, logits, count)
+
+
+def tuned(trained: Trained, kept: np.ndarray, epochs: int) -> float:
+    """Test accuracy of one candidate after further epochs with its own masks."""
+    settings = replace(trained.config.posterior, tuning_epochs=epochs)
+    trainer = supernet_training.make_trainer(
+        settings, trained.supernet, trained.split, trained.gating, jax.random.key(7), trained.state.logits,
+        trained.inclusion, draw=lambda key, images: jnp.asarray(kept)[None], tuning=True,
+    )  # fmt: skip
+    state = trainer.init(jax.random.key(0))._replace(
+        params=trained.state.params, batch_stats=trained.state.batch_stats
+    )
+    for number in range(epochs):
+        state, _ = trainer.epoch(state, number)
+    return float(accuracies(trained, kept[None], test=True, state=state)[0])
+
+
+def spread(values: list[float]) -> str:
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.2f}"
+
+
+def masks(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace) -> None:
+    rows: dict[str, dict[str, list[float]]] = {}
+
+    def note(name: str, **values: float) -> None:
+        for key, value in values.items():
+            rows.setdefault(name, {}).setdefault(key, []).append(value)
+
+    for seed in range(seeds):
+        trained = train(replace(config, seed=seed), dataset)
+        whole = np.ones((1, len(trained.gating.group)), bool)
+        note(
+            "whole supernet", error=100 - accuracies(trained, whole, test=True)[0],
+            params=trained.supernet.parameters,
+        )  # fmt: skip
+        for name, blind in (("posterior masks", False), ("blind masks", True)):
+            kept = drawn(trained, options.candidates, blind)
+            found = kept[int(np.argmax(accuracies(trained, kept)))]
+            own = (
+                {"tuned": 100 - tuned(trained, found, options.tuning_epochs)} if options.tuning_epochs else {}
+            )
+            note(
+                name,
+                error=100 - accuracies(trained, found[None], test=True)[0],
+                mean=100 - accuracies(trained, kept, test=True).mean(),
+                params=candidates.parameters_of(trained.supernet, trained.gating, kept).mean(),
+                **own,
+            )
+    table = Table(
+        title=f"{config.space} on {dataset.name}, {seeds} seeds, {options.candidates} candidates each"
+    )
+    for heading in ("", "error of the best, %", "mean error, %", "best, tuned, %", "parameters"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, row in rows.items():
+        table.add_row(
+            name, spread(row["error"]), spread(row["mean"]) if "mean" in row else "",
+            spread(row["tuned"]) if "tuned" in row else "", f"{np.mean(row['params']):,.0f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def samples(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace) -> None:
+    errors: dict[tuple[bool, int], list[float]] = {}
+    for seed in range(seeds):
+        learned = train(replace(config, seed=seed), dataset)
+        # Candidates as large as the posterior's, on average.
+        share = candidates.equal_share(learned.supernet, learned.gating, learned.state.logits)
+        for blind in (False, True):
+            trained = train(replace(config, seed=seed), dataset, blind=True) if blind else learned
+            key = jax.random.fold_in(jax.random.key(seed), 2)
+            kept = (
+                candidates.blind(key, trained.supernet, trained.gating, share, max(SAMPLES))
+                if blind
+                else drawn(trained, max(SAMPLES), blind=False)
+            )
+            held_out = accuracies(trained, kept)
+            for count in SAMPLES:
+                best = int(np.argmax(held_out[:count]))
+                error = 100 - accuracies(trained, kept[best][None], test=True)[0]
+                errors.setdefault((blind, count), []).append(error)
+    table = Table(title=f"{config.space} on {dataset.name}: test error of the best of so many candidates, %")
+    for heading in ("candidates", "posterior", "blind supernet, blind candidates"):
+        table.add_column(heading, justify="right")
+    for count in SAMPLES:
+        table.add_row(str(count), spread(errors[False, count]), spread(errors[True, count]))
+    console.print(table)
+
+
+def ablations(
+    config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace
+) -> None:
+    variants: dict[str, dict[str, Any]] = {
+        "as configured": {},
+        "temperature 2/3": {"temperature": 2 / 3},
+        "constant L2": {"penalty": "constant"},
+        "a mask for each group": {"gates": "group"},
+    }
+    table = Table(
+        title=f"{config.space} on {dataset.name}, {seeds} seeds, {options.candidates} candidates each"
+    )
+    for heading in ("variant", "error of the best, %", "mean error, %", "parameters"):
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for name, changes in variants.items():
+        best, mean, params = [], [], []
+        for seed in range(seeds):
+            own = replace(config, seed=seed, posterior=replace(config.posterior, **changes))
+            trained = train(own, dataset)
+            kept = drawn(trained, options.candidates, blind=False)
+            found = kept[int(np.argmax(accuracies(trained, kept)))]
+            best.append(100 - accuracies(trained, found[None], test=True)[0])
+            mean.append(100 - accuracies(trained, kept, test=True).mean())
+            params.append(candidates.parameters_of(trained.supernet, trained.gating, kept).mean())
+        table.add_row(name, spread(best), spread(mean), f"{np.mean(params):,.0f}")
+    console.print(table)
+
+
+def cells(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace) -> None:
+    known = read_accuracies(options.table)
+    rows: dict[str, dict[str, list[float]]] = {}
+    for seed in range(seeds):
+        for name, blind in (("posterior", False), ("uniform paths", True)):
+            trained = train(replace(config, seed=seed), dataset, blind)
+            kept = drawn(trained, options.candidates, blind)
+            _, first = np.unique(kept, axis=0, return_index=True)
+            kept = kept[np.sort(first)]
+            texts = [candidates.to_text(trained.supernet, own) for own in kept]
+            found = texts[int(np.argmax(accuracies(trained, kept)))]
+            random = candidates.blind(
+                jax.random.key(1000 + seed), trained.supernet, trained.gating, 0.5, options.ranked
+            )
+            standing = np.array([known[candidates.to_text(trained.supernet, own)] for own in random])
+            tau = float(kendalltau(accuracies(trained, random), standing).statistic)
+            row = rows.setdefault(name, {})
+            for key, value in (
+                ("found", known[found]), ("drawn", float(np.mean([known[text] for text in texts]))), ("tau", tau),
+            ):  # fmt: skip
+                row.setdefault(key, []).append(value)
+            print(f"  {name}, seed {seed}: {found} {known[found]:.2f} %, tau {tau:.3f}", flush=True)
+    table = Table(
+        title=f"nasbench201 on {dataset.name}, {seeds} seeds, {options.candidates} candidates drawn"
+    )
+    for heading in ("supernet", "found, table %", "drawn on average, table %", "tau of random cells"):
+        table.add_column(heading, justify="left" if heading == "supernet" else "right")
+    for name, row in rows.items():
+        tau = f"{np.mean(row['tau']):.3f} ± {np.std(row['tau'], ddof=1) if seeds > 1 else 0:.3f}"
+        table.add_row(name, spread(row["found"]), spread(row["drawn"]), tau)
+    console.print(table)
+
+
+def speed(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace) -> None:
+    trained = train(replace(config, posterior=replace(config.posterior, epochs=1)), dataset)
+    state, split = trained.state, trained.split
+    kept = drawn(trained, 256, blind=True)
+    table = Table(title=f"{config.space}, {len(split.images)} images of {dataset.name}")
+    for heading in ("side by side", "candidates a second", "times one at a time", "memory, MB"):
+        table.add_column(heading, justify="right")
+    first = 0.0
+    for count in (1, 2, 5, 10, 25, 50, 100, 250):
+        part = kept[:count]
+
+        def run(part=part):
+            return trained.evaluate(state.params, state.batch_stats, part, split.images, split.labels)
+
+        run()
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+        rate = count / min(times)
+        first = first or rate
+        memory = working_memory(trained, part)
+        table.add_row(str(count), f"{rate:.1f}", f"{rate / first:.1f}", f"{memory / 1e6:.1f}")
+    console.print(table)
+    settings = config.posterior
+    trainer = supernet_training.make_trainer(
+        settings, trained.supernet, split, trained.gating, jax.random.key(0), state.logits, trained.inclusion
+    )
+    state, _ = trainer.epoch(trainer.init(jax.random.key(0)), 0)
+    start = time.perf_counter()
+    jax.block_until_ready(trainer.epoch(state, 1))
+    each = (time.perf_counter() - start) / trainer.steps
+    flops = step_flops(trained)
+    console.print(
+        f"training: {1 / each:.1f} steps a second of {settings.batch} images, {flops / 1e9:.2f} GFLOP each, "
+        f"{flops / each / 1e9:.1f} GFLOP/s; matrix product {matrix_product_rate() / 1e9:.0f} GFLOP/s"
+    )
+
+
+def working_memory(trained: Trained, kept: np.ndarray) -> int:
+    """Bytes that the program needs for candidates side by side, arguments aside."""
+    state, expand = trained.state, jnp.asarray(trained.gating.expand)
+    images = jnp.asarray(trained.split.images[: candidates.EVALUATION_BATCH], jnp.float32)
+
+    @jax.jit
+    def logits(masks):
+        return jax.vmap(lambda own: trained.supernet.evaluate(state.params, state.batch_stats, own, images))(
+            masks
+        )
+
+    compiled = logits.lower(jnp.asarray(kept[:, expand], jnp.float32)).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def step_flops(trained: Trained) -> float:
+    """Floating-point operations of the gradient of one batch, as XLA counts them."""
+    settings, state = trained.config.posterior, trained.state
+    objective = training.Objective(
+        trained.gating, jnp.asarray(trained.inclusion, jnp.float32), 1.0, settings.temperature,
+        settings.weight_penalty, settings.entropy, settings.penalty,
+    )  # fmt: skip
+    images = jnp.zeros((settings.batch, *trained.supernet.image))
+    labels = jnp.zeros(settings.batch, jnp.int32)
+    loss = partial(training.loss, supernet=trained.supernet, objective=objective)
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
+    weights = {"params": state.params, "logits": state.logits}
+    return gradient.lower(weights, state.batch_stats, images, labels, jax.random.key(0)).cost_analysis()[
+        "flops"
+    ]
+
+
+COMMANDS = {"masks": masks, "samples": samples, "ablations": ablations, "cells": cells, "speed": speed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=COMMANDS, nargs="?", default="speed")
+    parser.add_argument("--supernet", default="nasbench201")
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--candidates", type=int, default=50)
+    parser.add_argument("--tuning_epochs", type=int, default=5)
+    parser.add_argument("--ranked", type=int, default=200, help="random cells whose ranks are compared")
+    parser.add_argument("--table")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="keys of the section posterior"
+    )
+    options = parser.parse_args()
+    enable_compilation_cache()
+    changes = {
+        key: type(getattr(PosteriorConfig(), key))(value)
+        for key, value in (e.split("=") for e in options.set)
+    }
+    settings = PosteriorConfig(
+        **{"gates": "group", "recalibrate": 512} if options.supernet == "nasbench201" else {}
+    )
+    config = SearchConfig(
+        space=options.supernet,
+        strategy="posterior",
+        data=options.data,
+        posterior=replace(settings, **changes),
+    )
+    COMMANDS[options.command](config, datasets.load(options.data), options.seeds, options)
+
+
+if __name__ == "__main__":
+    main()

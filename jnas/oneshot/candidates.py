@@ -1,0 +1,141 @@
+"""Candidates of a trained supernet: pairs of an architecture and the weights it inherits, drawn and evaluated.
+
+A candidate is one fixed set of masks for all images. Many are evaluated side by side: one compiled program, `vmap` over
+masks, weights shared. The running statistics of the supernet are averages over masks that no candidate has; they can be
+estimated anew for each candidate from training images, as Single Path One-Shot does (Guo et al., ECCV 2020,
+https://arxiv.org/abs/1904.00420).
+
+Letters: B candidates, G groups, D independent masks, M masked channels or operations, N images.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jnas.data import Dataset, transforms
+from jnas.oneshot import posterior
+from jnas.oneshot.posterior import Gating
+from jnas.oneshot.supernets import Supernet
+
+# Images go through the candidates in parts of this many, whatever their number: memory stays bounded.
+EVALUATION_BATCH = 256
+
+
+def from_posterior(key: Array, supernet: Supernet, gating: Gating, logits: Array, count: int) -> np.ndarray:
+    """Candidates bool[count, D] from the learned probabilities of dropping, sigmoid(logits [G]).
+
+    Where masks are gates of a space with one operation on each edge, they are drawn under the condition that at most
+    one operation of an edge is kept: operation k with probability o_k / (1 + sum_j o_j), none with the rest, where
+    o_k = (1 - p_k) / p_k. That is exact, as gates are independent.
+    """
+    per_mask = logits[jnp.asarray(gating.group)]
+    if supernet.space is None:
+        return np.asarray(posterior.hard_masks(key, per_mask, count))
+    edges = len(supernet.space.edges)
+    odds = jnp.concatenate([jnp.zeros((edges, 1)), -per_mask.reshape(edges, -1)], axis=1)
+    chosen = jax.random.categorical(key, odds, shape=(count, edges))
+    kept = jax.nn.one_hot(chosen, odds.shape[1], dtype=bool)[..., 1:]
+    return np.asarray(kept.reshape(count, -1))
+
+
+def blind(key: Array, supernet: Supernet, gating: Gating, share: float, count: int) -> np.ndarray:
+    """Candidates bool[count, D] that know nothing: uniform cells, or masks kept with probability `share`."""
+    if supernet.space is None:
+        return np.asarray(jax.random.bernoulli(key, share, (count, len(gating.group))))
+    return masks_of_cells(supernet, np.asarray(supernet.space.sample(key, count)))
+
+
+def equal_share(supernet: Supernet, gating: Gating, logits: Array) -> float:
+    """The probability of keeping every mask at which candidates are as large as those of the posterior, on average."""
+    own = weights_of_draws(supernet, gating)
+    kept = np.asarray(jax.nn.sigmoid(-logits), np.float64)[gating.group]
+    return float(kept @ own / own.sum())
+
+
+def weights_of_draws(supernet: Supernet, gating: Gating) -> np.ndarray:
+    """The weights that each independent mask keeps: int[D]."""
+    return np.bincount(gating.expand, weights=supernet.weights_of_mask, minlength=len(gating.group)).astype(
+        int
+    )
+
+
+def parameters_of(supernet: Supernet, gating: Gating, kept: np.ndarray) -> np.ndarray:
+    """Parameters that candidates bool[B, D] keep: int[B]."""
+    return supernet.fixed + kept @ weights_of_draws(supernet, gating)
+
+
+def masks_of_cells(supernet: Supernet, cells: np.ndarray) -> np.ndarray:
+    """Candidates bool[B, D] with the gates of cells int32[B, E] of the supernet's space."""
+    assert supernet.space is not None
+    return np.asarray(supernet.space.gates(cells))[:, 0, :, 1:].reshape(len(cells), -1) > 0
+
+
+def cells_of_masks(supernet: Supernet, kept: np.ndarray) -> np.ndarray:
+    """The cells int32[B, E] of candidates with at most one operation on each edge, bool[B, D]."""
+    assert supernet.space is not None
+    per_edge = kept.reshape(len(kept), len(supernet.space.edges), -1)
+    return np.where(per_edge.any(axis=-1), 1 + per_edge.argmax(axis=-1), 0).astype(np.int32)
+
+
+def to_text(supernet: Supernet, kept: np.ndarray) -> str:
+    """One candidate bool[D] as text: the space's string, or its masks as hexadecimal digits, first mask first."""
+    if supernet.space is not None:
+        return supernet.space.to_string(cells_of_masks(supernet, kept[None])[0])
+    return f"{supernet.name}:{np.packbits(kept).tobytes().hex()}"
+
+
+def evaluator(
+    supernet: Supernet, gating: Gating, dataset: Dataset, recalibrate: np.ndarray | None
+) -> Callable[[Any, Any, np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """A function `(params, batch_stats, kept [B, D], images, labels) -> percent right, float64[B]`.
+
+    recalibrate: training images whose statistics each candidate is normalised by; the supernet's running statistics
+    where None. A candidate whose logits are not finite has nan. Programs are compiled once for each B.
+    """
+    expand = jnp.asarray(gating.expand)
+
+    @jax.jit
+    def calibrate(params: Any, kept: Array, images: Array) -> Any:
+        images = transforms.normalise(dataset, images)
+        return jax.vmap(lambda masks: supernet.statistics(params, masks, images))(_full(kept))
+
+    @partial(jax.jit, static_argnames="own")
+    def right(params: Any, batch_stats: Any, kept: Array, images: Array, labels: Array, own: bool) -> Array:
+        images = transforms.normalise(dataset, images)
+
+        def one(statistics: Any, masks: Array) -> Array:
+            logits = supernet.evaluate(params, statistics, masks, images)
+            hits = jnp.sum((jnp.argmax(logits, axis=-1) == labels) & (labels >= 0))
+            return jnp.where(jnp.isfinite(logits).all(), hits, jnp.nan)
+
+        return jax.vmap(one, in_axes=(0 if own else None, 0))(batch_stats, _full(kept))
+
+    def _full(kept: Array) -> Array:
+        return kept[:, expand].astype(jnp.float32)
+
+    def evaluate(
+        params: Any, batch_stats: Any, kept: np.ndarray, images: np.ndarray, labels: np.ndarray
+    ) -> np.ndarray:
+        own = recalibrate is not None
+        if own:
+            batch_stats = calibrate(params, kept, recalibrate)
+        total = np.zeros(len(kept))
+        for x, y in _parts(images, labels):
+            total += np.asarray(right(params, batch_stats, kept, x, y, own), np.float64)
+        return 100.0 * total / len(images)
+
+    return evaluate
+
+
+def _parts(images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Parts of one size; the last is filled up with images whose label matches nothing."""
+    size = min(EVALUATION_BATCH, len(images))
+    for start in range(0, len(images), size):
+        x, y = images[start : start + size], labels[start : start + size]
+        fill = size - len(x)
+        yield np.pad(x, [(0, fill), (0, 0), (0, 0), (0, 0)]), np.pad(y, (0, fill), constant_values=-1)

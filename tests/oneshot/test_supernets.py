@@ -1,0 +1,231 @@
+"""Supernets as functions of flat masks, and candidates drawn from them: conformance over every registered one."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jnas import data, spaces
+from jnas.oneshot import candidates, posterior, training
+from jnas.oneshot.supernets import SUPERNETS
+
+# Checks are compiled only to run once.
+compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+IMAGE = (8, 8, 1)
+
+
+@pytest.fixture(scope="module", params=SUPERNETS)
+def supernet(request):
+    return SUPERNETS[request.param](IMAGE, 3, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return jax.random.normal(jax.random.key(0), (4, *IMAGE))
+
+
+@pytest.fixture(scope="module")
+def variables(supernet):
+    """Parameters and statistics that are not all alike."""
+    generator = np.random.default_rng(2)
+
+    def values(leaf):
+        size = np.abs(generator.standard_normal(leaf.shape)) / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
+        return jnp.asarray(0.2 + size, jnp.float32)
+
+    return jax.tree.map(values, jax.eval_shape(supernet.init, jax.random.key(1)))
+
+
+@pytest.fixture(scope="module")
+def evaluated(supernet, variables):
+    return compiled(lambda masks, x: supernet.evaluate(*variables, masks, x))
+
+
+def some(supernet, *shape, seed=3):
+    """Masks [*shape, M] of zeros and ones, most of them ones."""
+    return jax.random.bernoulli(jax.random.key(seed), 0.8, (*shape, supernet.masks)).astype(jnp.float32)
+
+
+def test_its_parts_fit_together(supernet, variables):
+    assert len(supernet.groups) == len(supernet.sizes) == len(supernet.kernels)
+    assert len(set(supernet.groups)) == len(supernet.groups)
+    assert supernet.weights_of_mask.shape == (supernet.masks,)
+    assert supernet.fixed > 0
+    assert supernet.parameters == sum(leaf.size for leaf in jax.tree.leaves(variables[0]))
+    norms = supernet.squared_norms(variables[0])
+    assert norms.shape == (len(supernet.groups),) and (np.asarray(norms) >= 0).all()
+    # What a group's masks keep has weights, and a norm, or neither.
+    groups = posterior.gating(supernet.sizes, "channel").group
+    weights = np.bincount(groups, weights=supernet.weights_of_mask)
+    np.testing.assert_array_equal(weights > 0, np.asarray(norms) > 0)
+
+
+def test_masks_of_each_image_equal_image_by_image(supernet, images, evaluated):
+    masks = some(supernet, 4)
+    together = evaluated(masks, images)
+    alone = [evaluated(masks[index], images[index : index + 1])[0] for index in range(4)]
+    np.testing.assert_allclose(together, jnp.stack(alone), rtol=2e-4, atol=2e-4)
+    assert together.shape == (4, 3)
+
+
+def test_a_mask_equals_weights_of_zero(supernet, images, variables, evaluated):
+    """Of one mask in each of three groups: the slice of the kernel that it keeps is set to zero instead."""
+    params, statistics = variables
+    if supernet.space is not None:
+        pytest.skip("gates of operations weigh what normalisation gives out, offsets included")
+    starts = np.cumsum((0, *supernet.sizes))
+    masks = np.ones(supernet.masks, np.float32)
+    for group in sorted({0, len(supernet.groups) // 2, len(supernet.groups) - 1}):
+        channel = supernet.sizes[group] // 2
+        masks[starts[group] + channel] = 0
+        ((path, part),) = supernet.kernels[group]
+        kernel = params
+        for name in path:
+            kernel = kernel[name]
+        changed = kernel.at[..., part.start + channel, :].set(0)
+        params = jax.tree.map(lambda leaf, old=kernel, new=changed: new if leaf is old else leaf, params)
+    expected = compiled(supernet.evaluate)(params, statistics, jnp.ones(supernet.masks), images)
+    np.testing.assert_allclose(evaluated(jnp.asarray(masks), images), expected, rtol=1e-4, atol=1e-4)
+    assert np.abs(expected - evaluated(jnp.ones(supernet.masks), images)).max() > 1e-4
+
+
+def test_statistics_of_a_batch_normalise_it(supernet, images, variables):
+    """By its own statistics as running ones, a batch is normalised as in training."""
+    params, running = variables
+    masks = some(supernet)
+
+    @compiled
+    def both(params, masks):
+        own = supernet.statistics(params, masks, images)
+        return supernet.evaluate(params, own, masks, images), supernet.train(params, running, masks, images)[
+            0
+        ]
+
+    evaluated, trained = both(params, masks)
+    np.testing.assert_allclose(evaluated, trained, rtol=2e-3, atol=2e-3)
+
+
+def test_sampled_sizes_have_the_expected_mean(supernet):
+    logits = posterior.logits_of(np.linspace(0.1, 0.9, len(supernet.groups)))
+    for gates in posterior.GATES:
+        gating = posterior.gating(supernet.sizes, gates)
+        kept = np.asarray(
+            posterior.hard_masks(jax.random.key(4), logits[jnp.asarray(gating.group)], 4000), np.int64
+        )
+        sizes = candidates.parameters_of(supernet, gating, kept)
+        own = candidates.weights_of_draws(supernet, gating)
+        expected = posterior.expected_parameters(logits[jnp.asarray(gating.group)], own, supernet.fixed)
+        assert abs(sizes.mean() - expected) < 5 * sizes.std() / np.sqrt(4000) + 1e-3
+        share = candidates.equal_share(supernet, gating, logits)
+        np.testing.assert_allclose(supernet.fixed + share * own.sum(), expected, rtol=1e-4)
+        assert candidates.parameters_of(supernet, gating, np.ones((1, len(own)), bool)) == supernet.parameters
+
+
+def test_cells_are_drawn_as_gates_of_which_one_at_most_is_kept():
+    """Against drawing gates independently and keeping the draws with at most one on the first edge."""
+    supernet = SUPERNETS["nasbench201"](IMAGE, 3, 1, 1)
+    gating = posterior.gating(supernet.sizes, "group")
+    logits = posterior.logits_of(np.tile([0.3, 0.6, 0.8, 0.9], 6))
+    drawn = candidates.from_posterior(jax.random.key(5), supernet, gating, logits, 20_000)
+    cells = candidates.cells_of_masks(supernet, drawn)
+    np.testing.assert_array_equal(candidates.masks_of_cells(supernet, cells), drawn)
+    assert drawn.reshape(-1, 6, 4).sum(-1).max() == 1
+    hard = np.asarray(posterior.hard_masks(jax.random.key(6), logits[:4], 200_000))
+    hard = hard[hard.sum(1) <= 1]
+    for operation, share in enumerate(np.bincount(cells[:, 0], minlength=5) / len(cells)):
+        expected = np.mean(~hard.any(1)) if operation == 0 else np.mean(hard[:, operation - 1])
+        assert abs(share - expected) < 0.02
+    text = candidates.to_text(supernet, drawn[0])
+    np.testing.assert_array_equal(spaces.get("nasbench201").from_string(text), cells[0])
+
+
+def test_blind_candidates_keep_their_share():
+    supernet = SUPERNETS["shake_shake"](IMAGE, 3, 1, 1)
+    gating = posterior.gating(supernet.sizes, "channel")
+    kept = candidates.blind(jax.random.key(0), supernet, gating, 0.3, 500)
+    assert kept.shape == (500, supernet.masks) and abs(kept.mean() - 0.3) < 0.01
+    text = candidates.to_text(supernet, kept[0])
+    assert text.startswith("shake_shake:")
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(text.partition(":")[2]), np.uint8))
+    np.testing.assert_array_equal(bits[: supernet.masks], kept[0])
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The supernet of cells with its gating, parameters and statistics, for digits."""
+    supernet = SUPERNETS["nasbench201"](IMAGE, 10, 2, 1)
+    gating = posterior.gating(supernet.sizes, "group")
+    return supernet, gating, *compiled(supernet.init)(jax.random.key(0))
+
+
+@pytest.mark.parametrize("recalibrated", [False, True])
+def test_candidates_side_by_side_equal_one_at_a_time(recalibrated, digits, small):
+    supernet, gating, params, statistics = small
+    images = digits.x_train[:64] if recalibrated else None
+    evaluate = candidates.evaluator(supernet, gating, digits, images)
+    kept = candidates.blind(jax.random.key(1), supernet, gating, 0.5, 3)
+    # 300 images are a whole part and one that is filled up.
+    x, y = digits.x_test[:300], digits.y_test[:300]
+    together = evaluate(params, statistics, kept, x, y)
+    for index in range(3):
+        # The same program with three times the same candidate.
+        alone = evaluate(params, statistics, kept[[index] * 3], x, y)
+        np.testing.assert_allclose(alone, together[index], atol=100 / 300 + 1e-9)
+    standard = jnp.asarray((x - digits.mean) / digits.std)
+    masks = jnp.asarray(kept[0], jnp.float32)
+    if recalibrated:
+        calibrating = jnp.asarray((images - digits.mean) / digits.std)
+        statistics = compiled(supernet.statistics)(params, masks, calibrating)
+    logits = compiled(supernet.evaluate)(params, statistics, masks, standard)
+    expected = 100 * np.mean(np.argmax(np.asarray(logits), axis=-1) == y)
+    assert abs(expected - together[0]) <= 100 / 300 + 1e-9
+
+
+def test_a_candidate_that_is_not_finite_has_no_accuracy(digits, small):
+    supernet, gating, params, statistics = small
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
+    evaluate = candidates.evaluator(supernet, gating, digits, None)
+    kept = candidates.blind(jax.random.key(1), supernet, gating, 0.5, 3)
+    assert np.isnan(evaluate(broken, statistics, kept, digits.x_test[:8], digits.y_test[:8])).all()
+
+
+def test_the_gradient_of_the_loss_against_finite_differences(digits, small):
+    """In float64, along random directions of weights and of logits, masks and noise held fixed."""
+    supernet, gating, params, statistics = small
+    with jax.enable_x64(True):
+        double = partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, jnp.float64))
+        objective = training.Objective(gating, jnp.full(24, 0.4), 100.0, 0.5, 3.0, 1.0, "kept")
+        images = jnp.asarray((digits.x_train[:6] - digits.mean) / digits.std, jnp.float64)
+        labels = jnp.asarray(digits.y_train[:6])
+        start = {"params": double(params), "logits": jnp.linspace(-1.0, 1.0, 24)}
+
+        def loss(trained):
+            return training.loss(
+                trained, double(statistics), images, labels, jax.random.key(7), supernet=supernet,
+                objective=objective,
+            )[0]  # fmt: skip
+
+        gradient, loss = compiled(jax.grad(loss))(start), compiled(loss)
+        generator = np.random.default_rng(8)
+        for part in ("params", "logits"):
+            direction = {
+                name: jax.tree.map(
+                    lambda leaf, on=name == part: on * generator.standard_normal(leaf.shape), value
+                )
+                for name, value in start.items()
+            }
+            step = 1e-6
+            up, down = (
+                loss(jax.tree.map(lambda a, d, s=sign * step: a + s * d, start, direction))
+                for sign in (1, -1)
+            )
+            expected = sum(jax.tree.leaves(jax.tree.map(lambda g, d: jnp.sum(g * d), gradient, direction)))
+            assert expected.dtype == jnp.float64
+            np.testing.assert_allclose((up - down) / (2 * step), expected, rtol=1e-5)
