@@ -172,7 +172,8 @@ def _masked(name: str, network: Callable[[Build], nn.Module], image: tuple[int, 
         )
         part = slice(before, before + leaf.shape[0])
         kernel = (*module, "kernel")
-        names.append("/".join(module) if len(leaves) == 1 or number == 0 else f"{'/'.join(module)} {number}")
+        label = "/".join(name for name in module if name != "convolution")
+        names.append(label if number == 0 else f"{label} {number}")
         sizes.append(leaf.shape[0])
         kernels.append(((kernel, part),))
         shape = shapes[kernel]

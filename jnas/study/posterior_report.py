@@ -98,10 +98,11 @@ def _histogram_svg(learned: Mapping[str, Any]) -> str:
             ("candidates", FOUND, "drawn from the posterior"),
         ):
             axes.hist(drawn[name], bins=edges, color=colour, alpha=0.75, label=label)
+        axes.margins(y=0.14)
         axes.axvline(learned["found_validation"], color=INK, linewidth=1.2, linestyle="--")
         axes.annotate(
             "found", (learned["found_validation"], axes.get_ylim()[1]), xytext=(-5, -12),
-            textcoords="offset points", ha="right", color=INK,
+            textcoords="offset points", ha="right", color=INK, weight="bold",
         )  # fmt: skip
         axes.set_xlabel("validation accuracy with inherited weights, %")
         axes.set_ylabel("candidates")
