@@ -8,9 +8,9 @@
 
 masks: the error of the best candidate of the posterior beside that of blind masks of equal expected size, with
 inherited weights and after tuning. samples: the best of 10, 50, 500, 1500 candidates of the posterior beside the best
-of as many blind ones from a supernet that was trained blindly. ablations: temperature, penalty, kind of gates. cells:
-accuracy in a table of the cells found, and the rank correlation of inherited with stand-alone accuracy. speed: candidates
-a second by how many are evaluated side by side, training steps a second.
+of as many blind ones from a supernet that was trained blindly. ablations: temperature, penalty, kind of gates.
+cells: accuracy in a table of the cells found, and the rank correlation of inherited with stand-alone accuracy.
+speed: candidates a second by how many are evaluated side by side, training steps a second.
 
 Candidates are chosen on held-out training images; errors are those of the test images. Means and standard deviations
 over seeds.

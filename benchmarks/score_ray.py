@@ -99,9 +99,10 @@ def main() -> int:
     console = Console()
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
-        # Nodes inherit these: workers find jnas, and what was compiled here.
+        # Nodes inherit these: workers find jnas, and in the user's cache, that they turn on, what was compiled here.
         os.environ["PYTHONPATH"] = str(ROOT)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(base / "cache")
+        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+        os.environ["XDG_CACHE_HOME"] = str(base / "cache")
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         local, out = base / "local.csv", base / "ray.csv"
 

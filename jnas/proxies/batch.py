@@ -2,8 +2,8 @@
 
 Architectures are data (the operation of each edge), so one program serves all. On a CPU a device takes one
 architecture after another and runs only the operations it has; on an accelerator it takes `width` of them side
-by side. Several devices share the architecture axis. Every architecture sees the same weights and images, and
-its measurements do not depend on which others are in the batch.
+by side. Several devices, of one process or of several, share the architecture axis. Every architecture sees the
+same weights and images, and its measurements do not depend on which others are in the batch.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
@@ -43,6 +44,22 @@ def over_architectures(
     return jax.shard_map(
         on_one_device, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
     )(shared, choices)
+
+
+def rows_here(measured: Any) -> tuple[int, Any]:
+    """Of arrays [B, ...] the rows on devices of this process, as NumPy arrays, and the number of the first row.
+
+    They are all rows unless the mesh has devices of other processes, whose numbers this process cannot read.
+    """
+
+    def start(shard: Any) -> int:
+        return shard.index[0].start or 0
+
+    def rows(array: Array) -> np.ndarray:
+        return np.concatenate([np.asarray(s.data) for s in sorted(array.addressable_shards, key=start)])
+
+    shards = jax.tree.leaves(measured)[0].addressable_shards
+    return min(map(start, shards)), jax.tree.map(rows, measured)
 
 
 @partial(

@@ -9,9 +9,7 @@ FLOPs and convolutions are those of each architecture itself.
 
 import contextlib
 import csv
-import dataclasses
 import hashlib
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from jnas.errors import InputError, unknown_name
 from jnas.proxies import PROXIES
 from jnas.proxies.base import SIZE
 from jnas.study import scoring
-from jnas.study.executors import EXECUTORS, run_chunks
+from jnas.study.executors import EXECUTORS, run_chunks, together, worker_count
 from jnas.study.progress import Progress
 from jnas.study.records import RunError
 from jnas.study.score_files import (
@@ -92,7 +90,10 @@ def score(
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Scores:
-    """Score architectures by training-free proxies, in compiled batches on all local devices.
+    """Score architectures by training-free proxies, in compiled batches on all devices.
+
+    After `jax.distributed.initialize` all its processes call this alike, share the work, and get all scores; the
+    first alone reads and writes `out`, and reports.
 
     Args:
       space: a name in `jnas.spaces.SPACES`.
@@ -110,37 +111,61 @@ def score(
     Raises `InputError` for what cannot be scored, `RunError` when the machine gives up.
     """
     config = scoring.from_mapping({**(settings or {}), "space": space, "data": str(data), "seed": seed})
-    wanted = read_architectures(spaces.get(space), architectures, seed)
-    return run(config, wanted, proxies, out, executor, progress or Progress())
+    return run(config, architectures, proxies, out, executor, progress or Progress())
 
 
 def run(
     config: scoring.ScoreConfig,
-    architectures: np.ndarray,
+    architectures: Any,
     proxies: Sequence[str],
     out: str | Path | None,
     executor: str,
     progress: Progress,
 ) -> Scores:
-    """`score` with a configuration that has been read and architectures int32[B, D]."""
+    """`score` with a configuration that has been read."""
+    with together() as everyone:
+        return _run(config, architectures, proxies, out, executor, progress, everyone)
+
+
+def _run(
+    config: scoring.ScoreConfig,
+    given: Any,
+    proxies: Sequence[str],
+    out: str | Path | None,
+    executor: str,
+    progress: Progress,
+    everyone: scoring.Everyone | None,
+) -> Scores:
     if isinstance(proxies, str):
         proxies = proxies.split(",")
     proxies = tuple(dict.fromkeys(name.strip() for name in proxies if name.strip()))
     if executor not in EXECUTORS:
         raise unknown_name("executor", executor, EXECUTORS)
+    if everyone is not None and executor != "local":
+        raise InputError(f"--executor {executor} finds its machines itself: leave out --coordinator")
     path = None if out is None else Path(out)
     if path is not None and path.suffix not in SUFFIXES:
         raise InputError(f"--out '{path}': give a file ending in {' or '.join(SUFFIXES)}")
     if path is not None and path.suffix == ".parquet":
         require_pyarrow()
     space = spaces.get(config.space)
+    architectures = read_architectures(space, given, config.seed)
     dataset = datasets.load(config.data)
     scoring.check(config, proxies, dataset)
     representatives = [space.to_string(a) for a in np.asarray(space.canonical(architectures))]
     measured = tuple(name for name in proxies if PROXIES[name].subject != SIZE)
+    if jax.process_index() > 0:
+        # Of several processes the first has the files, and reports.
+        path, progress = None, Progress(quiet=True)
     with contextlib.ExitStack() as stack:
-        journal = stack.enter_context(open_journal(path, digest(config))) if path else None
+        journal = stack.enter_context(open_journal(path, config)) if path else None
         known = journal.read(measured) if journal else {}
+        if everyone is not None:
+            asked = [scoring.digest(config), hashlib.sha256(architectures.tobytes()).hexdigest(), *proxies]
+            answers = everyone([asked, known])
+            if any(other != answers[0][0] for other, _ in answers):
+                raise InputError("the processes were asked for different scores: give all the same command")
+            known = answers[0][1]
         table = _Table(space, config, dataset, architectures, representatives, proxies, path, known)
         stack.callback(table.close)
         missing = [
@@ -150,7 +175,7 @@ def run(
             # What every architecture has already, from a call that asked for less, is not computed again.
             lacking = tuple(p for p in measured if any(p not in known.get(name, {}) for name in missing))
             _announce(progress, len(architectures), len(set(representatives)), len(missing), lacking)
-            _compute(config, space, dataset, lacking, missing, executor, journal, table, progress)
+            _compute(config, space, dataset, lacking, missing, executor, everyone, journal, table, progress)
         scores = table.finish()
         if path is not None and path.suffix == ".parquet":
             write_parquet(path, scores.columns)
@@ -184,12 +209,6 @@ def read_architectures(space: spaces.Space, architectures: Any, seed: int) -> np
     for row in array:
         space.to_string(row)
     return array.astype(np.int32)
-
-
-def digest(config: scoring.ScoreConfig) -> str:
-    """SHA-256 of what the scores depend on: equal for equal configurations, on every machine."""
-    fields = {name: value for name, value in dataclasses.asdict(config).items() if name != "memory_gb"}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 class _Table:
@@ -255,18 +274,21 @@ def _compute(
     proxies: tuple[str, ...],
     names: list[str],
     executor: str,
+    everyone: scoring.Everyone | None,
     journal: Journal | None,
     table: _Table,
     progress: Progress,
 ) -> None:
-    size = scoring.chunk_size(jax.local_devices())
+    size = scoring.chunk_size(jax.devices())
     chunks = [names[start : start + size] for start in range(0, len(names), size)]
     arrays = [np.stack([space.from_string(name) for name in chunk]) for chunk in chunks]
-    start = time.perf_counter()
+    start, workers = time.perf_counter(), 1
     laps: list[float] = []
     with progress.task("scoring", len(names), "architectures") as advance:
-        for index, scores in run_chunks(executor, config, proxies, dataset, arrays):
+        for index, scores in run_chunks(executor, config, proxies, dataset, arrays, everyone):
             laps.append(time.perf_counter() - start)
+            if len(laps) == 1:
+                workers = worker_count(executor, len(chunks))
             rows = [
                 # SQLite does not keep the sign of a zero.
                 (name, proxy, float(scores[proxy][0][i]) + 0.0, scores[proxy][1][i])
@@ -281,20 +303,28 @@ def _compute(
                 # What was computed and could not be stored is shown instead.
                 print(as_csv([("architecture", "proxy", "value", "status"), *rows]), end="")
                 raise
-            advance(len(chunks[index]))
-            if len(laps) == 2 and len(chunks) > 2:
-                each = (laps[1] - laps[0]) / size
-                progress.say(
-                    f"a batch of {size} takes {each * size:.2f} s after {laps[0]:.0f} s of compilation and first "
-                    f"batch: {1 / each:.1f} architectures/s, about {each * (len(names) - 2 * size):.0f} s left"
-                )
+            advance(len(chunks[index]), preparing=len(laps) <= workers)
+            if len(laps) == 2 * workers < len(chunks):
+                progress.say(_cost(laps, workers, size, len(names) - len(laps) * size))
+
+
+def _cost(laps: Sequence[float], workers: int, size: int, left: int) -> str:
+    """What is said when two batches a worker are done, at the seconds `laps`; the first of each compiles."""
+    batch = max(laps[-1] - laps[workers - 1], 1e-9)
+    rate = workers * size / batch
+    each = f" on each of {workers} workers" if workers > 1 else ""
+    return (
+        f"a batch of {size} takes {batch:.2f} s{each} after {laps[workers - 1]:.0f} s of compilation and first "
+        f"batch: {rate:.1f} architectures/s, about {left / rate:.0f} s left"
+    )
 
 
 def _announce(progress: Progress, rows: int, distinct: int, missing: int, proxies: Iterable[str]) -> None:
     done = "" if missing == distinct else f", {distinct - missing:,} of them done before"
+    processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     progress.say(
         f"scoring {rows:,} architectures, {distinct:,} distinct{done}, by {', '.join(proxies)} on "
-        f"{len(jax.local_devices())} x {jax.local_devices()[0].device_kind}"
+        f"{len(jax.devices())} x {jax.devices()[0].device_kind}{processes}"
     )
 
 

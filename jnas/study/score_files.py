@@ -9,8 +9,10 @@ on from what is there. A call that returned is on disk.
 
 import contextlib
 import csv
+import dataclasses
 import fcntl
 import io
+import json
 import math
 import os
 import sqlite3
@@ -20,6 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from jnas.errors import InputError
+from jnas.study import scoring
+from jnas.study.config import differences
 from jnas.study.records import RunError, translated
 
 SUFFIXES = (".csv", ".parquet")
@@ -58,8 +62,8 @@ class Journal:
 
 
 @contextlib.contextmanager
-def open_journal(out: Path, digest: str) -> Iterator[Journal]:
-    """The journal beside `out`, for the configuration with this digest.
+def open_journal(out: Path, config: scoring.ScoreConfig) -> Iterator[Journal]:
+    """The journal beside `out`, for this configuration.
 
     Raises `InputError` when it is damaged, in use, of another configuration or cannot be written, and when
     `out` exists without one.
@@ -98,13 +102,32 @@ def open_journal(out: Path, digest: str) -> Iterator[Journal]:
                 connection.execute("PRAGMA synchronous=FULL")
                 with connection:
                     connection.executescript(_SCHEMA)
+                    digest, settings = scoring.digest(config), scoring.described(config)
                     connection.execute("INSERT OR IGNORE INTO meta VALUES ('config', ?)", (digest,))
-                (stored,) = connection.execute("SELECT value FROM meta WHERE key='config'").fetchone()
-            if stored != digest:
-                raise InputError(f"{path}: holds scores of another configuration: choose another --out")
+                    connection.execute(
+                        "INSERT OR IGNORE INTO meta SELECT 'settings', ? FROM meta "
+                        "WHERE key='config' AND value=?",
+                        (settings, digest),
+                    )
+                stored = dict(connection.execute("SELECT key, value FROM meta"))
+            if stored["config"] != digest:
+                raise InputError(
+                    f"{path}: holds scores of another configuration{_changes(stored.get('settings'), config)}: "
+                    "choose another --out"
+                )
             yield Journal(connection, path)
         finally:
             connection.close()
+
+
+def _changes(settings: str | None, config: scoring.ScoreConfig) -> str:
+    """What differs, in brackets; nothing where that is not known: journals once held no settings."""
+    try:
+        old = scoring.from_mapping(json.loads(settings or ""))
+    except (ValueError, InputError):
+        return ""
+    changes = differences(dataclasses.replace(old, memory_gb=config.memory_gb), config)
+    return f" ({'; '.join(changes)})" if changes else ""
 
 
 def journal_path(out: Path) -> Path:

@@ -6,6 +6,9 @@ and on the architecture alone: not on the other proxies of the same kind, not on
 that computes it (bit for bit where the devices are alike).
 """
 
+import dataclasses
+import hashlib
+import json
 import logging
 import math
 import time
@@ -41,6 +44,8 @@ ROWS_ON_ACCELERATOR = 256
 # Widths tried first on an accelerator, before its memory says more.
 FIRST_WIDTH = 8
 SCORES = Mapping[str, tuple[np.ndarray, list[str]]]
+# From what this process says to what each of the processes said, in their order: `executors.together`.
+Everyone = Callable[[Any], list[Any]]
 
 
 # Scores of one architecture at a time are what is compared here; a search averages three.
@@ -76,6 +81,17 @@ def read_settings(options: Sequence[tuple[str, str]]) -> ScoreConfig:
     for key, text in options:
         mapping = strict.override(ScoreConfig, mapping, key, text, source="command line")
     return from_mapping(mapping, source="command line")
+
+
+def described(config: ScoreConfig) -> str:
+    """What the scores depend on, as JSON that `from_mapping` reads back: equal texts for equal scores."""
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name != "memory_gb"}
+    return json.dumps(fields, sort_keys=True)
+
+
+def digest(config: ScoreConfig) -> str:
+    """SHA-256 of what the scores depend on: equal for equal configurations, on every machine."""
+    return hashlib.sha256(described(config).encode()).hexdigest()
 
 
 def describe_options() -> Iterator[tuple[str, str, str, str]]:
@@ -119,17 +135,28 @@ def chunk_size(devices: Sequence[jax.Device]) -> int:
 
 
 def chunk_scorer(
-    config: ScoreConfig, proxies: Sequence[str], dataset: datasets.Dataset
+    config: ScoreConfig,
+    proxies: Sequence[str],
+    dataset: datasets.Dataset,
+    everyone: Everyone | None = None,
 ) -> Callable[[np.ndarray], SCORES]:
     """A function from architectures int32[B, D] to `{proxy: (float64[B], statuses)}`.
 
-    B is at most `chunk_size(jax.local_devices())`; fewer are filled up, so that nothing compiles twice. A batch
+    The work is that of all devices of this process. With `everyone` it is that of all devices of all processes
+    of `jax.distributed`: they call this, and the function, with the same arguments, and get the same scores.
+
+    B is at most `chunk_size` of these devices; fewer are filled up, so that nothing compiles twice. A batch
     that does not fit into memory is split and tried again; a single architecture that does not fit gets the
     value nan with status `"out_of_memory"`.
     """
     check(config, proxies, dataset)
     space = spaces.get(config.space)
-    devices = jax.local_devices()
+    # By process, so that the rows of a process lie side by side.
+    devices = (
+        jax.local_devices()
+        if everyone is None
+        else sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    )
     mesh = Mesh(np.array(devices), (batch.AXIS,)) if len(devices) > 1 else None
     size = chunk_size(devices)
     by_subject = {
@@ -137,7 +164,9 @@ def chunk_scorer(
         for subject in (NETWORK, KERNEL, REGIONS, SIZE)
     }
     programs = {
-        subject: _Program(names, *PROGRAMS[subject](config, names, dataset, mesh), config.memory_gb)
+        subject: _Program(
+            names, *PROGRAMS[subject](config, names, dataset, mesh), config.memory_gb, everyone or _alone
+        )
         for subject, names in by_subject.items()
         if names and subject != SIZE
     }
@@ -194,7 +223,11 @@ class _Repeat:
 
 
 class _Program:
-    """One compiled measurement with its repeats, the width that memory allows, and what to do when it does not."""
+    """One compiled measurement with its repeats, the width that memory allows, and what to do when it does not.
+
+    Several processes run one program, so the least memory among them decides for all, and where it does not
+    suffice in one, all try again.
+    """
 
     def __init__(
         self,
@@ -202,10 +235,14 @@ class _Program:
         lower: Callable[..., Any],
         repeats: list[_Repeat],
         memory_gb: float,
+        everyone: Everyone,
     ):
         self._proxies, self._lower, self._repeats = proxies, lower, repeats
         self._width = 1 if jax.default_backend() == "cpu" else FIRST_WIDTH
-        self._memory_gb = memory_gb
+        self._everyone = everyone
+        budgets = everyone(_memory_budget(memory_gb))
+        # None as well once it has been used, or memory ran out in spite of it: only the first width is a guess.
+        self._budget = None if None in budgets else min(budgets)
         self._compiled: Any = None
 
     def __call__(self, choices: np.ndarray, count: int) -> list[dict[str, tuple[float, str]]]:
@@ -220,15 +257,13 @@ class _Program:
         self, repeat: _Repeat, choices: np.ndarray, count: int
     ) -> list[dict[str, tuple[float, str]]]:
         while True:
-            try:
-                return self._measure(repeat, choices, count)
-            except (jax.errors.JaxRuntimeError, MemoryError) as error:
-                if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                if self._width == 1:
-                    break
-                self._width, self._compiled = self._width // 2, None
-                log.warning("out of memory: trying %d architectures side by side", self._width)
+            answers = self._everyone(self._rows_here(repeat, choices, count))
+            if None not in answers:
+                return [row for rows in answers for row in rows]
+            if self._width == 1:
+                break
+            self._width, self._compiled, self._budget = self._width // 2, None, None
+            log.warning("out of memory: trying %d architectures side by side", self._width)
         if count > 1:
             # Compiled for as many rows as before; what fills them up is of the cheapest kind.
             half = count // 2
@@ -237,15 +272,26 @@ class _Program:
             return self._attempt(repeat, padded[0], half) + self._attempt(repeat, padded[1], count - half)
         return [dict.fromkeys(self._proxies, (float("nan"), "out_of_memory"))]
 
+    def _rows_here(
+        self, repeat: _Repeat, choices: np.ndarray, count: int
+    ) -> list[dict[str, tuple[float, str]]] | None:
+        """Of the first `count` those on devices of this process; None where memory does not suffice."""
+        try:
+            return self._measure(repeat, choices, count)
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return None
+
     def _measure(
         self, repeat: _Repeat, choices: np.ndarray, count: int
     ) -> list[dict[str, tuple[float, str]]]:
         """Measure on the devices, then finish on the host in float64."""
         if self._compiled is None:
             self._compile(repeat, choices)
-        measured = jax.device_get(self._compiled(repeat.key, jnp.asarray(choices), *repeat.arrays))
+        first, measured = batch.rows_here(self._compiled(repeat.key, jnp.asarray(choices), *repeat.arrays))
         rows = []
-        for index in range(count):
+        for index in range(min(count - first, len(jax.tree.leaves(measured)[0]))):
             row = {}
             for name in self._proxies:
                 # The kernel and the regions are one measurement for all their proxies.
@@ -270,14 +316,19 @@ class _Program:
             return compiled, size
 
         self._compiled, size = compile(self._width)
-        budget = _memory_budget(self._memory_gb)
-        if self._width != FIRST_WIDTH or budget is None or not size:
+        if self._budget is None or not size:
             return
-        fitting = 2 ** math.floor(math.log2(max(1, budget / (size / self._width))))
+        fitting = 2 ** math.floor(math.log2(max(1, self._budget / (size / self._width))))
+        self._budget = None
         width = min(ROWS_ON_ACCELERATOR, fitting)
         if width != self._width:
             self._width = width
             self._compiled, _ = compile(width)
+
+
+def _alone(said: Any) -> list[Any]:
+    """`Everyone` of a process by itself."""
+    return [said]
 
 
 def _memory_budget(memory_gb: float) -> float | None:

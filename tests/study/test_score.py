@@ -5,11 +5,14 @@ are in test_scoring.py, and a real process is killed in test_score_kill.py.
 """
 
 import csv
+import io
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +23,8 @@ from jnas import spaces
 from jnas.errors import InputError
 from jnas.study import executors, scoring
 from jnas.study.progress import Progress
-from jnas.study.score import digest, read_architectures, score
+from jnas.study.score import read_architectures, score
+from jnas.study.scoring import digest
 
 ROOT = Path(__file__).parents[2]
 SPACE = spaces.get("nasbench201")
@@ -331,7 +335,7 @@ def test_the_csv_grows_with_the_chunks(scorer, tmp_path):
 def test_out_of_order_chunks_keep_the_rows_in_order(scorer, tmp_path, monkeypatch):
     """As the workers of a cluster finish them."""
 
-    def backwards(executor, config, proxies, dataset, chunks):
+    def backwards(executor, config, proxies, dataset, chunks, everyone):
         run = scorer(config, proxies, dataset)
         for index in reversed(range(len(chunks))):
             assert len(rows_of(tmp_path / "scores.csv")) == 0
@@ -413,13 +417,21 @@ def test_what_failed_for_good_is_not_computed_again(scorer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"settings": {"network": {**SMALL["network"], "batch": 5}}}], ids=str
+    "change, difference",
+    [
+        ({"seed": 1}, "seed: 0 -> 1"),
+        (
+            {"settings": {"network": {**SMALL["network"], "batch": 5}, "memory_gb": 2.0}},
+            "network.batch: 4 -> 5",
+        ),
+    ],
+    ids=str,
 )
-def test_another_configuration_needs_another_file(scorer, tmp_path, change):
+def test_another_configuration_needs_another_file(scorer, tmp_path, change, difference):
     path = tmp_path / "scores.csv"
     call([FIRST, SECOND], out=path)
     kept = path.read_bytes()
-    with pytest.raises(InputError, match="another configuration: choose another --out"):
+    with pytest.raises(InputError, match=rf"another configuration \({difference}\): choose another --out"):
         call([FIRST, SECOND], out=path, **change)
     assert path.read_bytes() == kept
 
@@ -437,6 +449,30 @@ def test_progress_says_what_is_computed(scorer, tmp_path, capsys):
     assert "scoring 3 architectures, 2 distinct, by naswot on" in capsys.readouterr().err
     call([*TWINS, FIRST, SECOND], out=tmp_path / "scores.csv", progress=Progress())
     assert "scoring 4 architectures, 3 distinct, 2 of them done before" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_cost_said_beforehand(scorer, monkeypatch, workers):
+    """A worker compiles for 50 s and takes 10 s for a chunk, of which the other workers do as many meanwhile."""
+    now, stream = SimpleNamespace(seconds=0.0), io.StringIO()
+
+    def run_chunks(executor, config, proxies, dataset, chunks, everyone):
+        run = scorer(config, proxies, dataset)
+        for index, chunk in enumerate(chunks):
+            now.seconds = 50.0 + 10 * (index // workers) + 0.25 * (index % workers)
+            yield index, run(chunk)
+
+    monkeypatch.setattr("jnas.study.score.run_chunks", run_chunks)
+    monkeypatch.setattr("jnas.study.score.worker_count", lambda executor, chunks: workers)
+    monkeypatch.setattr("jnas.study.score.time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    call("random:60", executor="ray", progress=Progress(stream))
+    said = next(line for line in stream.getvalue().splitlines() if line.startswith("a batch of 4 takes"))
+    distinct = sum(len(names) for _, names in scorer.asked)
+    assert said.startswith("a batch of 4 takes 10.00 s")
+    assert ("on each of 3 workers" in said) == (workers == 3)
+    rate, left = map(float, re.search(r"([\d.]+) architectures/s, about (\d+) s left", said).groups())
+    assert rate == pytest.approx(workers * CHUNK / 10, abs=0.05)
+    assert left == pytest.approx((distinct - 2 * workers * CHUNK) / (workers * CHUNK / 10), abs=0.5)
 
 
 def test_chunks_go_to_the_executor_that_was_named(scorer, monkeypatch):

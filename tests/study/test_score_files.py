@@ -25,6 +25,7 @@ from jnas.study.score_files import CsvTable, as_csv, columns, journal_path, open
 ROOT = Path(__file__).parents[2]
 SPACE = spaces.get("nasbench201")
 SMALL = {"network": {"channels": 1, "cells_per_stage": 1, "batch": 4}}
+CONFIG = scoring.from_mapping(SMALL)
 CHUNK = 4
 
 
@@ -66,9 +67,9 @@ def test_the_journal_keeps_every_bit(tmp_path):
     rows = [
         (f"cell {i}", "zen", value, "ok" if math.isfinite(value) else "bad") for i, value in enumerate(values)
     ]
-    with open_journal(tmp_path / "a.csv", "digest") as journal:
+    with open_journal(tmp_path / "a.csv", CONFIG) as journal:
         journal.add(rows)
-    with open_journal(tmp_path / "a.csv", "digest") as journal:
+    with open_journal(tmp_path / "a.csv", CONFIG) as journal:
         found = journal.read(["zen"])
     assert list(found) == [row[0] for row in rows]
     for name, _, value, status in rows:
@@ -91,7 +92,7 @@ def test_a_file_written_from_the_journal_is_the_file_written_at_once(scorer, tmp
 
 
 def test_the_journal_gives_the_proxies_asked_for_and_replaces_what_is_added_again(tmp_path):
-    with open_journal(tmp_path / "a.csv", "digest") as journal:
+    with open_journal(tmp_path / "a.csv", CONFIG) as journal:
         journal.add([("x", "zen", 1.0, "ok"), ("x", "snip", 2.0, "ok"), ("y", "snip", 3.0, "ok")])
         journal.add([("x", "zen", 4.0, "ok")])
         assert journal.read(["zen"]) == {"x": {"zen": (4.0, "ok")}}
@@ -104,28 +105,44 @@ def test_the_journal_gives_the_proxies_asked_for_and_replaces_what_is_added_agai
 
 def test_a_row_is_on_disk_when_add_returns(tmp_path):
     out = tmp_path / "a.csv"
-    with open_journal(out, "digest") as journal:
+    with open_journal(out, CONFIG) as journal:
         journal.add([("x", "zen", 1.5, "ok")])
         assert journal_rows(out) == [("x", "zen", 1.5, "ok")]
 
 
 def test_the_folder_is_made(tmp_path):
-    with open_journal(tmp_path / "new" / "folder" / "a.csv", "digest"):
+    with open_journal(tmp_path / "new" / "folder" / "a.csv", CONFIG):
         pass
     assert journal_path(tmp_path / "new" / "folder" / "a.csv").exists()
 
 
 def test_two_scorings_into_one_file_are_refused(tmp_path):
     """Both would write the same CSV, each over the other's rows."""
-    with open_journal(tmp_path / "a.csv", "digest") as journal:
+    with open_journal(tmp_path / "a.csv", CONFIG) as journal:
         with (
             pytest.raises(InputError, match=re.escape(str(tmp_path / "a.csv"))),
-            open_journal(tmp_path / "a.csv", "digest"),
+            open_journal(tmp_path / "a.csv", CONFIG),
         ):
             pass
         journal.add([("x", "zen", 1.5, "ok")])
-    with open_journal(tmp_path / "a.csv", "digest") as journal:
+    with open_journal(tmp_path / "a.csv", CONFIG) as journal:
         assert journal.read(["zen"]) == {"x": {"zen": (1.5, "ok")}}
+
+
+def test_a_journal_without_settings_opens_and_gets_them(scorer, tmp_path):
+    out = tmp_path / "a.csv"
+    call(out)
+    table = out.read_bytes()
+    with closing(sqlite3.connect(journal_path(out))) as db, db:
+        db.execute("DELETE FROM meta WHERE key='settings'")
+    scorer.clear()
+    call(out)
+    assert scorer == [] and out.read_bytes() == table
+    with (
+        pytest.raises(InputError, match=r"\(seed: 0 -> 1\)"),
+        open_journal(out, scoring.from_mapping({**SMALL, "seed": 1})),
+    ):
+        pass
 
 
 # ------------------------------------------------------------------------------------- what is not ours to use
@@ -153,8 +170,15 @@ def other_database(path: Path) -> None:
 
 
 def other_configuration(path: Path) -> None:
-    with open_journal(path, "another"):
+    with open_journal(path, scoring.from_mapping({"seed": 7, "ntk": {"batch": 8}, **SMALL})):
         pass
+
+
+def older_journal(path: Path) -> None:
+    """Of another configuration, of which only the digest was kept."""
+    other_configuration(path)
+    with closing(sqlite3.connect(journal_path(path))) as db, db:
+        db.execute("DELETE FROM meta WHERE key='settings'")
 
 
 def file_as_folder(path: Path) -> None:
@@ -170,7 +194,11 @@ def file_as_folder(path: Path) -> None:
         (text_as_journal, "'.*a.csv.journal' is damaged"),
         (folder_as_journal, "cannot use '.*a.csv.journal'"),
         (other_database, "a.csv.journal"),
-        (other_configuration, "holds scores of another configuration: choose another --out"),
+        (
+            other_configuration,
+            r"another configuration \(seed: 7 -> 0; ntk.batch: 8 -> 32\): choose another --out",
+        ),
+        (older_journal, "holds scores of another configuration: choose another --out"),
         (file_as_folder, "cannot write '.*a.csv'"),
     ],
 )

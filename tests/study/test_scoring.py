@@ -346,6 +346,22 @@ def test_a_width_that_cannot_even_be_compiled_is_halved(digits, measure, monkeyp
     assert [call.width for call in calls] == [2]
 
 
+def test_memory_that_another_process_lacks_is_lacking_here(digits, measure, monkeypatch):
+    """Several processes run one program: they try again together, and with the least of their memory."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    calls = measure(lambda call: code(call.edges), memory=10**6)
+
+    def everyone(said):
+        if not isinstance(said, list):
+            return [said, 0.016e9]
+        # The other one's rows come after those here, and are none.
+        return [said, None if calls[-1].width > 4 else []]
+
+    score = chunk_scorer(from_mapping({**SMALL, "memory_gb": 0.064}), ["snip"], digits, everyone)
+    assert score(CELLS)["snip"][0].tolist() == code(CELLS).tolist()
+    assert [call.width for call in calls] == [16, 8, 4]
+
+
 @pytest.mark.parametrize("memory_gb, width", [(0.05, 32), (0.064, 64), (0.001, 1), (0.0005, 1), (100, 256)])
 def test_the_width_fits_the_memory_that_was_given(digits, measure, monkeypatch, memory_gb, width):
     """An architecture takes a megabyte; widths are powers of two up to the rows of a chunk."""
