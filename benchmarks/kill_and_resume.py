@@ -1,8 +1,8 @@
 """`kill -9` at random moments of a search, resumed: is the result the uninterrupted one?
 
-    python benchmarks/kill_and_resume.py [--kills 10] [--seed 0]
+    python benchmarks/kill_and_resume.py [--strategy pruning|posterior] [--kills 10] [--seed 0]
 
-Runs a tiny but whole search (scoring, comparison, training with checkpoints) twice without interruption, the
+Runs a tiny but whole search (every stage of the strategy, checkpoints) twice without interruption, the
 second time to learn how long it takes once everything is compiled. Then, for each kill, starts it in a new
 folder, kills its process at a random moment, runs the same command again to the end, and compares result.json
 but for the times in it. The moments are stratified: one at random in each of as many equal parts of the
@@ -30,12 +30,28 @@ from jnas.study.records import read_records
 
 ROOT = Path(__file__).parents[1]
 # Every part of a run has its turn; epochs are so many that kills fall between checkpoints and records too.
-CONFIG = {
-    "data": "digits",
-    "ntk": {"batch": 8, "repeats": 2, "channels": 1},
-    "regions": {"inputs": 300, "repeats": 2},
-    "training": {"epochs": 40, "batch": 64, "channels": 2, "random_cells": 1},
+CONFIGS = {
+    "pruning": {
+        "data": "digits",
+        "ntk": {"batch": 8, "repeats": 2, "channels": 1},
+        "regions": {"inputs": 300, "repeats": 2},
+        "training": {"epochs": 40, "batch": 64, "channels": 2, "random_cells": 1},
+    },
+    "posterior": {
+        "data": "digits",
+        "strategy": "posterior",
+        "space": "shake_shake",
+        "posterior": {
+            "width": 1,
+            "depth": 1,
+            "epochs": 40,
+            "candidates": 30,
+            "blind_candidates": 20,
+            "tuning_epochs": 3,
+        },
+    },
 }
+STAGES = ("test", "tuning", "blind", "candidates", "supernet", "training", "compare", "search")
 TIMES = ("seconds", "search_seconds")
 
 
@@ -84,12 +100,13 @@ def records(folder: Path) -> tuple[int, str]:
     except InputError:
         return 0, "none"
     stages = {record.stage for record in stored}
-    last = next((stage for stage in ("training", "compare", "search") if stage in stages), "none")
+    last = next((stage for stage in STAGES if stage in stages), "none")
     return len(stored), last
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--strategy", choices=CONFIGS, default="pruning")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     options = parser.parse_args()
@@ -97,7 +114,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
         config, cache = base / "tiny.yaml", base / "cache"
-        config.write_text(yaml.safe_dump(CONFIG))
+        config.write_text(yaml.safe_dump(CONFIGS[options.strategy]))
         first = finish(command(config, base / "first"), cache)
         duration = finish(command(config, base / "again"), cache)
         expected = result(base / "first")

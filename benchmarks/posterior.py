@@ -3,7 +3,7 @@
     python benchmarks/posterior.py masks     [--supernet shake_shake] [--data D] [--seeds 3]
     python benchmarks/posterior.py samples   ...
     python benchmarks/posterior.py ablations ...
-    python benchmarks/posterior.py cells     --table TABLE.csv.gz [--data D] [--prior] ...
+    python benchmarks/posterior.py cells     --table TABLE.csv.gz [--data D] [--shrink 2] ...
     python benchmarks/posterior.py speed     [--supernet nasbench201]
 
 masks: the error of the best candidate of the posterior beside that of blind masks of equal expected size, with
@@ -17,6 +17,7 @@ over seeds.
 """
 
 import argparse
+import tempfile
 import time
 from dataclasses import replace
 from functools import partial
@@ -34,9 +35,12 @@ from jnas import data as datasets
 from jnas.estimators.table import read_accuracies
 from jnas.oneshot import candidates, posterior, training
 from jnas.oneshot.supernets import Supernet
-from jnas.study import posterior_search, supernet_training
+from jnas.study import posterior_search, strict, supernet_training
 from jnas.study.compilation_cache import enable_compilation_cache
-from jnas.study.config import PosteriorConfig, SearchConfig
+from jnas.study.config import SearchConfig, from_mapping
+from jnas.study.progress import Progress
+from jnas.study.run_folder import open_run
+from jnas.study.supernet_scores import Scorer
 
 SAMPLES = (10, 50, 500, 1500)
 AT_ONCE = 25
@@ -47,60 +51,81 @@ class Trained(NamedTuple):
     """A trained supernet with all that evaluates its candidates."""
 
     config: SearchConfig
-    supernet: Supernet
-    gating: posterior.Gating
-    split: supernet_training.Split
+    work: supernet_training.Work
     dataset: datasets.Dataset
     state: Any
     evaluate: Any
-    inclusion: np.ndarray
-    seconds: float
 
 
-def train(config: SearchConfig, dataset: datasets.Dataset, blind: bool = False) -> Trained:
-    """The supernet that a configuration describes, by variational dropout or, for comparison, blindly."""
+def train(
+    config: SearchConfig, dataset: datasets.Dataset, blind: bool = False, share: float = 0.5
+) -> Trained:
+    """The supernet that a configuration describes, by variational dropout or, for comparison, blindly.
+
+    Blindly: one uniform path a batch or, where masks are channels, each kept with probability `share`.
+    """
     settings = config.posterior
     supernet = posterior_search.build(config, dataset)
-    split = posterior_search.hold_out(config, dataset)
     gating = posterior.gating(supernet.sizes, settings.gates)
     keys = posterior_search.Keys(
         *jax.random.split(jax.random.key(config.seed), len(posterior_search.Keys._fields))
     )
-    groups = len(supernet.groups)
-    drop, inclusion = np.full(groups, settings.drop_probability), np.full(groups, settings.inclusion)
-    draw = None
-    if blind:
+    drop, inclusion = prior_of(config, supernet, dataset)
+    work = supernet_training.Work(
+        settings, supernet, gating, posterior_search.hold_out(config, dataset), inclusion
+    )
 
-        def draw(key, images):
-            count = 1 if supernet.space else images
-            if supernet.space:
-                cells = supernet.space.sample(key, count)
-                return supernet.space.gates(cells)[:, 0, :, 1:].reshape(count, -1)
-            return jax.random.bernoulli(key, 0.5, (count, len(gating.group)))
+    def draw(key, images):
+        if supernet.space:
+            return supernet.space.gates(supernet.space.sample(key, 1))[:, 0, :, 1:].reshape(1, -1)
+        return jax.random.bernoulli(key, share, (images, len(gating.group)))
 
     trainer = supernet_training.make_trainer(
-        settings, supernet, split, gating, keys.training, posterior.logits_of(drop), inclusion, draw=draw
+        work, keys.training, posterior.logits_of(drop), draw=draw if blind else None
     )
     start = time.perf_counter()
     state = trainer.init(keys.weights)
     for number in range(settings.epochs):
         state, record = trainer.epoch(state, number)
     jax.block_until_ready(state)
-    recalibrate = split.dataset.x_train[: settings.recalibrate] if settings.recalibrate else None
-    evaluate = candidates.evaluator(supernet, gating, split.dataset, recalibrate)
-    seconds = time.perf_counter() - start
     print(
-        f"trained {'blindly' if blind else 'by variational dropout'}, seed {config.seed}: {seconds:.0f} s, "
-        f"cross-entropy {float(record.cross_entropy):.3f}, right {float(record.accuracy):.1f} %",
+        f"trained {'blindly' if blind else 'by variational dropout'}, seed {config.seed}: "
+        f"{time.perf_counter() - start:.0f} s, cross-entropy {float(record.cross_entropy):.3f}, "
+        f"right {float(record.accuracy):.1f} %",
         flush=True,
     )
-    return Trained(config, supernet, gating, split, dataset, state, evaluate, inclusion, seconds)
+    return Trained(config, work, dataset, state, posterior_search.evaluator(work, keys.recalibrate))
+
+
+def prior_of(
+    config: SearchConfig, supernet: Supernet, dataset: datasets.Dataset
+) -> tuple[np.ndarray, np.ndarray]:
+    """Drop and inclusion probabilities before training; theory is asked where the configuration says so."""
+    progress = Progress(quiet=True)
+    if config.posterior.prior == "none" or supernet.space is None:
+        return posterior_search.prior_of(config, supernet, None, progress)
+    with tempfile.TemporaryDirectory() as path, open_run(path, config) as folder:
+        scorer = Scorer(config, supernet.space, dataset, folder)
+        return posterior_search.prior_of(config, supernet, scorer, progress)
+
+
+def shrunk(dataset: datasets.Dataset, factor: int) -> datasets.Dataset:
+    """Images of a `factor`-th of the height and width: each pixel the mean of factor x factor."""
+
+    def mean(images: np.ndarray) -> np.ndarray:
+        count, height, width, channels = images.shape
+        squares = images.reshape(count, height // factor, factor, width // factor, factor, channels)
+        return squares.mean(axis=(2, 4)) / (255 if images.dtype == np.uint8 else 1)
+
+    x_train, x_test = mean(dataset.x_train), mean(dataset.x_test)
+    name = f"{dataset.name} / {factor}"
+    return datasets.base.dataset(name, x_train, dataset.y_train, x_test, dataset.y_test, dataset.classes)
 
 
 def accuracies(trained: Trained, kept: np.ndarray, test: bool = False, state: Any = None) -> np.ndarray:
     """Of candidates, on the images held out or on the test images."""
     state = state or trained.state
-    images, labels = trained.split.images, trained.split.labels
+    images, labels = trained.work.split.images, trained.work.split.labels
     if test:
         images, labels = trained.dataset.x_test, trained.dataset.y_test
     parts = []
@@ -112,8 +137,9 @@ def accuracies(trained: Trained, kept: np.ndarray, test: bool = False, state: An
 
 
 def drawn(trained: Trained, count: int, blind: bool) -> np.ndarray:
-    key = jax.random.fold_in(jax.random.key(trained.config.seed), 1 + blind)
-    supernet, gating, logits = trained.supernet, trained.gating, trained.state.logits
+    # Far from the keys that a search splits its seed into.
+    key = jax.random.fold_in(jax.random.key(trained.config.seed), 1000 + blind)
+    supernet, gating, logits = trained.work.supernet, trained.work.gating, trained.state.logits
     if blind:
         share = candidates.equal_share(supernet, gating, logits)
         return candidates.blind(key, supernet, gating, share, count)
@@ -122,10 +148,10 @@ def drawn(trained: Trained, count: int, blind: bool) -> np.ndarray:
 
 def tuned(trained: Trained, kept: np.ndarray, epochs: int) -> float:
     """Test accuracy of one candidate after further epochs with its own masks."""
-    settings = replace(trained.config.posterior, tuning_epochs=epochs)
+    work = trained.work._replace(settings=replace(trained.config.posterior, tuning_epochs=epochs))
     trainer = supernet_training.make_trainer(
-        settings, trained.supernet, trained.split, trained.gating, jax.random.key(7), trained.state.logits,
-        trained.inclusion, draw=lambda key, images: jnp.asarray(kept)[None], tuning=True,
+        work, jax.random.key(7), trained.state.logits, draw=lambda key, images: jnp.asarray(kept)[None],
+        tuning=True,
     )  # fmt: skip
     state = trainer.init(jax.random.key(0))._replace(
         params=trained.state.params, batch_stats=trained.state.batch_stats
@@ -148,10 +174,10 @@ def masks(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
 
     for seed in range(seeds):
         trained = train(replace(config, seed=seed), dataset)
-        whole = np.ones((1, len(trained.gating.group)), bool)
+        whole = np.ones((1, len(trained.work.gating.group)), bool)
         note(
             "whole supernet", error=100 - accuracies(trained, whole, test=True)[0],
-            params=trained.supernet.parameters,
+            params=trained.work.supernet.parameters,
         )  # fmt: skip
         for name, blind in (("posterior masks", False), ("blind masks", True)):
             kept = drawn(trained, options.candidates, blind)
@@ -163,7 +189,7 @@ def masks(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
                 name,
                 error=100 - accuracies(trained, found[None], test=True)[0],
                 mean=100 - accuracies(trained, kept, test=True).mean(),
-                params=candidates.parameters_of(trained.supernet, trained.gating, kept).mean(),
+                params=candidates.parameters_of(trained.work.supernet, trained.work.gating, kept).mean(),
                 **own,
             )
     table = Table(
@@ -184,12 +210,12 @@ def samples(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options
     for seed in range(seeds):
         learned = train(replace(config, seed=seed), dataset)
         # Candidates as large as the posterior's, on average.
-        share = candidates.equal_share(learned.supernet, learned.gating, learned.state.logits)
+        share = candidates.equal_share(learned.work.supernet, learned.work.gating, learned.state.logits)
         for blind in (False, True):
-            trained = train(replace(config, seed=seed), dataset, blind=True) if blind else learned
-            key = jax.random.fold_in(jax.random.key(seed), 2)
+            trained = train(replace(config, seed=seed), dataset, True, share) if blind else learned
+            key = jax.random.fold_in(jax.random.key(seed), 1001)
             kept = (
-                candidates.blind(key, trained.supernet, trained.gating, share, max(SAMPLES))
+                candidates.blind(key, trained.work.supernet, trained.work.gating, share, max(SAMPLES))
                 if blind
                 else drawn(trained, max(SAMPLES), blind=False)
             )
@@ -229,7 +255,7 @@ def ablations(
             found = kept[int(np.argmax(accuracies(trained, kept)))]
             best.append(100 - accuracies(trained, found[None], test=True)[0])
             mean.append(100 - accuracies(trained, kept, test=True).mean())
-            params.append(candidates.parameters_of(trained.supernet, trained.gating, kept).mean())
+            params.append(candidates.parameters_of(trained.work.supernet, trained.work.gating, kept).mean())
         table.add_row(name, spread(best), spread(mean), f"{np.mean(params):,.0f}")
     console.print(table)
 
@@ -237,18 +263,21 @@ def ablations(
 def cells(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace) -> None:
     known = read_accuracies(options.table)
     rows: dict[str, dict[str, list[float]]] = {}
+    informed = replace(config, posterior=replace(config.posterior, prior="training_free"))
+    kinds = [("posterior", config, False), ("posterior, prior from theory", informed, False)]
+    kinds.append(("uniform paths", config, True))
     for seed in range(seeds):
-        for name, blind in (("posterior", False), ("uniform paths", True)):
-            trained = train(replace(config, seed=seed), dataset, blind)
+        for name, own, blind in kinds:
+            trained = train(replace(own, seed=seed), dataset, blind)
             kept = drawn(trained, options.candidates, blind)
             _, first = np.unique(kept, axis=0, return_index=True)
             kept = kept[np.sort(first)]
-            texts = [candidates.to_text(trained.supernet, own) for own in kept]
+            texts = [candidates.to_text(trained.work.supernet, own) for own in kept]
             found = texts[int(np.argmax(accuracies(trained, kept)))]
             random = candidates.blind(
-                jax.random.key(1000 + seed), trained.supernet, trained.gating, 0.5, options.ranked
+                jax.random.key(1000 + seed), trained.work.supernet, trained.work.gating, 0.5, options.ranked
             )
-            standing = np.array([known[candidates.to_text(trained.supernet, own)] for own in random])
+            standing = np.array([known[candidates.to_text(trained.work.supernet, own)] for own in random])
             tau = float(kendalltau(accuracies(trained, random), standing).statistic)
             row = rows.setdefault(name, {})
             for key, value in (
@@ -269,7 +298,7 @@ def cells(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
 
 def speed(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace) -> None:
     trained = train(replace(config, posterior=replace(config.posterior, epochs=1)), dataset)
-    state, split = trained.state, trained.split
+    state, split = trained.state, trained.work.split
     kept = drawn(trained, 256, blind=True)
     table = Table(title=f"{config.space}, {len(split.images)} images of {dataset.name}")
     for heading in ("side by side", "candidates a second", "times one at a time", "memory, MB"):
@@ -293,9 +322,7 @@ def speed(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
         table.add_row(str(count), f"{rate:.1f}", f"{rate / first:.1f}", f"{memory / 1e6:.1f}")
     console.print(table)
     settings = config.posterior
-    trainer = supernet_training.make_trainer(
-        settings, trained.supernet, split, trained.gating, jax.random.key(0), state.logits, trained.inclusion
-    )
+    trainer = supernet_training.make_trainer(trained.work, jax.random.key(0), state.logits)
     state, _ = trainer.epoch(trainer.init(jax.random.key(0)), 0)
     start = time.perf_counter()
     jax.block_until_ready(trainer.epoch(state, 1))
@@ -309,14 +336,14 @@ def speed(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
 
 def working_memory(trained: Trained, kept: np.ndarray) -> int:
     """Bytes that the program needs for candidates side by side, arguments aside."""
-    state, expand = trained.state, jnp.asarray(trained.gating.expand)
-    images = jnp.asarray(trained.split.images[: candidates.EVALUATION_BATCH], jnp.float32)
+    state, expand = trained.state, jnp.asarray(trained.work.gating.expand)
+    images = jnp.asarray(trained.work.split.images[: candidates.EVALUATION_BATCH], jnp.float32)
 
     @jax.jit
     def logits(masks):
-        return jax.vmap(lambda own: trained.supernet.evaluate(state.params, state.batch_stats, own, images))(
-            masks
-        )
+        return jax.vmap(
+            lambda own: trained.work.supernet.evaluate(state.params, state.batch_stats, own, images)
+        )(masks)
 
     compiled = logits.lower(jnp.asarray(kept[:, expand], jnp.float32)).compile()
     return compiled.memory_analysis().temp_size_in_bytes
@@ -326,12 +353,12 @@ def step_flops(trained: Trained) -> float:
     """Floating-point operations of the gradient of one batch, as XLA counts them."""
     settings, state = trained.config.posterior, trained.state
     objective = training.Objective(
-        trained.gating, jnp.asarray(trained.inclusion, jnp.float32), 1.0, settings.temperature,
+        trained.work.gating, trained.work.inclusion, 1.0, settings.temperature,
         settings.weight_penalty, settings.entropy, settings.penalty,
     )  # fmt: skip
-    images = jnp.zeros((settings.batch, *trained.supernet.image))
+    images = jnp.zeros((settings.batch, *trained.work.supernet.image))
     labels = jnp.zeros(settings.batch, jnp.int32)
-    loss = partial(training.loss, supernet=trained.supernet, objective=objective)
+    loss = partial(training.loss, supernet=trained.work.supernet, objective=objective)
     gradient = jax.jit(jax.grad(loss, has_aux=True))
     weights = {"params": state.params, "logits": state.logits}
     return gradient.lower(weights, state.batch_stats, images, labels, jax.random.key(0)).cost_analysis()[
@@ -354,25 +381,21 @@ def main() -> None:
     parser.add_argument("--tuning_epochs", type=int, default=5)
     parser.add_argument("--ranked", type=int, default=200, help="random cells whose ranks are compared")
     parser.add_argument("--table")
+    parser.add_argument("--shrink", type=int, default=1, help="take images of this fraction of the size")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="keys of the section posterior"
     )
     options = parser.parse_args()
     enable_compilation_cache()
-    changes = {
-        key: type(getattr(PosteriorConfig(), key))(value)
-        for key, value in (e.split("=") for e in options.set)
-    }
-    settings = PosteriorConfig(
-        **{"gates": "group", "recalibrate": 512} if options.supernet == "nasbench201" else {}
-    )
-    config = SearchConfig(
-        space=options.supernet,
-        strategy="posterior",
-        data=options.data,
-        posterior=replace(settings, **changes),
-    )
-    COMMANDS[options.command](config, datasets.load(options.data), options.seeds, options)
+    mapping: dict[str, Any] = {"space": options.supernet, "strategy": "posterior", "data": options.data}
+    if options.supernet == "nasbench201":
+        mapping["posterior"] = {"gates": "group", "recalibrate": 512}
+    for key, value in (entry.split("=") for entry in options.set):
+        mapping = strict.override(SearchConfig, mapping, f"posterior.{key}", value, source="--set")
+    config = from_mapping(mapping, source="--set")
+    dataset = datasets.load(options.data)
+    dataset = shrunk(dataset, options.shrink) if options.shrink > 1 else dataset
+    COMMANDS[options.command](config, dataset, options.seeds, options)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ Examples
   jnas search configs/tenas_digits.yaml --out runs/digits
   jnas search configs/tenas_nasbench201.yaml --data cifar10 --seed 3 --out runs/cifar10_seed3
   jnas search configs/tenas_digits.yaml --ntk.normalisation frozen --training.epochs 0 --out runs/frozen
+  jnas search configs/posterior_shakeshake_digits.yaml --out runs/shakeshake
 
 Keys, in CONFIG (those with a point in their section) or here as --key value
 """

@@ -3,8 +3,11 @@
 Letters: N images, H and W their sides, C channels.
 """
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jnas.data.base import Dataset
@@ -34,6 +37,15 @@ def batches(key: jax.Array, epoch: ArrayLike, images: int, batch: int) -> jax.Ar
         raise InputError(f"batch {batch} does not fit: there are {images} images; choose from 1 to {images}")
     order = jax.random.permutation(jax.random.fold_in(key, epoch), images)
     return order[: images // batch * batch].reshape(-1, batch).astype(jnp.int32)
+
+
+def parts(images: np.ndarray, labels: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images and labels in parts of one size; the last is filled up with images whose label -1 matches nothing."""
+    size = min(size, len(images))
+    for start in range(0, len(images), size):
+        x, y = images[start : start + size], labels[start : start + size]
+        fill = size - len(x)
+        yield np.pad(x, [(0, fill), (0, 0), (0, 0), (0, 0)]), np.pad(y, (0, fill), constant_values=-1)
 
 
 def augmentable(dataset: Dataset) -> bool:

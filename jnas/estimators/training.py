@@ -115,13 +115,8 @@ def trainer(
         return jnp.sum(jnp.argmax(logits, axis=-1) == y)
 
     def accuracy(state: TrainState) -> float:
-        """Percent of the test images, the last part filled up with images whose label matches nothing."""
-        right, size = 0, min(EVALUATION_BATCH, len(dataset.x_test))
-        for start in range(0, len(dataset.x_test), size):
-            x, y = dataset.x_test[start : start + size], dataset.y_test[start : start + size]
-            fill = size - len(x)
-            x, y = np.pad(x, [(0, fill), (0, 0), (0, 0), (0, 0)]), np.pad(y, (0, fill), constant_values=-1)
-            right += int(correct(state, x, y))
-        return 100.0 * right / len(dataset.x_test)
+        """Percent of the test images."""
+        parts = transforms.parts(dataset.x_test, dataset.y_test, EVALUATION_BATCH)
+        return 100.0 * sum(int(correct(state, x, y)) for x, y in parts) / len(dataset.x_test)
 
     return Trainer(init, epoch, accuracy)

@@ -71,7 +71,7 @@ class Separable(nn.Module):
         for part, stride in enumerate((self.stride, 1)):
             initialise = initialiser(build.initialisation)
             kernel = self.param(f"depthwise_{part}", initialise, (size, size, 1, channels))
-            x = operations.depthwise_convolution(nn.relu(x), kernel, build.layout, stride)
+            x = operations.depthwise_convolution(nn.relu(x), kernel, stride)
             x = MaskedConvolution(channels, channels, 1, build, name=f"pointwise_{part}")(x)
             x = BatchNorm(channels, build, name=f"norm_{part}")(x)
         return x

@@ -21,6 +21,8 @@ def mask_inputs(module: nn.Module, x: Array, sources: tuple[int, ...] = ()) -> A
     sources: how many channels each group has, in their order; all are one group where empty.
     """
     sizes = sources or (x.shape[-1],)
+    if getattr(module, "build", Build()).planes:
+        raise ValueError("masked channels are the last axis of [N, H, W, C]; planes have them first")
     if sum(sizes) != x.shape[-1]:
         raise ValueError(f"sources {sizes} do not add up to the {x.shape[-1]} channels")
     if module.is_initializing():

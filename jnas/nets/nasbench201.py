@@ -86,6 +86,8 @@ class Cell(nn.Module):
                     nodes[target] += y
                 continue
             if build.planes and self.architecture is None:
+                if gates.ndim > 2:
+                    raise ValueError("planes take gates [E, K], the same for all images")
                 gated = jnp.stack(
                     [jnp.stack([weight[edge, name] for edge, _ in leaving]) for name in CONVOLUTIONS]
                 )

@@ -48,16 +48,16 @@ def convolution(x: Array, kernel: Array, layout: str, stride: int = 1, dilation:
     )
 
 
-def depthwise_convolution(x: Array, kernel: Array, layout: str, stride: int = 1) -> Array:
-    """Convolution of each channel by a kernel of its own; kernel [k, k, 1, C], k odd."""
+def depthwise_convolution(x: Array, kernel: Array, stride: int = 1) -> Array:
+    """Convolution of each channel of x [N, H, W, C] by a kernel of its own; kernel [k, k, 1, C], k odd."""
     half = kernel.shape[0] // 2
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
         [(half, half)] * 2,
-        dimension_numbers=(layout, "HWIO", layout),
-        feature_group_count=x.shape[channel_axis(layout)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
     )
 
 

@@ -8,7 +8,7 @@ https://arxiv.org/abs/1904.00420).
 Letters: B candidates, G groups, D independent masks, M masked channels or operations, N images.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,11 @@ import numpy as np
 from jax import Array
 
 from jnas.data import Dataset, transforms
+from jnas.errors import InputError
+from jnas.estimators.training import EVALUATION_BATCH
 from jnas.oneshot import posterior
 from jnas.oneshot.posterior import Gating
 from jnas.oneshot.supernets import Supernet
-
-# Images go through the candidates in parts of this many, whatever their number: memory stays bounded.
-EVALUATION_BATCH = 256
 
 
 def from_posterior(key: Array, supernet: Supernet, gating: Gating, logits: Array, count: int) -> np.ndarray:
@@ -89,13 +88,36 @@ def to_text(supernet: Supernet, kept: np.ndarray) -> str:
     return f"{supernet.name}:{np.packbits(kept).tobytes().hex()}"
 
 
+def from_text(supernet: Supernet, text: str) -> np.ndarray:
+    """The masks bool[D] that `to_text` wrote, D as many as there. Raises `InputError` for other text.
+
+    The supernet must be as wide and deep, and its gates as many, as those of the text.
+    """
+    if supernet.space is not None:
+        return masks_of_cells(supernet, supernet.space.from_string(text)[None])[0]
+    name, colon, digits = text.partition(":")
+    try:
+        packed = np.frombuffer(bytes.fromhex(digits), np.uint8)
+    except ValueError:
+        packed = np.zeros(0, np.uint8)
+    wanted = {size: -(-size // 8) for size in (supernet.masks, len(supernet.groups))}
+    fitting = [size for size, count in wanted.items() if count == len(packed)]
+    if name != supernet.name or not colon or not fitting:
+        raise InputError(
+            f"'{text[:40]}' is no candidate of {supernet.name} with {supernet.masks} masks: "
+            f"give {supernet.name}: and {2 * wanted[supernet.masks]} hexadecimal digits"
+        )
+    return np.unpackbits(packed)[: fitting[0]].astype(bool)
+
+
 def evaluator(
     supernet: Supernet, gating: Gating, dataset: Dataset, recalibrate: np.ndarray | None
 ) -> Callable[[Any, Any, np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
     """A function `(params, batch_stats, kept [B, D], images, labels) -> percent right, float64[B]`.
 
-    recalibrate: training images whose statistics each candidate is normalised by; the supernet's running statistics
-    where None. A candidate whose logits are not finite has nan. Programs are compiled once for each B.
+    recalibrate: training images whose statistics each candidate is normalised by, the mean over batches of up to 256
+    of them; the supernet's running statistics where None. A candidate whose logits are not finite has nan. Programs are
+    compiled once for each B; images go through in parts, so that memory grows with B alone.
     """
     expand = jnp.asarray(gating.expand)
 
@@ -122,20 +144,15 @@ def evaluator(
         params: Any, batch_stats: Any, kept: np.ndarray, images: np.ndarray, labels: np.ndarray
     ) -> np.ndarray:
         own = recalibrate is not None
-        if own:
-            batch_stats = calibrate(params, kept, recalibrate)
+        if recalibrate is not None:
+            # A last batch that is not full sits out.
+            size = min(EVALUATION_BATCH, len(recalibrate))
+            starts = range(0, len(recalibrate) - size + 1, size)
+            found = [calibrate(params, kept, recalibrate[start : start + size]) for start in starts]
+            batch_stats = jax.tree.map(lambda *values: sum(values) / len(values), *found)
         total = np.zeros(len(kept))
-        for x, y in _parts(images, labels):
+        for x, y in transforms.parts(images, labels, EVALUATION_BATCH):
             total += np.asarray(right(params, batch_stats, kept, x, y, own), np.float64)
         return 100.0 * total / len(images)
 
     return evaluate
-
-
-def _parts(images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Parts of one size; the last is filled up with images whose label matches nothing."""
-    size = min(EVALUATION_BATCH, len(images))
-    for start in range(0, len(images), size):
-        x, y = images[start : start + size], labels[start : start + size]
-        fill = size - len(x)
-        yield np.pad(x, [(0, fill), (0, 0), (0, 0), (0, 0)]), np.pad(y, (0, fill), constant_values=-1)

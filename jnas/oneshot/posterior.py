@@ -14,6 +14,9 @@ u_g is the prior probability that group g is included; with u = 1/2 the last sum
 the constant log 2. In training masks are relaxed and fresh for each image; a candidate is one draw of hard masks, with
 the weights it inherits. Activations are not divided by 1 - p, hence the factor (1 - p_g) of ||W_g||^2.
 
+The gates of a cell's operations (NAS-Bench-201) weigh what an operation gives out after normalisation, offsets
+included, rather than its weights: a gate of zero removes the operation, and ||W_g||^2 is that of its kernels.
+
 Departures: the paper's printed equations have errors that its code does not have (p for 1 - p, the sign of the
 entropy); what stands here is derived, and agrees with the code. The paper's two Gumbel variables are one logistic
 variable here, which is their difference. The prior inclusion u, and masks shared by a whole group, are jnas's.
@@ -29,14 +32,14 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jnas.errors import InputError
+from jnas.errors import InputError, unknown_name
 
 
 class Gating(NamedTuple):
     """Which masks are independent.
 
     group: int[D], the group whose probability each independent mask has; expand: int[M], the independent mask that
-    each masked channel has; counts: int[G], the independent masks of each group, C_g.
+    each masked channel has; counts: int[G], the independent masks of each group: C_g in the loss.
     """
 
     group: np.ndarray
@@ -51,7 +54,9 @@ GATES = {
 
 
 def gating(sizes: tuple[int, ...], gates: str) -> Gating:
-    """The masks of groups with so many channels each; `gates` is a name in `GATES`."""
+    """The masks of groups with so many channels each. Raises `InputError` unless `gates` is a name in `GATES`."""
+    if gates not in GATES:
+        raise unknown_name("kind of gates", gates, GATES)
     group_of_channel = np.repeat(np.arange(len(sizes)), sizes)
     if gates == "channel":
         return Gating(group_of_channel, np.arange(len(group_of_channel)), np.array(sizes))
@@ -87,7 +92,7 @@ def regulariser(
     logits: Array,
     squared_norms: Array,
     counts: ArrayLike,
-    inclusion: ArrayLike,
+    inclusion: np.ndarray | float,
     images: float,
     *,
     weight_penalty: float,
@@ -105,8 +110,12 @@ def regulariser(
     log_drop, log_keep = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     drop, keep = jnp.exp(log_drop), jnp.exp(log_keep)
     weights = squared_norms * (keep if penalty == "kept" else 1.0)
-    inclusion = jnp.asarray(inclusion, logits.dtype)
-    divergence = drop * (log_drop - jnp.log1p(-inclusion)) + keep * (log_keep - jnp.log(inclusion))
+    # Before they are rounded: an inclusion next to 1 has a logarithm in float64 alone.
+    prior = np.asarray(inclusion, np.float64)
+    log_excluded, log_included = (
+        jnp.asarray(values, logits.dtype) for values in (np.log1p(-prior), np.log(prior))
+    )
+    divergence = drop * (log_drop - log_excluded) + keep * (log_keep - log_included)
     return (weight_penalty * jnp.sum(weights) + entropy * jnp.sum(jnp.asarray(counts) * divergence)) / images
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from flax import traverse_util
 from jax import Array
 
+from jnas.errors import InputError
 from jnas.nets.densenet import DenseNet
 from jnas.nets.enas import EnasNetwork
 from jnas.nets.four_kernel_resnet import FourKernelResNet
@@ -139,16 +140,12 @@ def _nasbench201(image: tuple[int, int, int], classes: int, width: int, depth: i
         kernels.append(
             tuple((path, slice(None)) for path in shapes if module in path and path[-1] == "kernel")
         )
+    # With what normalises it: all below the module that holds the kernel.
     weights = [
         sum(
             math.prod(shape)
             for path, shape in shapes.items()
-            if any(path[:-1] == own[:-1] for own, _ in group)
-        )
-        + sum(
-            math.prod(shape)
-            for path, shape in shapes.items()
-            if any(path[:-2] == own[:-1] and path[-2] == "norm" for own, _ in group)
+            if any(path[: len(own) - 1] == own[:-1] for own, _ in group)
         )
         for group in kernels
     ]
@@ -198,22 +195,34 @@ def _flat_shapes(params: Mapping[str, Any]) -> dict[tuple[str, ...], tuple[int, 
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(dict(params)).items()}
 
 
+# The smallest width that tells, for a configuration that does not say.
+SMALL_WIDTHS = {"nasbench201": 8, "shake_shake": 1, "enas": 2, "four_kernel_resnet": 2, "densenet": 2}
 # Images smaller than this go through the networks of ImageNet without the strides of their stems.
 LARGE_IMAGE = 64
 
 
+def _require(name: str, image: tuple[int, int, int], side: int) -> None:
+    if min(image[:2]) < side:
+        raise InputError(
+            f"images of {image[0]}x{image[1]} do not fit {name}, which halves them: give at least {side}x{side}"
+        )
+
+
 def _shake_shake(image: tuple[int, int, int], classes: int, width: int, depth: int) -> Supernet:
     """Shake-Shake-26 (M: width 6, MI: width 10; depth 4): channels 16 x width, blocks of a stage."""
+    _require("shake_shake", image, 4)
     return _masked("shake_shake", lambda build: ShakeShake(width, classes, build, depth), image)
 
 
 def _enas(image: tuple[int, int, int], classes: int, width: int, depth: int) -> Supernet:
     """ENAS's cell (E: width 9, EI: width 18; depth 5): a quarter of its filters, a third of its layers."""
+    _require("enas", image, 4)
     return _masked("enas", lambda build: EnasNetwork(4 * width, classes, build, 3 * depth), image)
 
 
 def _four_kernel_resnet(image: tuple[int, int, int], classes: int, width: int, depth: int) -> Supernet:
     """ResNet-50 with four kernels (width 16, depth 3): a quarter of its channels, blocks of a stage."""
+    _require("four_kernel_resnet", image, 8)
     blocks = (depth, depth + 1, 2 * depth, depth)
     small = min(image[:2]) < LARGE_IMAGE
     return _masked(
@@ -223,6 +232,7 @@ def _four_kernel_resnet(image: tuple[int, int, int], classes: int, width: int, d
 
 def _densenet(image: tuple[int, int, int], classes: int, width: int, depth: int) -> Supernet:
     """DenseNet-121, a mask for each source (width 8, depth 6): a quarter of its growth, layers of a block."""
+    _require("densenet", image, 8)
     blocks = (depth, 2 * depth, 4 * depth, round(8 * depth / 3))
     small = min(image[:2]) < LARGE_IMAGE
     return _masked("densenet", lambda build: DenseNet(classes, build, 4 * width, blocks, small), image)

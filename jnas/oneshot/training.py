@@ -8,6 +8,9 @@ of its number alone: going on from a stored state equals not stopping.
 With `draw` the logits stay as they are and masks are what it draws: one path a batch, as Single Path One-Shot trains
 (Guo et al., ECCV 2020, https://arxiv.org/abs/1904.00420), or channels kept with equal probability. Weights then have
 plain L2 of the same strength.
+
+Departures: one cosine for every supernet, where the paper has restarts for ENAS's cell and steps for the networks of
+ImageNet; no cutout; logits may learn faster than weights, because the paper's trainings are thirty times longer.
 """
 
 from collections.abc import Callable
@@ -61,7 +64,7 @@ class Objective(NamedTuple):
     """
 
     gating: Gating
-    inclusion: Array
+    inclusion: np.ndarray
     examples: float
     temperature: float
     weight_penalty: float

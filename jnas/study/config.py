@@ -124,9 +124,9 @@ class TrainingConfig:
 class PosteriorConfig:
     """Posterior-guided one-shot search (strategy posterior)."""
 
-    # The smallest that tell: the paper's networks have 16 times width 6 or 10 channels and 4 blocks.
+    # Small ones tell already; jnas list supernets has the width and depth of the paper's networks.
     width: int = option(
-        8, "width of the supernet: channels, or their multiple (jnas list supernets)", minimum=1
+        0, "width of the supernet (jnas list supernets); 0: the smallest that tells", minimum=0
     )
     depth: int = option(1, "depth of the supernet: cells, layers or blocks of each stage", minimum=1)
     epochs: int = option(60, "epochs of the supernet's training", minimum=1)
@@ -136,7 +136,7 @@ class PosteriorConfig:
     # learn alike hardly move.
     logits_rate: float = option(10.0, "how many times faster logits of dropping learn than weights", above=0)
     gates: Literal["channel", "group"] = option(
-        "channel", "a mask for each input channel, or one for each convolution or operation"
+        "channel", "a mask for each input channel, or one for a whole group (operations have one anyway)"
     )
     temperature: float = option(0.2, "of the relaxed masks in training; the paper's 1/5", above=0)
     drop_probability: float = option(0.1, "drop probability that training starts from", above=0, below=1)
@@ -146,7 +146,9 @@ class PosteriorConfig:
     prior: Literal["none", "training_free"] = option(
         "none", "training_free shifts both by how much an operation is missed by ntk and regions"
     )
-    prior_strength: float = option(1.0, "how far, in logits, for the most and the least missed", minimum=0)
+    prior_strength: float = option(
+        1.0, "how far, in logits, for the most and the least missed", minimum=0, maximum=10
+    )
     # 1 to 2 leaves a fifth to a half of the parameters where every image counts once; the paper's 0.1 to 2500 go with
     # networks a hundred times larger.
     weight_penalty: float = option(1.0, "the paper's l^2, of the squared weights", minimum=0)
@@ -161,8 +163,10 @@ class PosteriorConfig:
         0.2, "share of the training images held out to choose among candidates", above=0, below=1
     )
     candidates: int = option(50, "candidates drawn from the posterior", minimum=1)
-    random_candidates: int = option(50, "candidates drawn blindly, for comparison", minimum=0)
-    at_once: int = option(10, "candidates evaluated side by side", minimum=1)
+    blind_candidates: int = option(50, "candidates drawn blindly, for comparison", minimum=0)
+    at_once: int = option(
+        10, "candidates evaluated side by side; fewer are tried where memory does not do", minimum=1
+    )
     recalibrate: int = option(
         0,
         "training images from which each candidate's normalisation is estimated; 0: the supernet's",
@@ -172,7 +176,7 @@ class PosteriorConfig:
     filter: str = option(
         "", "proxy that drawn candidates are filtered by before they are evaluated (jnas list proxies)"
     )
-    filter_factor: int = option(4, "how many times more are drawn for that", minimum=1)
+    filter_factor: int = option(4, "how many times more are drawn for that", minimum=2)
     tuning_epochs: int = option(0, "epochs that the weights of the found candidate are tuned for", minimum=0)
     tuning_rate: float = option(0.01, "first learning rate of that", above=0)
 

@@ -39,7 +39,7 @@ def evolve(
     proxies, final_proxies = names(settings.proxies), names(settings.final_proxies)
     state = evolution.init(space, len(proxies))
     generations: list[dict[str, Any]] = []
-    score = _Scorer(score_config(config, config.network, 0), space, dataset, folder, proxies)
+    score = StoredScorer(score_config(config, config.network, 0), space, dataset, folder, proxies)
     progress.say(
         f"evolving {space.name} on {dataset.name}: {settings.evaluations} architectures in generations of "
         f"{settings.children}, by {', '.join(proxies)}; then {settings.finalists} of them {settings.final_repeats} "
@@ -67,7 +67,7 @@ def evolve(
     total = len(finalists) * settings.final_repeats
     with progress.task("scoring the finalists", total, "architectures") as advance:
         for repeat in range(settings.final_repeats):
-            score = _Scorer(
+            score = StoredScorer(
                 score_config(config, config.final, 1 + repeat), space, dataset, folder, final_proxies
             )
             repeats.append(score("final", 0, repeat, finalists, advance))
@@ -103,7 +103,7 @@ def score_config(config: SearchConfig, network: NetworkConfig, repeat: int) -> s
     )
 
 
-class _Scorer:
+class StoredScorer:
     """Scores of architectures, from the records where they are: oriented float64[B, P]."""
 
     def __init__(

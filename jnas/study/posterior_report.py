@@ -1,10 +1,12 @@
 """The part of a report that a posterior-guided search adds: what the supernet learned and what was drawn from it."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jnas import spaces
 from jnas.study.plots import FOUND, INK, OTHERS, as_svg
 from jnas.study.records import Evaluation
 
@@ -23,7 +25,7 @@ def view(result: Mapping[str, Any], records: Sequence[Evaluation]) -> dict[str, 
             "mean": _mean(learned[name]["accuracy"]),
             "parameters": _mean(learned[name]["parameters"]),
         }
-        for name in ("candidates", "random")
+        for name in ("candidates", "blind")
     }
     return {
         "drawn": drawn,
@@ -38,8 +40,7 @@ def view(result: Mapping[str, Any], records: Sequence[Evaluation]) -> dict[str, 
         "highest": max((a for a in learned["test"].values() if a is not None), default=0),
         "parameters": learned["parameters"],
         "found_parameters": learned["found_parameters"],
-        "found_validation": learned["found_validation"],
-        "channels": sum(group["masks"] for group in learned["groups"]) > len(learned["groups"]),
+        "channels": result["space"] not in spaces.SPACES,
     }
 
 
@@ -83,7 +84,7 @@ def _training_svg(records: Sequence[Evaluation]) -> str:
 def _histogram_svg(learned: Mapping[str, Any]) -> str:
     """Validation accuracy of the candidates, drawn from the posterior and drawn blindly."""
     drawn = {
-        name: [a for a in learned[name]["accuracy"] if a is not None] for name in ("candidates", "random")
+        name: [a for a in learned[name]["accuracy"] if a is not None] for name in ("candidates", "blind")
     }
     values = [value for own in drawn.values() for value in own]
 
@@ -94,7 +95,7 @@ def _histogram_svg(learned: Mapping[str, Any]) -> str:
         count = math.ceil((high - low) / width) + 1
         edges = [low - width / 2 + number * width for number in range(count + 1)]
         for name, colour, label in (
-            ("random", OTHERS, "drawn blindly"),
+            ("blind", OTHERS, "drawn blindly"),
             ("candidates", FOUND, "drawn from the posterior"),
         ):
             axes.hist(drawn[name], bins=edges, color=colour, alpha=0.75, label=label)
@@ -114,6 +115,10 @@ def _histogram_svg(learned: Mapping[str, Any]) -> str:
 
 def _kept_svg(groups: Sequence[Mapping[str, Any]]) -> str:
     """What the found candidate keeps of each group, with the probability of keeping it."""
+    # `block_2` before `block_10`.
+    groups = sorted(
+        groups, key=lambda group: [(len(part), part) for part in re.split(r"(\d+)", group["name"])]
+    )
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -134,7 +139,7 @@ def _kept_svg(groups: Sequence[Mapping[str, Any]]) -> str:
                 list(places), [group["name"] for group in groups], rotation=60, ha="right", size=8
             )
         else:
-            axes.set_xlabel("groups, from the image to the classifier")
+            axes.set_xlabel("groups, by their names")
         figure.legend(frameon=False, loc="outside upper right", ncols=2)
 
     return as_svg(draw, (10.6, 4.2), "kept")

@@ -69,7 +69,7 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
         evolution=_evolution_view(records, result["architecture"]) if result.get("generations") else None,
         scatter=plots.scatter_svg(rows) if rows else "",
         curves=plots.curves_svg(training) if training and trained else "",
-        settings=_settings_view(settings),
+        settings=_settings_view(settings, None if space else ("posterior",)),
         environment=config.get(ENVIRONMENT_KEY, {}),
         time=_time_view(records),
     )
@@ -159,11 +159,15 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(finite) / len(finite) if finite else None
 
 
-def _settings_view(settings: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """Sections of (key, value), first the keys that stand in none."""
+def _settings_view(
+    settings: Mapping[str, Any], only: Sequence[str] | None
+) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """Sections of (key, value), first the keys that stand in none; of the sections, those in `only` where given."""
     plain = [(key, value) for key, value in settings.items() if not isinstance(value, Mapping)]
     return [("search", plain)] + [
-        (key, list(value.items())) for key, value in settings.items() if isinstance(value, Mapping)
+        (key, list(value.items()))
+        for key, value in settings.items()
+        if isinstance(value, Mapping) and (only is None or key in only)
     ]
 
 

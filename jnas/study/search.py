@@ -57,10 +57,13 @@ def run(config: SearchConfig, out: str | Path, progress: Progress) -> dict[str, 
                 return _search_channels(config, dataset, folder, progress)
             return _run(config, space, dataset, table, folder, progress)
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            keys = (
+                "posterior.width or posterior.batch"
+                if config.strategy == "posterior"
+                else "ntk.batch, regions.inputs or training.batch"
+            )
             if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-                raise RunError(
-                    "out of memory: lower ntk.batch, regions.inputs or training.batch, and give another --out"
-                ) from error
+                raise RunError(f"out of memory: lower {keys}, and give another --out") from error
             raise
 
 
@@ -109,7 +112,7 @@ def _run(
             config, space, dataset, scorer.key("evolution"), folder, progress
         )
     elif config.strategy == "posterior":
-        _, text, posterior, evaluations = posterior_search.search(
+        text, posterior, evaluations = posterior_search.search(
             config, dataset, scorer, scorer.key("posterior"), folder, progress
         )
         found = space.from_string(text)
@@ -143,7 +146,7 @@ def _search_channels(
 ) -> dict[str, Any]:
     """A posterior-guided search of a supernet whose candidates are networks with fewer channels, not cells."""
     key = jax.random.fold_in(jax.random.key(config.seed), STREAMS["posterior"])
-    _, text, posterior, evaluations = posterior_search.search(config, dataset, None, key, folder, progress)
+    text, posterior, evaluations = posterior_search.search(config, dataset, None, key, folder, progress)
     result = _head(config, text, evaluations, folder) | {
         "rounds": [],
         "generations": [],

@@ -24,7 +24,7 @@ class Row:
 def comparison(result: Mapping[str, Any]) -> list[Row]:
     """The found cell, then the random cells in the order in which they were drawn, from a result.json.
 
-    None where what was found is no cell.
+    Empty where what was found is no cell.
     """
     if not result["scores"]:
         return []
@@ -107,24 +107,29 @@ def _posterior_table(learned: Mapping[str, Any], make: Any) -> Any:
     from rich import box
 
     table = make(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("network", "candidates", "validation, best", "mean", "test", "parameters"):
+    for title in ("network", "candidates", "validation, best", "validation, mean", "test", "parameters"):
         table.add_column(title, justify="left" if title == "network" else "right")
     test = learned["test"]
 
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f} %"
 
-    for name, key, tested in (("posterior", "candidates", "found"), ("blind", "random", "best blind")):
+    for name, key in (("drawn from the posterior", "candidates"), ("drawn blindly", "blind")):
         accuracy = [value for value in learned[key]["accuracy"] if value is not None]
         if accuracy:
             table.add_row(
-                name, str(len(accuracy)), percent(max(accuracy)), percent(statistics.mean(accuracy)),
-                percent(test.get(tested)), f"{statistics.mean(learned[key]['parameters']):,.0f}",
-                style="bold" if name == "posterior" else None,
+                name, str(len(learned[key]["accuracy"])), percent(max(accuracy)), percent(statistics.mean(accuracy)),
+                "", f"{statistics.mean(learned[key]['parameters']):,.0f} (mean)",
             )  # fmt: skip
-    for name in (name for name in ("found, tuned", "whole supernet") if name in test):
-        size = learned["parameters"] if name == "whole supernet" else learned["found_parameters"]
-        table.add_row(name, "", "", "", percent(test[name]), f"{size:,}")
+    blind = learned["blind"]
+    sizes = dict(zip(blind["accuracy"], blind["parameters"], strict=True))
+    best_blind = max((value for value in sizes if value is not None), default=None)
+    parameters = {"whole supernet": learned["parameters"], "best blind": sizes.get(best_blind, 0)}
+    for name, value in test.items():
+        size = parameters.get(name, learned["found_parameters"])
+        table.add_row(
+            name, "", "", "", percent(value), f"{size:,}", style="bold" if name == "found" else None
+        )
     return table
 
 

@@ -1,5 +1,5 @@
 """The host loop of a supernet's training: epochs, records, checkpoints, going on after an interruption, and stopping
-before a loss that is not finite spoils what was learned.
+before what is not finite spoils what was learned.
 """
 
 import math
@@ -31,31 +31,38 @@ class Split(NamedTuple):
     labels: np.ndarray
 
 
+class Work(NamedTuple):
+    """What all stages of a search share; inclusion: float64[G], the prior's u."""
+
+    settings: PosteriorConfig
+    supernet: Supernet
+    gating: Gating
+    split: Split
+    inclusion: np.ndarray
+
+
 def make_trainer(
-    settings: PosteriorConfig,
-    supernet: Supernet,
-    split: Split,
-    gating: Gating,
+    work: Work,
     key: Array,
     logits: Array,
-    inclusion: np.ndarray,
     *,
     draw: Callable[[Array, int], Array] | None = None,
     tuning: bool = False,
 ) -> SupernetTrainer:
     """Of the supernet, with the masks of its posterior or of `draw`; by the settings of tuning where `tuning`."""
+    settings = work.settings
     objective = Objective(
-        gating,
-        jnp.asarray(inclusion, jnp.float32),
-        settings.examples * len(split.dataset.x_train),
+        work.gating,
+        work.inclusion,
+        settings.examples * len(work.split.dataset.x_train),
         settings.temperature,
         settings.weight_penalty,
         settings.entropy,
         settings.penalty,
     )
     return supernet_trainer(
-        supernet,
-        split.dataset,
+        work.supernet,
+        work.split.dataset,
         key,
         objective=objective,
         logits=logits,
@@ -69,22 +76,28 @@ def make_trainer(
 
 
 def train(
-    settings: PosteriorConfig,
-    supernet: Supernet,
+    stage: str,
     trainer: SupernetTrainer,
-    key: Array,
+    state: SupernetState,
+    epochs: int,
+    groups: tuple[str, ...],
     folder: RunFolder,
     progress: Progress,
 ) -> SupernetState:
-    """The trained supernet, from its checkpoint where there is one; every epoch goes to the records."""
+    """`state` after so many epochs, from the checkpoint of this stage where there is one.
+
+    Every epoch goes to the records, with the drop probabilities of `groups` (none where empty); states to
+    `checkpoints/<stage>` of the folder. Raises `RunError` as soon as a loss or a state is not finite; the last state
+    that was is kept.
+    """
     import orbax.checkpoint as ocp
 
-    state = trainer.init(key)
     options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-    directory = (folder.path / "checkpoints" / "supernet").absolute()
+    directory = (folder.path / "checkpoints" / stage).absolute()
+    text = {"supernet": "training the supernet", "tuning": "tuning what was found"}[stage]
     with (
         ocp.CheckpointManager(directory, options=options) as checkpoints,
-        progress.task("training the supernet", settings.epochs, "epochs") as advance,
+        progress.task(text, epochs, "epochs") as advance,
     ):
         done = checkpoints.latest_step() or 0
         if done:
@@ -96,21 +109,35 @@ def train(
                 checkpoints.save(step, args=ocp.args.StandardSave(state))
 
         stored = time.monotonic()
-        for number in range(done, settings.epochs):
+        for number in range(done, epochs):
             start = time.perf_counter()
             after, record = trainer.epoch(state, number)
             values = {name: float(value) for name, value in record._asdict().items()}
-            if not all(math.isfinite(value) for value in values.values()):
+            # A loss is that of the weights before its step: the last step of an epoch shows in the state alone.
+            if not all(math.isfinite(value) for value in values.values()) or not _finite(after):
+                kept = ""
                 if number:
                     store(number, state)
+                    kept = f"; the state after epoch {number} is kept in '{directory}'"
+                rate = "tuning_rate" if stage == "tuning" else "learning_rate"
                 raise RunError(
-                    f"the supernet's loss is not finite in epoch {number + 1} of {settings.epochs}: lower "
-                    f"posterior.learning_rate and give another --out; the state after epoch {number} is kept in "
-                    f"'{directory}'"
+                    f"{text}: not finite in epoch {number + 1} of {epochs}: lower posterior.{rate} and give another "
+                    f"--out{kept}"
                 )
             state = after
-            _record_epoch(supernet, state, number, values, time.perf_counter() - start, folder)
-            if time.monotonic() - stored > CHECKPOINT_SECONDS or number == settings.epochs - 1:
+            each = (time.perf_counter() - start) / len(values)
+            evaluations = [
+                Evaluation(stage, number, 0, 0, name, stage, value, each) for name, value in values.items()
+            ]
+            drop = np.asarray(jax.nn.sigmoid(state.logits), np.float64)
+            folder.records.add(
+                evaluations
+                + [
+                    Evaluation(stage, number, 0, group, "drop_probability", name, float(drop[group]), 0.0)
+                    for group, name in enumerate(groups)
+                ]
+            )
+            if time.monotonic() - stored > CHECKPOINT_SECONDS or number == epochs - 1:
                 store(number + 1, state)
                 stored = time.monotonic()
             advance(1)
@@ -118,56 +145,22 @@ def train(
 
 
 def tune(
-    settings: PosteriorConfig,
-    supernet: Supernet,
-    split: Split,
-    gating: Gating,
-    key: Array,
-    inclusion: np.ndarray,
-    state: SupernetState,
-    found: np.ndarray,
-    folder: RunFolder,
-    progress: Progress,
+    work: Work, key: Array, state: SupernetState, found: np.ndarray, folder: RunFolder, progress: Progress
 ) -> SupernetState | None:
-    """The found candidate after further epochs with its own masks; None where none are asked for."""
-    if not settings.tuning_epochs:
+    """The found candidate bool[D] after further epochs with its own masks; None where none are asked for."""
+    epochs = work.settings.tuning_epochs
+    if not epochs:
         return None
-    trainer = make_trainer(
-        settings, supernet, split, gating, key, state.logits, inclusion,
-        draw=lambda key, images: jnp.asarray(found)[None], tuning=True,
-    )  # fmt: skip
-    tuned = trainer.init(key)._replace(params=state.params, batch_stats=state.batch_stats)
-    with progress.task("tuning what was found", settings.tuning_epochs, "epochs") as advance:
-        for number in range(settings.tuning_epochs):
-            start = time.perf_counter()
-            tuned, record = trainer.epoch(tuned, number)
-            values = {name: float(value) for name, value in record._asdict().items()}
-            each = (time.perf_counter() - start) / len(values)
-            folder.records.add(
-                Evaluation("tuning", number, 0, 0, name, "found", value, each)
-                for name, value in values.items()
-            )
-            advance(1)
-    return tuned
+    own = jnp.asarray(found)[None]
+    trainer = make_trainer(work, key, state.logits, draw=lambda key, images: own, tuning=True)
+    start = trainer.init(key)._replace(params=state.params, batch_stats=state.batch_stats)
+    return train("tuning", trainer, start, epochs, (), folder, progress)
 
 
-def _record_epoch(
-    supernet: Supernet,
-    state: SupernetState,
-    number: int,
-    values: dict[str, float],
-    seconds: float,
-    folder: RunFolder,
-) -> None:
-    drop = np.asarray(jax.nn.sigmoid(state.logits), np.float64)
-    each = seconds / len(values)
-    folder.records.add(
-        [
-            Evaluation("supernet", number, 0, 0, name, "supernet", value, each)
-            for name, value in values.items()
-        ]
-        + [
-            Evaluation("supernet", number, 0, group, "drop_probability", name, float(drop[group]), 0.0)
-            for group, name in enumerate(supernet.groups)
-        ]
-    )
+@jax.jit
+def _all_finite(leaves: list[Array]) -> Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
+def _finite(state: SupernetState) -> bool:
+    return bool(_all_finite(jax.tree.leaves(state._replace(optimizer=()))))

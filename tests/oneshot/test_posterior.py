@@ -108,6 +108,15 @@ def test_a_probability_that_is_none(p):
         posterior.logits_of([0.5, p])
 
 
+def test_an_inclusion_next_to_one_is_finite():
+    assert np.isfinite(value([0.0], inclusion=1 - 1e-12)) and np.isfinite(value([0.0], inclusion=1e-12))
+
+
+def test_an_unknown_kind_of_gates():
+    with pytest.raises(InputError, match="unknown kind of gates 'layer'"):
+        posterior.gating((2, 3), "layer")
+
+
 def test_masks_of_channels_and_of_groups():
     own = posterior.gating((2, 3), "channel")
     np.testing.assert_array_equal(own.group, [0, 0, 1, 1, 1])

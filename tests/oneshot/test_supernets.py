@@ -1,5 +1,6 @@
 """Supernets as functions of flat masks, and candidates drawn from them: conformance over every registered one."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from jnas import data, spaces
+from jnas.errors import InputError
 from jnas.oneshot import candidates, posterior, training
 from jnas.oneshot.supernets import SUPERNETS
 
@@ -152,6 +154,27 @@ def test_blind_candidates_keep_their_share():
     np.testing.assert_array_equal(bits[: supernet.masks], kept[0])
 
 
+@pytest.mark.parametrize("name", SUPERNETS)
+@pytest.mark.parametrize("gates", posterior.GATES)
+def test_text_and_back(name, gates):
+    supernet = SUPERNETS[name](IMAGE, 3, 1, 1)
+    gating = posterior.gating(supernet.sizes, gates)
+    for kept in candidates.blind(jax.random.key(2), supernet, gating, 0.5, 3):
+        np.testing.assert_array_equal(
+            candidates.from_text(supernet, candidates.to_text(supernet, kept)), kept
+        )
+    with pytest.raises(InputError):
+        candidates.from_text(supernet, "shake_shake:zz")
+    with pytest.raises(InputError):
+        candidates.from_text(supernet, f"{name}:00")
+
+
+@pytest.mark.parametrize("name", [name for name in SUPERNETS if name != "nasbench201"])
+def test_images_that_a_network_would_halve_to_nothing(name):
+    with pytest.raises(InputError, match=f"images of 2x2 do not fit {name}"):
+        SUPERNETS[name]((2, 2, 1), 3, 1, 1)
+
+
 @pytest.fixture(scope="module")
 def digits():
     return data.load("digits")
@@ -196,12 +219,32 @@ def test_a_candidate_that_is_not_finite_has_no_accuracy(digits, small):
     assert np.isnan(evaluate(broken, statistics, kept, digits.x_test[:8], digits.y_test[:8])).all()
 
 
+def test_with_masks_drawn_blindly_only_weights_learn(digits, small):
+    """And the one mask that is drawn for a batch is that of all its images."""
+    supernet, gating, *_ = small
+    few = replace(digits, x_train=digits.x_train[:40], y_train=digits.y_train[:40])
+    objective = training.Objective(gating, np.full(24, 0.5), 40.0, 0.2, 1.0, 1.0, "kept")
+    one = jnp.zeros((1, 24)).at[0, ::4].set(1.0)
+    trainer = training.supernet_trainer(
+        supernet, few, jax.random.key(0), objective=objective, logits=jnp.full(24, -1.0), epochs=1, batch=20,
+        learning_rate=0.1, logits_rate=10.0, augment=False, draw=lambda key, images: one,
+    )  # fmt: skip
+    before = trainer.init(jax.random.key(1))
+    after, record = trainer.epoch(before, 0)
+    assert trainer.steps == 2 and np.isfinite(record).all()
+    np.testing.assert_array_equal(after.logits, before.logits)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), after.params, before.params)
+    assert moved["classifier_kernel"]
+    again, _ = trainer.epoch(before, 0)
+    jax.tree.map(np.testing.assert_array_equal, after, again)
+
+
 def test_the_gradient_of_the_loss_against_finite_differences(digits, small):
     """In float64, along random directions of weights and of logits, masks and noise held fixed."""
     supernet, gating, params, statistics = small
     with jax.enable_x64(True):
         double = partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, jnp.float64))
-        objective = training.Objective(gating, jnp.full(24, 0.4), 100.0, 0.5, 3.0, 1.0, "kept")
+        objective = training.Objective(gating, np.full(24, 0.4), 100.0, 0.5, 3.0, 1.0, "kept")
         images = jnp.asarray((digits.x_train[:6] - digits.mean) / digits.std, jnp.float64)
         labels = jnp.asarray(digits.y_train[:6])
         start = {"params": double(params), "logits": jnp.linspace(-1.0, 1.0, 24)}

@@ -92,7 +92,7 @@ def test_each_field_counts_in_the_digest_and_in_the_differences():
     for key, field, annotation in strict.leaves(SearchConfig):
         other = next(
             value
-            for value in (*getattr(annotation, "__args__", ()), 4, 0.5, 0.25, not field.default, "else")
+            for value in (*getattr(annotation, "__args__", ()), 4, 3, 0.5, 0.25, not field.default, "else")
             if value != field.default and (getattr(annotation, "__args__", ()) or type(value) is annotation)
         )
         mapping = strict.override(SearchConfig, {}, key, str(other).lower(), "test")
