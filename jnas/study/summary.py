@@ -108,18 +108,19 @@ def _posterior_table(learned: Mapping[str, Any], make: Any) -> Any:
 
     table = make(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("network", "candidates", "validation, best", "validation, mean", "test", "parameters"):
-        table.add_column(title, justify="left" if title == "network" else "right")
+        first = title == "network"
+        table.add_column(title, justify="left" if first else "right", no_wrap=first)
     test = learned["test"]
 
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f} %"
 
-    for name, key in (("drawn from the posterior", "candidates"), ("drawn blindly", "blind")):
+    for name, key in (("posterior's draws", "candidates"), ("blind draws", "blind")):
         accuracy = [value for value in learned[key]["accuracy"] if value is not None]
         if accuracy:
             table.add_row(
                 name, str(len(learned[key]["accuracy"])), percent(max(accuracy)), percent(statistics.mean(accuracy)),
-                "", f"{statistics.mean(learned[key]['parameters']):,.0f} (mean)",
+                "", f"{statistics.mean(learned[key]['parameters']):,.0f}",
             )  # fmt: skip
     blind = learned["blind"]
     sizes = dict(zip(blind["accuracy"], blind["parameters"], strict=True))

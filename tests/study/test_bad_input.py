@@ -131,7 +131,7 @@ WRONG_SEARCHES = [
     ("--data few.npz --regions.crop 0", "regions.inputs 20 does not fit: 'few' has 12 training images"),
     ("--regions.crop 9", "regions.crop 9 does not fit into images of 8x8"),
     ("--space nasbench101", "unknown .*space 'nasbench101'.*nasbench201"),
-    ("--strategy random", "unknown strategy 'random': choose one of evolution, pruning"),
+    ("--strategy random", "unknown strategy 'random': choose one of evolution, posterior, pruning"),
     ("--table absent.csv", "no table 'absent.csv'"),
     ("--table .", "cannot read the table '.'"),
     ("--table columns.csv", "lacks the column architecture: it needs architecture, test_acc"),

@@ -39,7 +39,7 @@ def test_the_result_of_a_search(tiny_run, tiny):
     assert stored_result(folder) == result
     assert set(result) == {
         "jnas", "space", "strategy", "protocol", "seed", "data", "architecture", "seconds", "search_seconds",
-        "evaluations", "rounds", "generations", "scores", "training", "table",
+        "evaluations", "rounds", "generations", "posterior", "scores", "training", "table",
     }  # fmt: skip
     assert result["jnas"] == jnas.__version__ and result["table"] is None
     assert [result[key] for key in ("space", "strategy", "protocol", "seed", "data")] == [
