@@ -2,21 +2,24 @@
 
     jnas score --proxies naswot,synflow,... --archs all --data D --out scores.csv      (one file or several)
     python benchmarks/correlation.py scores.csv [more.csv ...] --table TABLE.csv.gz [--trained 20]
+    python benchmarks/correlation.py scores.csv --table TABLE.csv.gz --other PROXIES.csv.gz
 
 TABLE has the columns `architecture` and `test_acc`. Failed scores rank last. Intervals are 95 % percentile bootstraps
 over cells. Whatever is chosen or fitted (which proxies a combination takes; the learned combination's trained cells)
 is so on a fixed random half of the distinct cells, and reported on the other half; published combinations and single
-proxies are reported on all cells as well.
+proxies are reported on all cells as well. --other compares with the scores of another implementation instead, in
+columns of NAS-Bench-Suite-Zero's names: Spearman on the cells where both are finite.
 """
 
 import argparse
 import csv
+import gzip
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import kendalltau, norm
+from scipy.stats import kendalltau, norm, spearmanr
 
 from jnas import spaces
 from jnas.estimators.predictor import predict
@@ -27,6 +30,8 @@ from jnas.proxies.combination import log_rank_sum, oriented, rank_sum
 SPLIT_SEED = 0
 LARGEST_COMBINATION = 8
 DRAWS = 50
+# NAS-Bench-Suite-Zero's names, where they are not ours.
+OTHER_NAMES = {"naswot": "nwot", "jacob_cov": "jacov"}
 # What the papers combine, where the files hold it.
 PUBLISHED = {
     "TE-NAS (rank sum)": (rank_sum, ("ntk", "regions")),
@@ -46,9 +51,10 @@ def read_scores(paths: list[Path]) -> tuple[list[str], dict[str, np.ndarray]]:
     scores: dict[str, np.ndarray] = {}
     for table in tables:
         columns = next(iter(table.values()))
-        for proxy in (name for name in PROXIES if f"{name}_status" in columns and name not in scores):
+        for proxy in (name for name in PROXIES if name in columns and name not in scores):
             values = np.array([float(table[name][proxy]) for name in names])
-            statuses = [table[name][f"{proxy}_status"] for name in names]
+            # Sizes stand in every table, those that were not asked for without a status.
+            statuses = [table[name].get(f"{proxy}_status", "ok") for name in names]
             scores[proxy] = oriented(values, statuses, PROXIES[proxy].sign)
     return names, scores
 
@@ -92,12 +98,35 @@ def choose(scores: dict[str, np.ndarray], accuracy: np.ndarray) -> list[tuple[st
     return chosen
 
 
+def compare(names: list[str], scores: dict[str, np.ndarray], accuracy: np.ndarray, path: Path) -> Table:
+    """Spearman of each proxy with the column of another implementation."""
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
+        other = {row["architecture"]: row for row in csv.DictReader(stream)}
+    columns = next(iter(other.values()))
+    table = Table(title=f"another implementation's scores, {len(names):,} cells")
+    for heading in ("proxy", "Spearman", "cells", "tau with test accuracy"):
+        table.add_column(heading, justify="left" if heading == "proxy" else "right")
+    for name, values in scores.items():
+        column = OTHER_NAMES.get(name, name)
+        if column not in columns:
+            continue
+        theirs = np.array(
+            [float(other[cell][column] or "nan") if cell in other else np.nan for cell in names]
+        )
+        both = np.isfinite(values) & np.isfinite(theirs)
+        # Theirs is not oriented: the sign of ours is that of the proxy.
+        rho = PROXIES[name].sign * float(spearmanr(values[both], theirs[both]).statistic)
+        table.add_row(name, f"{rho:.4f}", str(both.sum()), f"{tau(values, accuracy):.3f}")
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("scores", type=Path, nargs="+")
     parser.add_argument("--table", required=True)
+    parser.add_argument("--other", type=Path)
     parser.add_argument("--trained", type=int, default=20)
     parser.add_argument("--resamples", type=int, default=200)
     arguments = parser.parse_args()
@@ -107,8 +136,11 @@ def main() -> None:
     names = [names[index] for index in keep]
     scores = {name: values[keep] for name, values in scores.items()}
     accuracy = np.array([known[name] for name in names])
-    fitting = halves(names)
     console = Console(width=150)
+    if arguments.other:
+        console.print(compare(names, scores, accuracy, arguments.other))
+        return
+    fitting = halves(names)
 
     def row(table: Table, label: str, values: np.ndarray, *more: str) -> None:
         table.add_row(
