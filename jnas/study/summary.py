@@ -107,7 +107,7 @@ def _posterior_table(learned: Mapping[str, Any], make: Any) -> Any:
     from rich import box
 
     table = make(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("network", "candidates", "validation, best", "validation, mean", "test", "parameters"):
+    for title in ("network", "candidates", "best held out", "mean held out", "test", "parameters"):
         first = title == "network"
         table.add_column(title, justify="left" if first else "right", no_wrap=first)
     test = learned["test"]
