@@ -33,7 +33,8 @@ from jnas.errors import InputError
 from jnas.estimators.training import EVALUATION_BATCH, MOMENTUM
 from jnas.nets.modules import Build, initial_parameters
 from jnas.nets.nasbench201 import Network, check_images
-from jnas.proxies.batch import OPERATIONS, over_architectures
+from jnas.proxies.batch import over_architectures
+from jnas.spaces import nasbench201
 
 
 def accuracies(
@@ -103,7 +104,7 @@ def _accuracies(key, choices, train, test, rates, *, network, epochs, batch, wan
     weights_key, order_key, parts_key = jax.random.split(key, 3)
     images, count = len(train[0]), len(test[0])
     params = initial_parameters(
-        network, weights_key, train[0][:1], jnp.zeros((*choices.shape[1:], OPERATIONS))
+        network, weights_key, train[0][:1], jnp.zeros((*choices.shape[1:], len(nasbench201.OPERATIONS)))
     )
     numbers = jnp.arange(epochs)
     order = jax.vmap(lambda number: transforms.batches(order_key, number, images, batch))(numbers)

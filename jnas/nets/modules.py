@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import flax.linen as nn
 import jax
@@ -38,10 +38,12 @@ INITIALISATIONS: dict[str, Callable[[Array, int], Array]] = {
 
 
 def initialiser(name: str) -> Callable:
-    """Flax initialiser of convolution and classifier weights, whose last axis is the output."""
+    """Flax initialiser of convolution and classifier weights, whose last axis is the output; copies stand before."""
 
     def initialise(key: Array, shape: Sequence[int]) -> Array:
-        return INITIALISATIONS[name](key, math.prod(shape)).reshape(shape) / math.sqrt(math.prod(shape[:-1]))
+        return INITIALISATIONS[name](key, math.prod(shape)).reshape(shape) / math.sqrt(
+            math.prod(shape[-4:-1])
+        )
 
     return initialise
 
@@ -50,18 +52,22 @@ def initial_parameters(network: nn.Module, key: Array, *inputs: Array) -> dict:
     """Parameters as `network.init(key, *inputs)` draws them, all from one stream of random numbers.
 
     The distribution is that of `network.init`, the numbers are not: one draw for all weights compiles in a
-    fraction of the time of a draw for each. `network` has a field `build`.
+    fraction of the time of a draw for each. `network` has a field `build`. The last four axes of a convolution's
+    weights, or both of a classifier's, are its own; axes before them count copies.
     """
-    shapes = jax.eval_shape(network.init, key, *inputs)["params"]
+    # The weights are the same in every layout, and not every form on planes can be initialised.
+    plain = network.clone(build=replace(network.build, planes=False))
+    shapes = jax.eval_shape(plain.init, key, *inputs)["params"]
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
-    sizes = [math.prod(leaf.shape) if len(leaf.shape) > 1 else 0 for _, leaf in leaves]
+    drawn = [path[-1].key not in ("scale", "offset", "bias", "classifier_bias") for path, _ in leaves]
+    sizes = [math.prod(leaf.shape) if own else 0 for (_, leaf), own in zip(leaves, drawn, strict=True)]
     stream = INITIALISATIONS[network.build.initialisation](key, sum(sizes))
     parts = jnp.split(stream, np.cumsum(sizes)[:-1])
     values = [
-        part.reshape(leaf.shape) / math.sqrt(math.prod(leaf.shape[:-1]))
-        if len(leaf.shape) > 1
+        part.reshape(leaf.shape) / math.sqrt(math.prod(leaf.shape[-4:-1]))
+        if own
         else jnp.full(leaf.shape, path[-1].key == "scale", leaf.dtype)
-        for (path, leaf), part in zip(leaves, parts, strict=True)
+        for (path, leaf), own, part in zip(leaves, drawn, parts, strict=True)
     ]
     return jax.tree.unflatten(tree, values)
 
@@ -113,6 +119,11 @@ class Build:
             kernel = operations.spread(kernel, dilation) if dilation > 1 else kernel
             return operations.convolution_in_loops(x, kernel, stride)
         return operations.convolution(x, kernel, self.layout, stride, dilation)
+
+
+def sow_pattern(module: nn.Module, name: str, signs: Array) -> None:
+    """Signs of images [N, H, W, C], or of planes [..., C, N, H, W], in the collection `patterns`, images first."""
+    module.sow("patterns", name, jnp.moveaxis(signs, -3, 0) if module.build.planes else signs)
 
 
 class BatchNorm(nn.Module):

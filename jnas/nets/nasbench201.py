@@ -23,7 +23,7 @@ from jax import Array
 
 from jnas.errors import InputError
 from jnas.nets import operations
-from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, chosen, initialiser, mix
+from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, chosen, initialiser, mix, sow_pattern
 from jnas.spaces import nasbench201
 
 # What cells sow for proxies.
@@ -76,7 +76,7 @@ class Cell(nn.Module):
             }
             if modules:
                 read = sum((weight[key] for key in modules), start=jnp.zeros((), x.dtype)) > 0
-                self.sow("patterns", f"node_{source}", (h > 0) & read)
+                sow_pattern(self, f"node_{source}", (h > 0) & read)
                 self.sow("readers", f"node_{source}", sum(weight[key] > 0 for key in modules))
             if choices is not None:
                 for edge, target in leaving:
@@ -119,9 +119,9 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         build, outputs = self.build, 2 * self.inputs
-        self.sow("patterns", "relu_a", x > 0)
+        sow_pattern(self, "relu_a", x > 0)
         h = ConvolutionNorm(self.inputs, outputs, 3, build, stride=2, name="conv_a")(x)
-        self.sow("patterns", "relu_b", h > 0)
+        sow_pattern(self, "relu_b", h > 0)
         h = ConvolutionNorm(outputs, outputs, 3, build, name="conv_b")(h)
         initialise = initialiser(build.initialisation)
         kernel = self.param("downsample", initialise, (1, 1, self.inputs, outputs))
@@ -167,7 +167,7 @@ class Network(nn.Module):
                 x = cell(x, None if gates is None else gates[..., 0, :, :])
                 x = self._boundary(f"after_cell_{stage}_{index}", x)
         x = BatchNorm(channels, build, name="last_norm")(x)
-        self.sow("patterns", "last", x > 0)
+        sow_pattern(self, "last", x > 0)
         x = nn.relu(x)
         self.sow("features", "last", x)
         x = jnp.mean(x, axis=(build.layout.index("H"), build.layout.index("W")))

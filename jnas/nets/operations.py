@@ -48,17 +48,26 @@ def convolution(x: Array, kernel: Array, layout: str, stride: int = 1, dilation:
     )
 
 
-def depthwise_convolution(x: Array, kernel: Array, stride: int = 1) -> Array:
+def depthwise_convolution(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Array:
     """Convolution of each channel of x [N, H, W, C] by a kernel of its own; kernel [k, k, 1, C], k odd."""
-    half = kernel.shape[0] // 2
+    half = dilation * (kernel.shape[0] // 2)
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
         [(half, half)] * 2,
+        rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1],
     )
+
+
+def cross_convolution(x: Array, wide: Array, tall: Array, stride: int = 1) -> Array:
+    """x [N, H, W, C] by a kernel [1, k, C, C'] that strides along rows, then by [k, 1, C', O] along columns."""
+    half = wide.shape[1] // 2
+    form = ("NHWC", "HWIO", "NHWC")
+    x = jax.lax.conv_general_dilated(x, wide, (1, stride), [(0, 0), (half, half)], dimension_numbers=form)
+    return jax.lax.conv_general_dilated(x, tall, (stride, 1), [(half, half), (0, 0)], dimension_numbers=form)
 
 
 def spread(kernel: Array, dilation: int) -> Array:
@@ -156,7 +165,7 @@ def _box_sum(x: Array, height: int, width: int) -> Array:
     return total
 
 
-def _inverse_counts(height: int, width: int) -> np.ndarray:
+def inverse_counts(height: int, width: int) -> np.ndarray:
     """1 / number of positions of the 3x3 neighbourhood that lie inside the image: float64[H, W].
 
     A constant made outside the trace: XLA would spend seconds folding a pooled array of ones.
@@ -172,15 +181,38 @@ def _inverse_counts(height: int, width: int) -> np.ndarray:
 def average_pool_3x3(x: Array, layout: str) -> Array:
     """Mean over the 3x3 neighbourhood, the padding not counted; stride 1."""
     height, width = layout.index("H"), layout.index("W")
-    inverse = _inverse_counts(x.shape[height], x.shape[width])
+    inverse = inverse_counts(x.shape[height], x.shape[width])
     inverse = inverse[None, :, :, None] if layout == "NHWC" else inverse
     return _box_sum(x, height, width) * jnp.asarray(inverse, x.dtype)
 
 
 def average_pool_3x3_adjoint(d: Array) -> Array:
     """The adjoint of `average_pool_3x3` on planes [..., H, W]."""
-    weighted = d * jnp.asarray(_inverse_counts(*d.shape[-2:]), d.dtype)
+    weighted = d * jnp.asarray(inverse_counts(*d.shape[-2:]), d.dtype)
     return _box_sum(weighted, d.ndim - 2, d.ndim - 1)
+
+
+def max_pool_3x3(x: Array, layout: str) -> Array:
+    """Largest of the 3x3 neighbourhood within the image; stride 1."""
+    for axis in (layout.index("H"), layout.index("W")):
+        border = [(1, 1) if other == axis else (0, 0) for other in range(x.ndim)]
+        padded = jnp.pad(x, border, constant_values=-jnp.inf)
+        before = jax.lax.slice_in_dim(padded, 0, x.shape[axis], axis=axis)
+        after = jax.lax.slice_in_dim(padded, 2, x.shape[axis] + 2, axis=axis)
+        x = jnp.maximum(jnp.maximum(before, x), after)
+    return x
+
+
+def every(x: Array, stride: int, layout: str, first: int = 0) -> Array:
+    """Every `stride`-th row and column of x, from `first` on; as many as from 0, zero beyond the last."""
+    if stride == 1 and first == 0:
+        return x
+    for axis in (layout.index("H"), layout.index("W")):
+        if first:
+            border = [(0, first) if other == axis else (0, 0) for other in range(x.ndim)]
+            x = jax.lax.slice_in_dim(jnp.pad(x, border), first, None, axis=axis)
+        x = jax.lax.slice_in_dim(x, 0, None, stride, axis=axis)
+    return x
 
 
 def average_pool_2x2(x: Array, layout: str) -> Array:

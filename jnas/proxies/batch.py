@@ -10,19 +10,25 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
+from jnas import spaces
+from jnas.nets.families import FAMILIES
 from jnas.nets.modules import Build, initial_parameters
-from jnas.nets.nasbench201 import Network, check_images
 from jnas.proxies import PROXIES, ntk, regions
 from jnas.proxies.probe import Probe
 
 AXIS = "architectures"
-OPERATIONS = 5
+
+
+def _gates(space: str, choices: Array) -> Array:
+    """Of the shape that one of choices [B, cells, E] has as gates."""
+    return jnp.zeros((*choices.shape[1:], len(spaces.get(space).operations)))
 
 
 def over_architectures(
@@ -65,7 +71,8 @@ def rows_here(measured: Any) -> tuple[int, Any]:
 @partial(
     jax.jit,
     static_argnames=(
-        "proxies", "classes", "channels", "cells_per_stage", "stages", "initialisation", "width", "mesh"
+        "space", "proxies", "classes", "channels", "cells_per_stage", "stages", "initialisation", "width",
+        "mesh",
     ),
 )  # fmt: skip
 def network_measurements(
@@ -74,6 +81,7 @@ def network_measurements(
     images: Array,
     labels: Array,
     *,
+    space: str = "nasbench201",
     proxies: tuple[str, ...],
     classes: int,
     channels: int,
@@ -89,19 +97,20 @@ def network_measurements(
       key: of the weights and of what else a proxy draws.
       choices: int32[B, cells, E].
       images: float32[batches, N, H, W, C], standardised; labels: int32[batches, N]; two batches for `zico`.
-      channels, cells_per_stage, stages, initialisation: of the network.
+      space, channels, cells_per_stage, stages, initialisation: of the network.
       width: architectures side by side; mesh: devices that share B, along the axis `AXIS`.
 
     Raises `InputError` when the images do not fit the network.
     """
-    check_images(images.shape, stages)
+    family = FAMILIES[space]
+    family.check_images(images.shape, stages)
     weights_key, probe_key = jax.random.split(key)
 
-    def network(build: Build) -> Network:
-        return Network(channels, classes, build, cells_per_stage, stages)
+    def network(build: Build) -> nn.Module:
+        return family.network(channels, classes, build, cells_per_stage, stages, True)
 
     initial = network(Build(initialisation=initialisation))
-    gates = jnp.zeros((*choices.shape[1:], OPERATIONS))
+    gates = _gates(space, choices)
     params = initial_parameters(initial, weights_key, images[0, :1], gates)
 
     def measure(shared, choice):
@@ -115,8 +124,8 @@ def network_measurements(
 @partial(
     jax.jit,
     static_argnames=(
-        "classes", "channels", "cells_per_stage", "normalisation", "logits", "parameters", "initialisation",
-        "implementation", "width", "mesh",
+        "space", "classes", "channels", "cells_per_stage", "normalisation", "logits", "parameters",
+        "initialisation", "implementation", "width", "mesh",
     ),
 )  # fmt: skip
 def kernel_measurements(
@@ -124,6 +133,7 @@ def kernel_measurements(
     choices: Array,
     images: Array,
     *,
+    space: str = "nasbench201",
     classes: int,
     channels: int = 3,
     cells_per_stage: int = 1,
@@ -136,12 +146,13 @@ def kernel_measurements(
     mesh: Mesh | None = None,
 ) -> Array:
     """Exact kernels of single architectures, float32[B, M, M]; arguments as those of `ntk.kernels`."""
-    check_images(images.shape, 3)
+    family = FAMILIES[space]
+    family.check_images(images.shape, family.kernel_stages)
 
-    def network(build: Build) -> Network:
-        return Network(channels, classes, build, cells_per_stage, 3)
+    def network(build: Build) -> nn.Module:
+        return family.network(channels, classes, build, cells_per_stage, family.kernel_stages, True)
 
-    gates = jnp.zeros((*choices.shape[1:], OPERATIONS))
+    gates = _gates(space, choices)
     initial = network(Build(initialisation=initialisation))
     params = initial_parameters(initial, key, images[:1], gates)
 
@@ -149,7 +160,7 @@ def kernel_measurements(
         params, images = shared
         if implementation != "jnas":
             # neural-tangents differentiates forwards as well, which needs plain gates.
-            choice = jax.nn.one_hot(choice, OPERATIONS)
+            choice = jax.nn.one_hot(choice, gates.shape[-1])
         return ntk.kernel_function(
             params,
             images,
@@ -163,12 +174,13 @@ def kernel_measurements(
     return over_architectures(kernel, (params, images), choices, width, mesh)
 
 
-@partial(jax.jit, static_argnames=("channels", "cells_per_stage", "initialisation", "width", "mesh"))
+@partial(jax.jit, static_argnames=("space", "channels", "cells_per_stage", "initialisation", "width", "mesh"))
 def region_measurements(
     key: Array,
     choices: Array,
     inputs: Array,
     *,
+    space: str = "nasbench201",
     channels: int = 1,
     cells_per_stage: int = 1,
     initialisation: str = "kaiming_normal",
@@ -176,15 +188,8 @@ def region_measurements(
     mesh: Mesh | None = None,
 ) -> Array:
     """Linear regions of single architectures, int32[B]; arguments as those of `regions.counts`."""
-    network = Network(
-        channels,
-        1,
-        Build(initialisation=initialisation),
-        cells_per_stage,
-        1,
-        stem=inputs.shape[-1] != channels,
-    )
-    gates = jnp.zeros((*choices.shape[1:], OPERATIONS))
+    network = regions.network_of(space, channels, cells_per_stage, initialisation, inputs)
+    gates = _gates(space, choices)
     params = initial_parameters(network, key, inputs[:1], gates)
 
     def count(shared, choice):

@@ -12,12 +12,13 @@ kernel whose lambda_min is beyond the precision of its entries is `"singular"`, 
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax import Array
 
+from jnas.nets.families import FAMILIES
 from jnas.nets.modules import Build, initial_parameters
-from jnas.nets.nasbench201 import Network, check_images
 from jnas.proxies.base import KERNEL, Proxy, architectures_at_once, map_first
 from jnas.theory import empirical_ntk
 
@@ -54,7 +55,7 @@ def condition_number(kernel: np.ndarray) -> tuple[float, str]:
 def kernel_function(
     params: Mapping,
     images: Array,
-    network: Callable[[Build], Network],
+    network: Callable[[Build], nn.Module],
     *,
     normalisation: str,
     logits: str,
@@ -100,10 +101,10 @@ def kernel_function(
 @partial(
     jax.jit,
     static_argnames=(
+        "space",
         "classes",
         "channels",
         "cells_per_stage",
-        "stages",
         "normalisation",
         "logits",
         "parameters",
@@ -117,10 +118,10 @@ def kernels(
     count: Array,
     images: Array,
     *,
+    space: str = "nasbench201",
     classes: int,
     channels: int = 3,
     cells_per_stage: int = 1,
-    stages: int = 3,
     normalisation: str = "train",
     logits: str = "sum",
     parameters: str = "weights",
@@ -133,15 +134,17 @@ def kernels(
       key: of the weights.
       gates: float32[B, cells, E, K]; only the first `count` rows are evaluated, the rest are zero.
       images: float32[N, H, W, C], standardised.
+      space, channels, cells_per_stage: of the network (`jnas.nets.families`).
       normalisation: `"train"` or `"frozen"`; logits, parameters, implementation: as in
         `jnas.theory.empirical_ntk`, where `"jnas"` is its own path.
 
     Raises `InputError` when the images do not fit the network.
     """
-    check_images(images.shape, stages)
+    family = FAMILIES[space]
+    family.check_images(images.shape, family.kernel_stages)
 
-    def network(build: Build) -> Network:
-        return Network(channels, classes, build, cells_per_stage, stages)
+    def network(build: Build) -> nn.Module:
+        return family.network(channels, classes, build, cells_per_stage, family.kernel_stages, True)
 
     initial = network(Build(initialisation=initialisation))
     params = initial_parameters(initial, key, images[:1], gates[0])

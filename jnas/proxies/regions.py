@@ -13,12 +13,13 @@ floating-point pattern matrices.
 from collections.abc import Mapping
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jnas.nets.families import FAMILIES
 from jnas.nets.modules import Build, initial_parameters
-from jnas.nets.nasbench201 import Network
 from jnas.proxies.base import REGIONS, Proxy, map_first
 
 PROXY = Proxy(
@@ -60,23 +61,33 @@ def count_distinct(patterns: Array) -> Array:
     return jnp.max(known) + 1
 
 
-def of_network(network: Network, params: Mapping, inputs: Array, gates: Array) -> Array:
+def network_of(
+    space: str, channels: int, cells_per_stage: int, initialisation: str, inputs: Array
+) -> nn.Module:
+    """The network whose regions are counted, without a stem where inputs [N, H, W, C] have its channels."""
+    family = FAMILIES[space]
+    build = Build(planes=family.planes_for_regions, initialisation=initialisation)
+    stem = inputs.shape[-1] != channels
+    return family.network(channels, 1, build, cells_per_stage, family.region_stages, stem)
+
+
+def of_network(network: nn.Module, params: Mapping, inputs: Array, gates: Array) -> Array:
     """R of one network on inputs [N, H, W, C]: int32[]."""
     _, sown = network.apply({"params": params}, inputs, gates, mutable=["patterns"])
     leaves = jax.tree.leaves(sown["patterns"])
     return count_distinct(jnp.concatenate([leaf.reshape(len(inputs), -1) for leaf in leaves], axis=1))
 
 
-@partial(jax.jit, static_argnames=("channels", "cells_per_stage", "stages", "initialisation"))
+@partial(jax.jit, static_argnames=("space", "channels", "cells_per_stage", "initialisation"))
 def counts(
     key: Array,
     gates: Array,
     count: Array,
     inputs: Array,
     *,
+    space: str = "nasbench201",
     channels: int = 1,
     cells_per_stage: int = 1,
-    stages: int = 1,
     initialisation: str = "kaiming_normal",
 ) -> Array:
     """R of the supernet under many gates, with the same weights and inputs: int32[B].
@@ -87,14 +98,7 @@ def counts(
       inputs: float32[N, H, W, C]. Without a stem, as TE-NAS has it, where C equals `channels`; otherwise a
         convolution leads from one to the other.
     """
-    network = Network(
-        channels,
-        1,
-        Build(initialisation=initialisation),
-        cells_per_stage,
-        stages,
-        stem=inputs.shape[-1] != channels,
-    )
+    network = network_of(space, channels, cells_per_stage, initialisation, inputs)
     params = initial_parameters(network, key, inputs[:1], gates[0])
 
     def regions(gates):

@@ -1,10 +1,10 @@
 """Search spaces: what can be built. One file each; `SPACES` holds them by name."""
 
 from jnas.errors import unknown_name
-from jnas.spaces import nasbench201
+from jnas.spaces import darts, nasbench201
 from jnas.spaces.base import Space
 
-SPACES: dict[str, Space] = {nasbench201.SPACE.name: nasbench201.SPACE}
+SPACES: dict[str, Space] = {space.name: space for space in (nasbench201.SPACE, darts.SPACE)}
 
 
 def get(name: str) -> Space:

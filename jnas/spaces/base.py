@@ -23,6 +23,8 @@ class Space:
     | `operations` | the K operation names, in the official order |
     | `edges` | the E pairs (source node, target node) of a cell |
     | `cells` | kinds of cell that have gates of their own |
+    | `cell_names` | what they are called |
+    | `nodes` | what the nodes of a cell are called |
     | `decisions` | the number of choices of each of the D entries |
     | `size` | the number of architectures |
     | `sample` | `(key, n) -> int32[n, D]`, uniform |
@@ -31,13 +33,17 @@ class Space:
     | `canonical` | `int32[..., D] -> int32[..., D]`, the representative of the equivalence class |
     | `to_string`, `from_string` | the field's own string, both ways; `InputError` on bad text |
     | `gates` | `int32[..., D] -> float32[..., cells, E, K]`, one-hot |
-    | `all` | `() -> int32[size, D]`, in lexicographic order |
+    | `from_gates` | its inverse: one-hot `[cells, E, K]` to int32[D] |
+    | `incoming` | how many edges each node keeps in an architecture; None: all |
+    | `all` | `() -> int32[size, D]`, in lexicographic order; `InputError` where they are too many |
     """
 
     name: str
     operations: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
     cells: int
+    cell_names: tuple[str, ...]
+    nodes: tuple[str, ...]
     decisions: tuple[int, ...]
     size: int
     sample: Callable[[jax.Array, int], jax.Array]
@@ -47,7 +53,9 @@ class Space:
     to_string: Callable[[ArrayLike], str]
     from_string: Callable[[str], np.ndarray]
     gates: Callable[[ArrayLike], jax.Array]
+    from_gates: Callable[[ArrayLike], np.ndarray]
     all: Callable[[], np.ndarray]
+    incoming: int | None = None
 
 
 def sample(decisions: tuple[int, ...], key: jax.Array, n: int) -> jax.Array:

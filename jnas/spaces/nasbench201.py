@@ -96,6 +96,11 @@ def gates(architectures: ArrayLike) -> jax.Array:
     return hot[..., None, :, :]
 
 
+def from_gates(gates: ArrayLike) -> np.ndarray:
+    """The cell of one-hot gates [1, 6, 5]: int32[6]."""
+    return np.argmax(np.asarray(gates)[0], axis=-1).astype(np.int32)
+
+
 index = partial(base.index, DECISIONS)
 
 
@@ -146,6 +151,8 @@ SPACE = base.Space(
     operations=OPERATIONS,
     edges=EDGES,
     cells=1,
+    cell_names=("cell",),
+    nodes=("input", "node 1", "node 2", "output"),
     decisions=DECISIONS,
     size=len(OPERATIONS) ** len(EDGES),
     sample=partial(base.sample, DECISIONS),
@@ -155,5 +162,6 @@ SPACE = base.Space(
     to_string=to_string,
     from_string=from_string,
     gates=gates,
+    from_gates=from_gates,
     all=partial(base.everything, DECISIONS),
 )

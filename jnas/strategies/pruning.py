@@ -11,6 +11,9 @@ One ranking runs over all edges and cells, equal values share a rank; on each ed
 lowest sum of the two ranks go, until one is left on every edge. `none` is left out from the start. Several
 operations on an edge enter with equal gates that sum to one.
 
+Where nodes keep fewer edges than the supernet has (`Space.incoming`, 2 for DARTS), a last round leaves out each
+edge into a node with more of them; the rankings run over the edges into one node, and the lowest sums go.
+
 `init`, `ask` and `tell` are pure functions on `State`, an ask/tell strategy whose candidates are gates.
 
 Departures from the authors' code: within a repeat the supernet and all candidates share weights and images
@@ -31,15 +34,19 @@ REMOVED_FIRST = "none"
 
 
 class State(NamedTuple):
-    """active: bool[cells, E, K], the operations that are left; round: how many rounds are done."""
+    """active: bool[cells, E, K], the operations that are left; round: how many rounds are done; space: of what."""
 
     active: np.ndarray
     round: int
+    space: Space
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of one candidate: the scores' changes when it is left out, their ranks, the verdict."""
+    """What became of one candidate: the scores' changes when it is left out, their ranks, the verdict.
+
+    `operation` is the last of its edge where the edge as a whole was a candidate.
+    """
 
     cell: int
     edge: int
@@ -56,17 +63,46 @@ def init(space: Space) -> State:
     active = np.ones((space.cells, len(space.edges), len(space.operations)), bool)
     if REMOVED_FIRST in space.operations:
         active[:, :, space.operations.index(REMOVED_FIRST)] = False
-    return State(active, 0)
+    return State(active, 0, space)
 
 
 def finished(state: State) -> bool:
-    """Whether one operation is left on every edge."""
+    """Whether one operation is left on every edge, and no node has more edges than it keeps."""
+    return not len(removable(state))
+
+
+def of_edges(state: State) -> bool:
+    """Whether whole edges are what may go next."""
     return bool((state.active.sum(-1) == 1).all())
 
 
 def removable(state: State) -> np.ndarray:
-    """The (cell, edge, operation) that may go: int64[M, 3], all that are not alone on their edge."""
-    return np.argwhere(state.active & (state.active.sum(-1, keepdims=True) > 1))
+    """The (cell, edge, operation) that may go: int64[M, 3], in the end all but those of a finished search.
+
+    All that are not alone on their edge; when all are, those of edges into a node that keeps fewer.
+    """
+    active = state.active
+    if not of_edges(state):
+        return np.argwhere(active & (active.sum(-1, keepdims=True) > 1))
+    crowded = _present(state) & _crowded(state)
+    return np.argwhere(active & crowded[..., None])
+
+
+def _present(state: State) -> np.ndarray:
+    """Edges that carry an operation other than `none`: bool[cells, E]."""
+    names = state.space.operations
+    carried = [place for place, name in enumerate(names) if name != REMOVED_FIRST]
+    return np.logical_or.reduce(state.active[..., carried], axis=-1)
+
+
+def _crowded(state: State) -> np.ndarray:
+    """Edges into a node with more edges than it keeps: bool[cells, E]."""
+    if state.space.incoming is None:
+        return np.zeros(state.active.shape[:2], bool)
+    targets = np.array([target for _, target in state.space.edges])
+    present = _present(state)
+    arriving = np.stack([present[:, targets == target].sum(-1) for target in targets], axis=-1)
+    return np.greater(arriving, state.space.incoming)
 
 
 def gates_of(active: np.ndarray) -> np.ndarray:
@@ -74,14 +110,20 @@ def gates_of(active: np.ndarray) -> np.ndarray:
     return (active / active.sum(-1, keepdims=True)).astype(np.float32)
 
 
+def _without(state: State, active: np.ndarray, index: Sequence[int]) -> np.ndarray:
+    """`active` without one (cell, edge, operation); an edge without any carries `none`."""
+    cell, edge, operation = index
+    active = active.copy()
+    active[cell, edge, operation] = False
+    if not active[cell, edge].any():
+        active[cell, edge, state.space.operations.index(REMOVED_FIRST)] = True
+    return active
+
+
 def ask(state: State) -> np.ndarray:
     """Gates to score: float32[1 + M, cells, E, K], the supernet and then it without each removable one."""
-    candidates = [state.active]
-    for index in removable(state):
-        without = state.active.copy()
-        without[tuple(index)] = False
-        candidates.append(without)
-    return gates_of(np.stack(candidates))
+    candidates = [_without(state, state.active, index) for index in removable(state)]
+    return gates_of(np.stack([state.active, *candidates]))
 
 
 def largest_ask(space: Space) -> int:
@@ -129,15 +171,27 @@ def tell(
         change = change if decimals is None else np.round(change, decimals)
         mean = change.mean(0)
         changes.append(mean if decimals is None else np.round(mean, decimals + 2))
-    ntk_rank, regions_rank = dense_rank(-changes[0]), dense_rank(changes[1])
-    active = state.active.copy()
+    cells, edges, _ = indices.T
+    whole_edges = of_edges(state)
+    # Which candidates compete for a place: those on one edge, or edges into one node.
+    places = np.array([target for _, target in state.space.edges])[edges] if whole_edges else edges
+    groups = [
+        np.flatnonzero((cells == cell) & (places == place))
+        for cell, place in sorted({*zip(cells, places, strict=True)})
+    ]
+    ntk_rank, regions_rank = np.zeros(len(indices), int), np.zeros(len(indices), int)
+    for ranked in groups if whole_edges else [np.arange(len(indices))]:
+        ntk_rank[ranked] = dense_rank(-changes[0][ranked])
+        regions_rank[ranked] = dense_rank(changes[1][ranked])
+    active = state.active
     pruned = np.zeros(len(indices), bool)
-    for cell, edge in {(int(cell), int(edge)) for cell, edge, _ in indices}:
-        (on_edge,) = np.nonzero((indices[:, 0] == cell) & (indices[:, 1] == edge))
-        order = sorted(on_edge, key=lambda m: (ntk_rank[m] + regions_rank[m], ntk_rank[m], m))
-        go = order[: min(operations_per_round, len(order) - 1)]
-        pruned[go] = True
-        active[cell, edge, indices[go, 2]] = False
+    for group in groups:
+        order = sorted(group, key=lambda m: (ntk_rank[m] + regions_rank[m], ntk_rank[m], m))
+        kept = state.space.incoming if whole_edges else None
+        go = min(operations_per_round, len(order) - 1) if kept is None else len(order) - kept
+        for m in order[:go]:
+            pruned[m] = True
+            active = _without(state, active, indices[m])
     decisions = [
         Decision(
             cell=int(cell),
@@ -151,9 +205,9 @@ def tell(
         )
         for m, (cell, edge, operation) in enumerate(indices)
     ]
-    return State(active, state.round + 1), decisions
+    return state._replace(active=active, round=state.round + 1), decisions
 
 
-def result(state: State) -> Sequence[Sequence[int]]:
-    """The operation left on each edge of each cell; for a finished state."""
-    return state.active.argmax(-1).tolist()
+def result(state: State) -> np.ndarray:
+    """The architecture that is left, int32[D]; for a finished state."""
+    return state.space.from_gates(state.active)

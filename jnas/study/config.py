@@ -23,7 +23,9 @@ class PruneConfig:
     """The pruning of the supernet."""
 
     # 1 as released for NAS-Bench-201; the authors take 3 and 2 in the larger DARTS space.
-    operations_per_round: int = option(1, "operations pruned on each edge in each round", minimum=1)
+    operations_per_round: int = option(
+        1, "operations pruned on each edge in each round; the protocol sets the default", minimum=1
+    )
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class NtkConfig:
     # The paper says 32 images, the authors' code takes 72; 3 repeats, 3 channels and one cell a stage are its.
     batch: int = option(32, "images in the kernel; the protocol sets the default", minimum=2)
     repeats: int = option(3, "repeats, averaged; each has images of its own", minimum=1)
-    channels: int = option(3, "channels of the first stage", minimum=1)
+    channels: int = option(3, "channels of the first stage; DARTS: 1", minimum=1)
     cells_per_stage: int = option(1, "cells in each stage", minimum=1)
     # "train" is what the authors compute; "frozen" ranks alike and is an order of magnitude faster.
     normalisation: Literal["train", "frozen"] = option(
@@ -207,15 +209,30 @@ class SearchConfig:
     )
 
 
-# What a protocol implies for the keys that are not written explicitly.
-PROTOCOLS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "paper": {
-        "ntk": {"batch": 32, "initialisation": "kaiming_normal", "fresh_weights": True},
-        "regions": {"inputs": 5000},
+# What a protocol implies, in each space, for the keys that are not written explicitly. The paper prunes one
+# operation an edge and round; its authors' code three in the DARTS space for CIFAR-10 (two and 24 images for
+# ImageNet).
+PROTOCOLS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+    "nasbench201": {
+        "paper": {
+            "ntk": {"batch": 32, "initialisation": "kaiming_normal", "fresh_weights": True},
+            "regions": {"inputs": 5000},
+        },
+        "released": {
+            "ntk": {"batch": 72, "initialisation": "pytorch_default", "fresh_weights": False},
+            "regions": {"inputs": 3000},
+        },
     },
-    "released": {
-        "ntk": {"batch": 72, "initialisation": "pytorch_default", "fresh_weights": False},
-        "regions": {"inputs": 3000},
+    "darts": {
+        "paper": {
+            "ntk": {"batch": 32, "channels": 1, "initialisation": "kaiming_normal", "fresh_weights": True},
+            "regions": {"inputs": 5000},
+        },
+        "released": {
+            "prune": {"operations_per_round": 3},
+            "ntk": {"batch": 14, "channels": 1, "initialisation": "pytorch_default", "fresh_weights": False},
+            "regions": {"inputs": 3000},
+        },
     },
 }
 
@@ -243,9 +260,12 @@ def from_mapping(mapping: Mapping[str, Any], source: str = "configuration") -> S
 
     Raises `InputError` as `read_config` does; `source` says where the mapping stood.
     """
-    protocol = strict.build(SearchConfig, mapping, source).protocol
+    plain = strict.build(SearchConfig, mapping, source)
+    # What is no space of cells scores nothing; a space that nobody knows is refused later.
+    protocols = PROTOCOLS.get(plain.space, PROTOCOLS["nasbench201"])
     implied = {
-        section: {**values, **mapping.get(section, {})} for section, values in PROTOCOLS[protocol].items()
+        section: {**values, **mapping.get(section, {})}
+        for section, values in protocols[plain.protocol].items()
     }
     return strict.build(SearchConfig, {**mapping, **implied}, source)
 

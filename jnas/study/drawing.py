@@ -1,7 +1,7 @@
 """The found cell drawn: in characters for the terminal, as SVG for the report.
 
-A cell is its list of `(source node, target node, operation)`, with node 0 the input and the last node the
-output; an edge whose operation is `none` carries nothing: left out of the characters, dashed in the SVG.
+A cell is its list of `(source node, target node, operation)`, with the inputs first. An edge whose operation is
+`none` carries nothing: left out of the characters, dashed in the SVG.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,26 @@ from jnas.spaces.base import Space
 Edge = tuple[int, int, str]
 
 
-def cell_edges(space: Space, architecture: str) -> list[Edge]:
-    """The edges of the first cell that the string `architecture` describes; `InputError` on bad text."""
+def cell_edges(space: Space, architecture: str) -> list[list[Edge]]:
+    """The edges of each cell that the string `architecture` describes; `InputError` on bad text.
+
+    Edges without operation are among them where an architecture has all edges.
+    """
     gates = np.asarray(space.gates(space.from_string(architecture)))
-    names = [space.operations[choice] for choice in gates[0].argmax(axis=-1)]
-    return [(source, target, name) for (source, target), name in zip(space.edges, names, strict=True)]
+    cells = []
+    for choices in gates.argmax(axis=-1):
+        names = [space.operations[choice] for choice in choices]
+        edges = [(source, target, name) for (source, target), name in zip(space.edges, names, strict=True)]
+        cells.append([edge for edge in edges if space.incoming is None or edge[2] != "none"])
+    return cells
 
 
-def cell_text(edges: Sequence[Edge]) -> str:
+def cell_text(edges: Sequence[Edge], names: Sequence[str]) -> str:
     """The cell in box-drawing characters: a trunk goes down from each node, its branches are its operations.
 
     A line that ends in an arrow is the sum of the operations on it.
     """
-    nodes = 1 + max(target for _, target, _ in edges)
-    names = ["input", *(f"node {node}" for node in range(1, nodes - 1)), "output"]
+    nodes = len(names)
     kept = {(source, target): name for source, target, name in edges if name != "none"}
     width = max(len(name) for _, _, name in edges) + 12
     canvas = [[" "] * (width * nodes) for _ in range(2 * nodes - 1)]
@@ -41,7 +47,8 @@ def cell_text(edges: Sequence[Edge]) -> str:
         if sources:
             first = 2 + width * sources[0]
             write(row, first, "─" * (column - 4 - first) + "▶ ")
-        write(row, column - 2, names[node] if sources or node == 0 else f"{names[node]} (zero)")
+        fed = sources or names[node].startswith("input")
+        write(row, column - 2, names[node] if fed else f"{names[node]} (zero)")
     for node in range(nodes):
         last = max((target for source, target in kept if source == node), default=node)
         for row in range(2 * node + 1, 2 * last + 1):
@@ -55,15 +62,15 @@ def cell_text(edges: Sequence[Edge]) -> str:
     return "\n".join("".join(line).rstrip() for line in canvas)
 
 
-def short_names(nodes: int) -> list[str]:
+def short_names(names: Sequence[str]) -> list[str]:
     """The nodes of a cell as a picture or a table names them: in, 1, 2, ..., out."""
-    return ["in", *(str(node) for node in range(1, nodes - 1)), "out"]
+    return [name.replace("input", "in").replace("output", "out").removeprefix("node ") for name in names]
 
 
-def cell_svg(edges: Sequence[Edge], colours: Mapping[str, str]) -> str:
+def cell_svg(edges: Sequence[Edge], colours: Mapping[str, str], names: Sequence[str]) -> str:
     """The cell as SVG: nodes on a line, longer edges as arcs, each operation a label in its colour."""
-    nodes = 1 + max(target for _, target, _ in edges)
-    names = short_names(nodes)
+    nodes = len(names)
+    names = short_names(names)
     step, margin, lift = 250, 44, 80
     above = lift * (nodes - 1) + 20
     below = lift * max(nodes - 2, 1) + 20

@@ -62,7 +62,12 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
         headline=headline(rows) if rows else "",
         best=max((row.test_accuracy or 0 for row in rows), default=0),
         worst=min((row.test_accuracy or 0 for row in rows), default=0),
-        cell=cell_svg(cell_edges(space, result["architecture"]), colours) if space else "",
+        cells=[
+            (name, cell_svg(edges, colours, space.nodes))
+            for name, edges in zip(space.cell_names, cell_edges(space, result["architecture"]), strict=True)
+        ]
+        if space
+        else [],
         colours=colours,
         rounds=[_round_view(entry, space) for entry in result["rounds"]] if space else [],
         posterior=posterior_report.view(result, records) if result.get("posterior") else None,
@@ -87,14 +92,18 @@ def _round_view(entry: Mapping[str, Any], space: Space) -> dict[str, Any]:
     cells = {(c["cell"], c["edge"], c["operation"]): c for c in candidates}
     edges = sorted({(c["cell"], c["edge"], c["source"], c["target"]) for c in candidates})
     operations = [name for name in space.operations if any(c["operation"] == name for c in candidates)]
-    names = short_names(1 + max(target for _, target in space.edges))
+    names = short_names(space.nodes)
+    # Edges as a whole compete where every edge has a single candidate.
+    whole_edges = len({(c["cell"], c["edge"]) for c in candidates}) == len(candidates)
     largest = max((c["ntk_rank"] + c["regions_rank"] for c in candidates), default=0)
     return {
         "number": entry["round"] + 1,
         "operations": operations,
+        "what": "edges" if whole_edges else "operations",
         "lines": [
             {
-                "edge": f"{names[source]} → {names[target]}",
+                "edge": (f"{space.cell_names[cell].split()[0]} " if space.cells > 1 else "")
+                + f"{names[source]} → {names[target]}",
                 "cells": [cells.get((cell, edge, name)) for name in operations],
             }
             for cell, edge, source, target in edges

@@ -28,10 +28,11 @@ from jnas import spaces
 from jnas.data import transforms
 from jnas.errors import InputError, unknown_name
 from jnas.nets import cost
+from jnas.nets.families import FAMILIES
 from jnas.proxies import PROXIES, batch
 from jnas.proxies.base import KERNEL, NETWORK, REGIONS, SIZE
 from jnas.study import strict
-from jnas.study.config import NetworkConfig, NtkConfig, RegionsConfig
+from jnas.study.config import PROTOCOLS, NetworkConfig, NtkConfig, RegionsConfig
 from jnas.study.strict import option
 
 log = logging.getLogger("jnas")
@@ -71,7 +72,10 @@ class ScoreConfig:
 def from_mapping(mapping: Mapping[str, Any], source: str = "settings") -> ScoreConfig:
     """The configuration that a nested mapping describes; raises `InputError` for what it does not know."""
     strict.build(ScoreConfig, mapping, source)
+    of_space = PROTOCOLS.get(mapping.get("space", "nasbench201"), {}).get("paper", {}).get("ntk", {})
+    kernel = {"channels": of_space["channels"]} if "channels" in of_space else {}
     implied = {section: {**values, **mapping.get(section, {})} for section, values in IMPLIED.items()}
+    implied["ntk"] = {**kernel, **implied["ntk"]}
     return strict.build(ScoreConfig, {**mapping, **implied}, source)
 
 
@@ -202,14 +206,14 @@ def chunk_scorer(
 
 def sizes(config: ScoreConfig, dataset: datasets.Dataset, architectures: np.ndarray) -> dict[str, np.ndarray]:
     """Parameters, multiply-adds and convolutions of the network that `config.network` describes."""
-    network = config.network
+    network, family = config.network, FAMILIES[config.space]
     macro = cost.Macro(
         network.channels, network.cells_per_stage, 3, dataset.x_train.shape[1:], dataset.classes
     )
     return {
-        "params": cost.params(architectures, macro),
-        "flops": cost.flops(architectures, macro),
-        "convs": cost.convs(architectures),
+        "params": family.params(architectures, macro),
+        "flops": family.flops(architectures, macro),
+        "convs": family.convs(architectures),
     }
 
 
@@ -375,6 +379,7 @@ def _network(
         repeats.append(_Repeat(key, arrays, labels[: settings.batch]))
     lower = partial(
         batch.network_measurements.lower,
+        space=config.space,
         proxies=proxies,
         classes=dataset.classes,
         channels=settings.channels,
@@ -397,6 +402,7 @@ def _kernel(
         repeats.append(_Repeat(key, (images,), labels))
     lower = partial(
         batch.kernel_measurements.lower,
+        space=config.space,
         classes=dataset.classes,
         channels=settings.channels,
         cells_per_stage=settings.cells_per_stage,
@@ -424,6 +430,7 @@ def _regions(
         repeats.append(_Repeat(key, (inputs,), labels))
     lower = partial(
         batch.region_measurements.lower,
+        space=config.space,
         channels=settings.channels,
         cells_per_stage=settings.cells_per_stage,
         initialisation=config.ntk.initialisation,

@@ -18,7 +18,7 @@ from jnas import spaces
 from jnas.errors import InputError, unknown_name
 from jnas.estimators.table import read_accuracies
 from jnas.nets import cost
-from jnas.nets.nasbench201 import check_images
+from jnas.nets.families import FAMILIES
 from jnas.oneshot import METHODS
 from jnas.strategies import STRATEGIES, pruning
 from jnas.study import evolving, posterior_search
@@ -92,7 +92,7 @@ def _check(config: SearchConfig, dataset: datasets.Dataset) -> None:
         )
     if config.strategy == "evolution":
         evolving.check(config, dataset)
-    check_images(dataset.x_train.shape, 3)
+    FAMILIES[config.space].check_images(dataset.x_train.shape, 3)
 
 
 def _run(
@@ -210,7 +210,7 @@ def _prune(
                 RELEASED_DECIMALS if config.protocol == "released" else None,
             )
             rounds.append(_round_record(space, len(rounds), decisions, scores))
-    return np.array(pruning.result(state)[0], np.int32), rounds, sum(per_round) * repeats
+    return pruning.result(state), rounds, sum(per_round) * repeats
 
 
 def _round_record(
@@ -246,8 +246,9 @@ def _compare(
         dataset.x_train.shape[1:],
         dataset.classes,
     )
-    params, flops = cost.params(architectures, macro), cost.flops(architectures, macro)
-    convs = cost.convs(architectures)
+    family = FAMILIES[space.name]
+    params, flops = family.params(architectures, macro), family.flops(architectures, macro)
+    convs = family.convs(architectures)
     rows = [
         {
             "architecture": name,

@@ -73,7 +73,10 @@ def print_summary(result: Mapping[str, Any], report: Path) -> None:
     console.print()
     if rows:
         space = spaces.get(result["space"])
-        drawing = cell_text(cell_edges(space, result["architecture"]))
+        cells = [cell_text(edges, space.nodes) for edges in cell_edges(space, result["architecture"])]
+        if space.cells > 1:
+            cells = [f"{name}\n\n{cell}" for name, cell in zip(space.cell_names, cells, strict=True)]
+        drawing = "\n\n".join(cells)
         if not str(console.encoding).lower().startswith("utf"):
             drawing = drawing.translate(str.maketrans("─│├└┼┴▶", "-|++++>"))
         text = Text(drawing, no_wrap=True, overflow="ignore")

@@ -11,14 +11,16 @@ from jnas import spaces
 from jnas.strategies import STRATEGIES, pruning
 
 NASBENCH201 = spaces.get("nasbench201")
+DARTS = spaces.get("darts")
 
 
 def space(cells: int, edges: int, operations: int, with_none: bool = False) -> spaces.Space:
     """A space of that many cells, edges and operations besides `none`, for what pruning looks at."""
     names = ("none",) * with_none + tuple("abcdefgh"[:operations])
     return dataclasses.replace(
-        NASBENCH201, cells=cells, edges=tuple((0, n + 1) for n in range(edges)), operations=names
-    )
+        NASBENCH201, cells=cells, edges=tuple((0, n + 1) for n in range(edges)), operations=names,
+        from_gates=lambda gates: np.argmax(gates, axis=-1),
+    )  # fmt: skip
 
 
 def brute_force(active, ntk, regions, operations_per_round):
@@ -98,6 +100,47 @@ def test_how_much_a_search_of_nasbench201_scores():
         state, _ = pruning.tell(state, ntk, regions)
     assert asked == [24, 18, 12]
     assert len(pruning.ask(state)) == 1 and pruning.removable(state).size == 0
+
+
+@pytest.mark.parametrize(("each", "asked"), [(3, [196, 112, 24]), (2, [196, 140, 84, 24])])
+def test_how_much_a_search_of_darts_scores(each, asked):
+    # 332 and 444 as the authors' code with its settings for CIFAR-10 and for ImageNet.
+    state, counts = pruning.init(DARTS), []
+    while not pruning.finished(state):
+        counts.append(len(pruning.ask(state)) - 1)
+        ntk, regions = draw_scores(len(counts), 3, 1 + counts[-1], 0.1)
+        state, _ = pruning.tell(state, ntk, regions, each)
+    assert counts == asked and pruning.largest_ask(DARTS) == 197
+    assert pruning.result(state).shape == (22,)
+    assert np.array_equal(DARTS.gates(pruning.result(state)), pruning.gates_of(state.active))
+
+
+def test_edges_go_by_ranks_among_those_into_one_node():
+    state = pruning.init(DARTS)
+    while not pruning.of_edges(state):
+        ones = np.ones((1, 1 + len(pruning.removable(state))))
+        state, _ = pruning.tell(state, ones, ones, 3)
+    gates = pruning.ask(state)
+    assert gates.shape == (25, 2, 14, 8)
+    # Without an edge, it carries nothing; the others stay as they are.
+    for candidate, (cell, edge, _) in zip(gates[1:], pruning.removable(state), strict=True):
+        assert candidate[cell, edge].argmax() == DARTS.operations.index("none")
+        changed = (candidate != gates[0]).any(-1)
+        assert changed.sum() == 1 and changed[cell, edge]
+    ntk, regions = draw_scores(1, 2, 25, 0)
+    after, decisions = pruning.tell(state, ntk, regions, 3)
+    for cell in range(2):
+        for node in range(2, 6):
+            own = [d for d in decisions if d.cell == cell and DARTS.edges[d.edge][1] == node]
+            for d in own:
+                changes = {other.ntk_change for other in own if other.ntk_change > d.ntk_change}
+                assert d.ntk_rank == len(changes)
+                assert d.regions_rank == len(
+                    {o.regions_change for o in own if o.regions_change < d.regions_change}
+                )
+            order = sorted(own, key=lambda d: (d.ntk_rank + d.regions_rank, d.ntk_rank, d.edge))
+            assert [d.pruned for d in order] == [True] * (len(own) - 2) + [False] * min(len(own), 2)
+    assert pruning.finished(after) and not len(pruning.removable(after))
 
 
 # Two edges with operations a, b, c; kappa and R of the supernet are 100 and 50. Ranks by hand:

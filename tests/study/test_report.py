@@ -151,8 +151,8 @@ def test_colours_differ_and_are_those_of_the_palette():
 
 def test_every_edge_is_drawn_once():
     for architecture in SPACE.all()[::311]:
-        edges = cell_edges(SPACE, SPACE.to_string(architecture))
-        drawing, text = cell_svg(edges, operation_colours(SPACE)), cell_text(edges)
+        (edges,) = cell_edges(SPACE, SPACE.to_string(architecture))
+        drawing, text = cell_svg(edges, operation_colours(SPACE), SPACE.nodes), cell_text(edges, SPACE.nodes)
         for operation in SPACE.operations:
             count = sum(name == operation for _, _, name in edges)
             assert drawing.count(f">{operation}<") == count
@@ -164,7 +164,7 @@ def test_a_cell_in_characters():
     architecture = (
         "|nor_conv_1x1~0|+|nor_conv_1x1~0|nor_conv_1x1~1|+|nor_conv_1x1~0|avg_pool_3x3~1|nor_conv_3x3~2|"
     )
-    assert cell_text(cell_edges(SPACE, architecture)).splitlines() == [
+    assert cell_text(*cell_edges(SPACE, architecture), SPACE.nodes).splitlines() == [
         "input",
         "  │",
         "  ├── nor_conv_1x1 ───▶ node 1",
@@ -174,7 +174,7 @@ def test_a_cell_in_characters():
         "  └── nor_conv_1x1 ───────┴── avg_pool_3x3 ───────┴── nor_conv_3x3 ───▶ output",
     ]
     sparse = "|none~0|+|skip_connect~0|none~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"
-    assert cell_text(cell_edges(SPACE, sparse)).splitlines() == [
+    assert cell_text(*cell_edges(SPACE, sparse), SPACE.nodes).splitlines() == [
         "input",
         "  │",
         "  │                     node 1 (zero)",

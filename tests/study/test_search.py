@@ -110,7 +110,7 @@ def test_every_evaluation_is_recorded(tiny_run):
             for proxy in ("ntk", "regions")
         }
         state, _ = pruning.tell(state, scores["ntk"], scores["regions"])
-    assert SPACE.to_string(np.array(pruning.result(state)[0])) == result["architecture"]
+    assert SPACE.to_string(pruning.result(state)) == result["architecture"]
     assert {r.subject for r in records if r.stage == "search" and r.candidate == 0} == {"supernet"}
     assert result["seconds"] == pytest.approx(sum(r.seconds for r in records))
 

@@ -1,0 +1,67 @@
+"""The networks of each cell space, by one signature: what scores, supernets and trainings build.
+
+`FAMILIES[space]` says how a network of the space is made and checked, and which of its sizes TE-NAS scores
+(Chen, Gong and Wang, ICLR 2021, https://arxiv.org/abs/2102.11535, and its authors' code): the kernel of three
+stages for NAS-Bench-201 and of a normal and a reduction cell for DARTS, the regions of one cell and of both.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import flax.linen as nn
+import numpy as np
+from jax.typing import ArrayLike
+
+from jnas.nets import cost, darts, darts_cost, nasbench201
+from jnas.nets.modules import Build
+
+
+@dataclass(frozen=True)
+class Family:
+    """network: (channels, classes, build, cells_per_stage, stages, stem) to a network called with images and gates.
+
+    kernel_stages, region_stages: stages of TE-NAS's two networks. planes_for_regions: whether small inputs run
+    faster on planes. check_images: (shape [..., H, W, C], stages), raises `InputError` where they do not fit.
+    params, flops, convs: of the network that an architecture is trained as, in closed form.
+    """
+
+    network: Callable[[int, int, Build, int, int, bool], nn.Module]
+    kernel_stages: int
+    region_stages: int
+    planes_for_regions: bool
+    check_images: Callable[[tuple[int, ...], int], None]
+    params: Callable[[ArrayLike, cost.Macro], np.ndarray]
+    flops: Callable[[ArrayLike, cost.Macro], np.ndarray]
+    convs: Callable[[ArrayLike], np.ndarray]
+
+
+def _nasbench201(
+    channels: int, classes: int, build: Build, cells_per_stage: int, stages: int, stem: bool
+) -> nn.Module:
+    return nasbench201.Network(channels, classes, build, cells_per_stage, stages, stem)
+
+
+def _darts(
+    channels: int, classes: int, build: Build, cells_per_stage: int, stages: int, stem: bool
+) -> nn.Module:
+    # A stage alone has its reduction cell at the end, so that both cells are there.
+    alone = (False,) * cells_per_stage + (True,)
+    kinds = alone if stages == 1 else darts_cost.reductions(cells_per_stage, stages)
+    return darts.Network(channels, classes, build, kinds, stem)
+
+
+FAMILIES: dict[str, Family] = {
+    "nasbench201": Family(
+        _nasbench201, 3, 1, False, nasbench201.check_images, cost.params, cost.flops, cost.convs
+    ),
+    "darts": Family(
+        _darts,
+        1,
+        1,
+        True,
+        lambda shape, stages: darts.check_images(shape, max(1, stages - 1)),
+        darts_cost.params,
+        darts_cost.flops,
+        darts_cost.convs,
+    ),
+}
