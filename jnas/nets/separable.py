@@ -175,9 +175,11 @@ def _forward(x, weights, gates, count, stride, statistics, axis_name):
         w, slope_1 = _normalise(_pointwise(v, weights.pointwise_1[:, kind]), statistics, axis_name)
         scaled = _scaled(w, weights.scale_1[:, kind], weights.offset_1[:, kind], statistics)
         out = out + gates[:, kind, None, None, None, None] * scaled
-        kept.append((own_columns, v, w, slope_1))
+        # As the backward pass multiplies by them: a transposed copy for each cotangent would cost more.
+        kept.append((jnp.swapaxes(own_columns, -1, -2), v, w, slope_1))
     seconds = read[:, :SECONDS]
     empty = jnp.zeros((0, *x.shape[-2:]))
+    columns = jnp.swapaxes(columns, -1, -2)
     residuals = (empty, x > 0, weights, gates, count, columns, u, z, slope_0, seconds > 0, kept)
     return (out, seconds), residuals
 
@@ -197,7 +199,8 @@ def _through_norm(
 
 def _through_pointwise(d: Array, x: Array, kernel: Array) -> tuple[Array, Array]:
     """Back through a 1x1 convolution: cotangents of its input [C, N, H, W] and of its kernel [C, O]."""
-    dkernel = x.reshape(len(x), -1) @ d.reshape(len(d), -1).T
+    # Sums of a few channels, not a matrix product, whose operands would be copied.
+    dkernel = jnp.sum(x[:, None] * d[None], axis=(-3, -2, -1))
     return _pointwise(d, kernel.T), dkernel
 
 
@@ -215,11 +218,11 @@ def _correlate(padded: Array, kernel: Array, dilation: int, image: tuple[int, in
 
 def _write(buffer: Array, target: Array, value: Array, reach: int, stride: int = 1) -> Array:
     """value [C, N, h, w] into the middle of buffer [T, C, N, ., .], at `target` and every `stride`-th position."""
-    height, width = (stride * (side - 1) + 1 for side in value.shape[-2:])
-    if stride == 1:
-        start: list[Any] = [target, *[0] * (value.ndim - 2), reach, reach]
-        return jax.lax.dynamic_update_slice(buffer, value[None], start)
-    return buffer.at[target, ..., reach : reach + height : stride, reach : reach + width : stride].set(value)
+    if stride > 1:
+        between = [(0, 0, 0)] * 2 + [(0, 0, stride - 1)] * 2
+        value = jax.lax.pad(value, jnp.zeros((), value.dtype), between)
+    start: list[Any] = [target, *[0] * (value.ndim - 2), reach, reach]
+    return jax.lax.dynamic_update_slice(buffer, value[None], start)
 
 
 def _backward(stride, statistics, axis_name, kept, cotangents):
@@ -232,7 +235,10 @@ def _backward(stride, statistics, axis_name, kept, cotangents):
         return jnp.zeros((targets, channels, images, size[0] + 2 * reach, size[1] + 2 * reach), dys.dtype)
 
     def put(buffers, target, values):
-        return jax.tree.map(lambda buffer, value: buffer.at[target].set(value), buffers, values)
+        return jax.tree.map(
+            lambda buffer, value: jax.lax.dynamic_update_index_in_dim(buffer, value, target, 0),
+            buffers, values,
+        )  # fmt: skip
 
     def first_stage(target, carry):
         padded, gradients = carry
@@ -263,8 +269,8 @@ def _backward(stride, statistics, axis_name, kept, cotangents):
                 through = padded_1[kind][target]
                 kernel = weights.second[kind][target]
                 d = _at(through, (0, 0), _reach(side), small)
-                product = jnp.einsum("ckp,cp->kc", seconds[kind][0][target], d.reshape(channels, -1))
-                new_seconds.append(dseconds[kind].at[target].set(product.reshape(kernel.shape)))
+                product = jnp.einsum("cp,cpk->kc", d.reshape(channels, -1), seconds[kind][0][target])
+                new_seconds.append(put(dseconds[kind], target, product.reshape(kernel.shape)))
                 d = _correlate(through, kernel, 1, small)
                 d = jnp.where(second_positive[target, kind], d, 0)
             else:
@@ -273,7 +279,7 @@ def _backward(stride, statistics, axis_name, kept, cotangents):
                 d, z[target, kind], slope_0[target, kind], weights.scale_0[target, kind], statistics
             )
             d, dpointwise = _through_pointwise(d, u[target, kind], weights.pointwise_0[target, kind])
-            flat = flat.at[:, target, kind].set(d.reshape(channels, -1))
+            flat = jax.lax.dynamic_update_slice(flat, d.reshape(channels, 1, 1, -1), [0, target, kind, 0])
             new.append(_write(padded[kind], target, d, _reach(*KINDS[kind]), stride))
             own.append((dpointwise, dscale, doffset))
         stacked = jax.tree.map(lambda *values: jnp.stack(values), *own)
@@ -281,7 +287,7 @@ def _backward(stride, statistics, axis_name, kept, cotangents):
 
     gradients = (weights.pointwise_0, weights.scale_0, weights.offset_0)
     start = [zeros(_reach(*kind), image) for kind in KINDS]
-    flat = jnp.zeros((channels, targets, len(KINDS), columns.shape[-1]), dys.dtype)
+    flat = jnp.zeros((channels, targets, len(KINDS), columns.shape[1]), dys.dtype)
     padded_0, flat, (dpointwise_0, dscale_0, doffset_0), dseconds = jax.lax.fori_loop(
         0, count, second_stage,
         (start, flat, jax.tree.map(jnp.zeros_like, gradients), [jnp.zeros_like(own) for own in weights.second]),
@@ -297,10 +303,10 @@ def _backward(stride, statistics, axis_name, kept, cotangents):
             ),
             dx,
         )
-    products = jnp.einsum("ckp,cqp->ckq", columns, flat.reshape(channels, -1, flat.shape[-1]))
-    products = products.reshape(channels, len(SHIFTS), targets, len(KINDS))
+    products = jnp.einsum("cqp,cpk->cqk", flat.reshape(channels, -1, flat.shape[-1]), columns)
+    products = products.reshape(channels, targets, len(KINDS), len(SHIFTS))
     dfirst = tuple(
-        jnp.moveaxis(products[:, PLACES[kind], :, kind], (0, 2), (2, 0)).reshape(first.shape)
+        jnp.moveaxis(products[:, :, kind, PLACES[kind]], 0, 2).reshape(first.shape)
         for kind, first in enumerate(weights.first)
     )
     dweights = Weights(
