@@ -77,7 +77,7 @@ def train(
 
     def draw(key, images):
         if supernet.space:
-            return supernet.space.gates(supernet.space.sample(key, 1))[:, 0, :, 1:].reshape(1, -1)
+            return supernet.space.gates(supernet.space.sample(key, 1))[..., 1:].reshape(1, -1)
         return jax.random.bernoulli(key, share, (images, len(gating.group)))
 
     trainer = supernet_training.make_trainer(

@@ -10,6 +10,7 @@ Letters: B candidates, G groups, D independent masks, M masked channels or opera
 
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from jnas.estimators.training import EVALUATION_BATCH
 from jnas.oneshot import posterior
 from jnas.oneshot.posterior import Gating
 from jnas.oneshot.supernets import Supernet
+from jnas.spaces.base import Space
 
 
 def from_posterior(key: Array, supernet: Supernet, gating: Gating, logits: Array, count: int) -> np.ndarray:
@@ -30,15 +32,37 @@ def from_posterior(key: Array, supernet: Supernet, gating: Gating, logits: Array
 
     Where masks are gates of a space with one operation on each edge, they are drawn under the condition that at most
     one operation of an edge is kept: operation k with probability o_k / (1 + sum_j o_j), none with the rest, where
-    o_k = (1 - p_k) / p_k. That is exact, as gates are independent.
+    o_k = (1 - p_k) / p_k. That is exact, as gates are independent. Where a node keeps a pair of the edges that
+    lead to it (DARTS), a pair is drawn with probability proportional to the product of its two sums of odds, then an
+    operation of each with probability o_k / sum_j o_j.
     """
     per_mask = logits[jnp.asarray(gating.group)]
     if supernet.space is None:
         return np.asarray(posterior.hard_masks(key, per_mask, count))
+    if supernet.space.incoming is not None:
+        return _pairs_of_edges(key, supernet.space, per_mask, count)
     edges = len(supernet.space.edges)
     odds = jnp.concatenate([jnp.zeros((edges, 1)), -per_mask.reshape(edges, -1)], axis=1)
     chosen = jax.random.categorical(key, odds, shape=(count, edges))
     kept = jax.nn.one_hot(chosen, odds.shape[1], dtype=bool)[..., 1:]
+    return np.asarray(kept.reshape(count, -1))
+
+
+def _pairs_of_edges(key: Array, space: Space, logits: Array, count: int) -> np.ndarray:
+    """Candidates of a space whose nodes keep two edges: bool[count, D], from logits of dropping [D]."""
+    log_odds = -logits.reshape(space.cells, len(space.edges), -1)
+    of_edges = jax.nn.logsumexp(log_odds, axis=-1)
+    pair_key, operation_key = jax.random.split(key)
+    used = jnp.zeros((count, space.cells, len(space.edges)), bool)
+    for target in sorted({target for _, target in space.edges}):
+        arriving = [edge for edge, (_, node) in enumerate(space.edges) if node == target]
+        pairs = jnp.array(list(combinations(arriving, 2)))
+        chosen = jax.random.categorical(
+            jax.random.fold_in(pair_key, target), of_edges[:, pairs].sum(-1), shape=(count, space.cells)
+        )
+        used |= jax.nn.one_hot(pairs[chosen], len(space.edges), dtype=bool).any(-2)
+    operations = jax.random.categorical(operation_key, log_odds, shape=(count, *log_odds.shape[:-1]))
+    kept = jax.nn.one_hot(operations, log_odds.shape[-1], dtype=bool) & used[..., None]
     return np.asarray(kept.reshape(count, -1))
 
 
@@ -69,16 +93,18 @@ def parameters_of(supernet: Supernet, gating: Gating, kept: np.ndarray) -> np.nd
 
 
 def masks_of_cells(supernet: Supernet, cells: np.ndarray) -> np.ndarray:
-    """Candidates bool[B, D] with the gates of cells int32[B, E] of the supernet's space."""
+    """Candidates bool[B, D] with the gates of architectures int32[B, .] of the supernet's space."""
     assert supernet.space is not None
-    return np.asarray(supernet.space.gates(cells))[:, 0, :, 1:].reshape(len(cells), -1) > 0
+    return np.asarray(supernet.space.gates(cells))[..., 1:].reshape(len(cells), -1) > 0
 
 
 def cells_of_masks(supernet: Supernet, kept: np.ndarray) -> np.ndarray:
-    """The cells int32[B, E] of candidates with at most one operation on each edge, bool[B, D]."""
-    assert supernet.space is not None
-    per_edge = kept.reshape(len(kept), len(supernet.space.edges), -1)
-    return np.where(per_edge.any(axis=-1), 1 + per_edge.argmax(axis=-1), 0).astype(np.int32)
+    """The architectures int32[B, .] of candidates that are of the supernet's space, bool[B, D]."""
+    space = supernet.space
+    assert space is not None
+    per_edge = kept.reshape(len(kept), space.cells, len(space.edges), -1)
+    gates = np.concatenate([~per_edge.any(axis=-1, keepdims=True), per_edge], axis=-1)
+    return np.stack([space.from_gates(own) for own in gates])
 
 
 def to_text(supernet: Supernet, kept: np.ndarray) -> str:

@@ -20,14 +20,17 @@ from flax import traverse_util
 from jax import Array
 
 from jnas.errors import InputError
+from jnas.nets import darts_cost
 from jnas.nets.densenet import DenseNet
 from jnas.nets.enas import EnasNetwork
+from jnas.nets.families import FAMILIES
 from jnas.nets.four_kernel_resnet import FourKernelResNet
 from jnas.nets.modules import Build, initial_parameters, initial_statistics, statistics_of_batch
 from jnas.nets.nasbench201 import Network, check_images
 from jnas.nets.shake_shake import ShakeShake
-from jnas.spaces import nasbench201
+from jnas.spaces import darts, nasbench201
 from jnas.spaces.base import Space
+from jnas.spaces.genotype import INPUTS
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Supernet:
     | `image` | (H, W, C) of an image |
     | `network` | `build -> Flax module`, called as `inputs` says |
     | `inputs` | `(masks [M] or [N, M], images) -> (collections, arguments)` for `network.apply` |
-    | `kernels` | for each group the paths of its weights and the slice of their input channels |
+    | `kernels` | for each group the paths of its weights, each with the part of the array that is the group's |
     | `space` | the space whose gates the masks are, where they are gates of operations |
     """
 
@@ -54,7 +57,7 @@ class Supernet:
     image: tuple[int, int, int]
     network: Callable[[Build], nn.Module]
     inputs: Callable[[Array, Array], tuple[dict[str, Any], tuple[Any, ...]]]
-    kernels: tuple[tuple[tuple[tuple[str, ...], slice], ...], ...]
+    kernels: tuple[tuple[tuple[tuple[str, ...], tuple[Any, ...]], ...], ...]
     space: Space | None = None
 
     @property
@@ -105,7 +108,7 @@ class Supernet:
         flat = traverse_util.flatten_dict(dict(params))
         return jnp.stack(
             [
-                sum((jnp.sum(flat[path][..., part, :] ** 2) for path, part in kernels), start=jnp.float32(0))
+                sum((jnp.sum(flat[path][part] ** 2) for path, part in kernels), start=jnp.float32(0))
                 for kernels in self.kernels
             ]
         )
@@ -137,9 +140,7 @@ def _nasbench201(image: tuple[int, int, int], classes: int, width: int, depth: i
         source, target = space.edges[edge]
         module = f"edge_{source}_{target}_{space.operations[operation]}"
         names.append(f"{space.operations[operation]} {source}→{target}")
-        kernels.append(
-            tuple((path, slice(None)) for path in shapes if module in path and path[-1] == "kernel")
-        )
+        kernels.append(tuple((path, (...,)) for path in shapes if module in path and path[-1] == "kernel"))
     # With what normalises it: all below the module that holds the kernel.
     weights = [
         sum(
@@ -155,6 +156,63 @@ def _nasbench201(image: tuple[int, int, int], classes: int, width: int, depth: i
     )  # fmt: skip
 
 
+def _darts(image: tuple[int, int, int], classes: int, width: int, depth: int) -> Supernet:
+    """The cells of DARTS, a gate for each operation: channels, normal cells of a stage (16 and 2 in its search)."""
+    space, family = darts.SPACE, FAMILIES["darts"]
+    family.check_images(image, 3)
+
+    def network(build: Build) -> nn.Module:
+        return family.network(width, classes, build, depth, 3, True)
+
+    cells, edges, operations = len(space.cell_names), len(space.edges), len(space.operations)
+
+    def inputs(masks: Array, images: Array) -> tuple[dict[str, Any], tuple[Any, ...]]:
+        shape = (*masks.shape[:-1], cells, edges, operations - 1)
+        # `none` weighs nothing.
+        return {}, (images, jnp.pad(masks.reshape(shape), [(0, 0)] * (len(shape) - 1) + [(1, 0)]))
+
+    shapes = _shapes(network, jnp.zeros((1, *image)), jnp.zeros((cells, edges, operations)))
+    kinds = darts_cost.reductions(depth)
+    names, kernels, weights = [], [], []
+    for cell, label in enumerate(space.cell_names):
+        modules = [f"cell_{index}" for index, reduction in enumerate(kinds) if reduction == bool(cell)]
+        for source, target in space.edges:
+            for name in space.operations[1:]:
+                own = [
+                    (path, part)
+                    for path, shape in shapes.items()
+                    if path[0] in modules
+                    for part in _part_of_edge(path, shape, source, target, name)
+                ]
+                names.append(f"{label.split()[0]} {name} {source}→{target}")
+                # Weights of convolutions shrink; the scales and offsets behind them are counted alone.
+                kernels.append(
+                    tuple((path, part) for path, part in own if path[-1] not in ("scale", "offset"))
+                )
+                weights.append(sum(int(np.prod(np.empty(shapes[path])[part].shape)) for path, part in own))
+    return Supernet(
+        "darts", tuple(names), (1,) * len(names), np.array(weights), image, network, inputs, tuple(kernels),
+        space,
+    )  # fmt: skip
+
+
+def _part_of_edge(
+    path: tuple[str, ...], shape: tuple[int, ...], source: int, target: int, operation: str
+) -> list[tuple[Any, ...]]:
+    """The part of a parameter of a DARTS cell that belongs to an operation of an edge; empty if none does."""
+    if len(path) < 3 or path[1] != f"from_{source}":
+        return []
+    label = {"skip_plain": "skip_connect", "skip_shifted": "skip_connect"}.get(path[2], path[2])
+    if operation not in label:
+        return []
+    first = max(source + 1, INPUTS)
+    targets, place = INPUTS + darts.NODES - first, target - first
+    if path[2].endswith("depthwise") or path[2].startswith("norms"):
+        width = shape[-1] // targets
+        return [(..., slice(place * width, (place + 1) * width))]
+    return [(place,)]
+
+
 def _masked(name: str, network: Callable[[Build], nn.Module], image: tuple[int, int, int]) -> Supernet:
     """A network with masked convolutions (`jnas.nets.masked`)."""
     variables = jax.eval_shape(network(Build()).init, jax.random.key(0), jnp.zeros((1, *image)))
@@ -167,7 +225,8 @@ def _masked(name: str, network: Callable[[Build], nn.Module], image: tuple[int, 
         before = sum(
             size.shape[0] for other, size in leaves if other[:-1] == path[:-1] and other[-1].idx < number
         )
-        part = slice(before, before + leaf.shape[0])
+        # The input channels are the last axis but one.
+        part = (..., slice(before, before + leaf.shape[0]), slice(None))
         kernel = (*module, "kernel")
         label = "/".join(name for name in module if name != "convolution")
         names.append(label if number == 0 else f"{label} {number}")
@@ -196,7 +255,14 @@ def _flat_shapes(params: Mapping[str, Any]) -> dict[tuple[str, ...], tuple[int, 
 
 
 # The smallest width that tells, for a configuration that does not say.
-SMALL_WIDTHS = {"nasbench201": 8, "shake_shake": 1, "enas": 2, "four_kernel_resnet": 2, "densenet": 2}
+SMALL_WIDTHS = {
+    "nasbench201": 8,
+    "darts": 4,
+    "shake_shake": 1,
+    "enas": 2,
+    "four_kernel_resnet": 2,
+    "densenet": 2,
+}
 # Images smaller than this go through the networks of ImageNet without the strides of their stems.
 LARGE_IMAGE = 64
 
@@ -241,6 +307,7 @@ def _densenet(image: tuple[int, int, int], classes: int, width: int, depth: int)
 # (image [H, W, C], classes, width, depth) -> Supernet. The line of each says what width and depth are, and the paper's.
 SUPERNETS: dict[str, Callable[[tuple[int, int, int], int, int, int], Supernet]] = {
     "nasbench201": _nasbench201,
+    "darts": _darts,
     "shake_shake": _shake_shake,
     "enas": _enas,
     "four_kernel_resnet": _four_kernel_resnet,
