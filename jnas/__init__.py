@@ -13,9 +13,13 @@ _adapt_neural_tangents()
 
 
 def __getattr__(name: str) -> Any:
-    """`jnas.score`, imported when it is first asked for."""
-    if name != "score":
-        raise AttributeError(f"module 'jnas' has no attribute '{name}'")
-    from jnas.study.score import score
+    """`jnas.score` and `jnas.load`, imported when they are first asked for."""
+    if name == "score":
+        from jnas.study.score import score
 
-    return score
+        return score
+    if name == "load":
+        from jnas.study.export import load
+
+        return load
+    raise AttributeError(f"module 'jnas' has no attribute '{name}'")

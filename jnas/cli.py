@@ -1,4 +1,4 @@
-"""The command line: `jnas search`, `jnas score`, `jnas report`, `jnas list`.
+"""The command line: `jnas search`, `jnas score`, `jnas train`, `jnas report`, `jnas list`.
 
 Exit status: 0 done; 2 bad input, one line on stderr; 1 failed, one line there and the traceback in log.txt;
 130 interrupted, resumable. Results go to stdout, everything else to stderr. A command imports what it needs.
@@ -26,6 +26,8 @@ jnas: neural architecture search in JAX
 
   jnas search CONFIG [--key.path value ...] --out DIR   search; the same command again resumes
   jnas score --proxies A,B --archs all --out FILE        score architectures; the same command again goes on
+  jnas train CONFIG --arch A --out DIR                   train one network; the same command again goes on
+  jnas export DIR --out DIR                             a trained network as files for others
   jnas report DIR                                       write DIR/report.html anew
   jnas list [FAMILY]                                    what there is to choose from
   jnas --version
@@ -77,6 +79,32 @@ Process 0 alone reads and writes the files of --out; if one fails or is interrup
 Keys
 """
 
+TRAIN_HELP = """\
+jnas train CONFIG --arch ARCHITECTURE|DIR [--key.path value ...] --out DIR
+
+Trains the network of one architecture, or of the one that a finished search in a folder found, as the YAML file
+CONFIG says, and leaves in DIR: config.yaml, records.sqlite, result.json, report.html, log.txt, the weights in
+checkpoints and curves in tensorboard. The same command again goes on where an interrupted training was stored.
+
+Examples
+  jnas train configs/train_darts_digits.yaml --arch runs/darts_seed0 --out runs/train_digits
+  jnas train configs/train_darts_cifar10.yaml --arch runs/darts_seed0 --recipe.precision bfloat16 --out runs/cifar10
+  jnas train configs/train_nasbench201.yaml --arch "|nor_conv_3x3~0|+|..." --out runs/nasbench201
+
+Keys, in CONFIG (those with a point in their section) or here as --key value
+"""
+
+EXPORT_HELP = """\
+jnas export TRAINING --out DIR
+
+Writes the network of a finished training as DIR/network.safetensors, weights with architecture and preprocessing,
+which jnas.load gives back, and DIR/network.stablehlo, from images to logits, which jax.export.deserialize runs
+without jnas.
+
+Example
+  jnas export runs/train_digits --out exported/digits
+"""
+
 REPORT_HELP = """\
 jnas report DIR
 
@@ -113,6 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "search": _search,
         "score": _score,
+        "train": _train,
+        "export": _export,
         "report": _report,
         "list": _list,
     }
@@ -145,7 +175,7 @@ def _search(arguments: list[str]) -> int:
         from jnas.study.config import describe_options
 
         return _print(SEARCH_HELP + _keys_help(describe_options()))
-    config_path, overrides, out = _parse_search(arguments)
+    config_path, overrides, out = _parse_run("search", "configs/tenas_digits.yaml", arguments)
     with _failing("search", arguments, lambda: _log_traceback(out)) as outcome:
         from jnas.study.config import read_config
 
@@ -160,6 +190,46 @@ def _search(arguments: list[str]) -> int:
         enable_compilation_cache()
         result = run(config, out, Progress())
         print_summary(result, write_report(out))
+    return outcome.status
+
+
+def _train(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        from jnas.study.train_config import describe_options
+
+        return _print(TRAIN_HELP + _keys_help(describe_options()))
+    config_path, overrides, out = _parse_run("train", "configs/train_darts_digits.yaml", arguments)
+    with _failing("train", arguments, lambda: _log_traceback(out)) as outcome:
+        from jnas.study.train_config import read_config
+
+        config = read_config(config_path, overrides)
+
+        from jnas.study.compilation_cache import enable_compilation_cache
+        from jnas.study.progress import Progress
+        from jnas.study.report import write_report
+        from jnas.study.train import run
+
+        enable_compilation_cache()
+        result = run(config, out, Progress())
+        report = write_report(out)
+        _print(
+            f"{result['architecture']}\n{result['parameters']:,} parameters, test accuracy "
+            f"{result['test_accuracy']:.2f} % after {result['epochs']} epochs, {result['seconds']:.1f} s\n"
+            f"Report: {report}\n"
+        )
+    return outcome.status
+
+
+def _export(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        return _print(EXPORT_HELP)
+    runs, options = _parse(arguments)
+    if len(runs) != 1 or [key for key, _ in options] != ["out"]:
+        raise InputError("jnas export takes a training and a folder: jnas export runs/train --out exported")
+    with _failing("export", arguments, _print_traceback) as outcome:
+        from jnas.study.export import export
+
+        _print(f"{export(runs[0], dict(options)['out'])}\n")
     return outcome.status
 
 
@@ -274,19 +344,19 @@ def _parse(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
     return others, options
 
 
-def _parse_search(arguments: list[str]) -> tuple[str, list[tuple[str, str]], Path]:
+def _parse_run(command: str, example: str, arguments: list[str]) -> tuple[str, list[tuple[str, str]], Path]:
     """`(CONFIG, overrides, DIR)`."""
     configs, options = _parse(arguments)
     out = dict(options).get("out")
     if len(configs) != 1:
         given = "none" if not configs else ", ".join(f"'{name}'" for name in configs)
         raise InputError(
-            f"jnas search takes one configuration file, given: {given}: "
-            "jnas search configs/tenas_digits.yaml --out runs/digits"
+            f"jnas {command} takes one configuration file, given: {given}: "
+            f"jnas {command} {example} --out runs/digits"
         )
     if not out:
         raise InputError(
-            "jnas search needs a folder to write into: add --out DIR, for example --out runs/digits"
+            f"jnas {command} needs a folder to write into: add --out DIR, for example --out runs/digits"
         )
     return configs[0], [(key, value) for key, value in options if key != "out"], Path(out)
 

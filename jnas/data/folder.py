@@ -22,21 +22,21 @@ def load(path: Path) -> base.Dataset:
     or is missing, an image is unreadable or differs in size, and as `base.dataset` does.
     """
     if not (path / "train").is_dir():
-        names = _classes(path)
-        files, y = _listed(path, names)
+        names = classes(path)
+        files, y = listed(path, names)
         train, test = base.stratified_split(y, seed=0)
     else:
         if not (path / "test").is_dir():
             raise InputError(f"data '{path}' has a folder train but no folder test; add test/CLASS/IMAGE")
-        names = _classes(path / "train")
-        unknown = [name for name in _classes(path / "test") if name not in names]
+        names = classes(path / "train")
+        unknown = [name for name in classes(path / "test") if name not in names]
         if unknown:
             raise InputError(
                 f"data '{path}': test has class '{unknown[0]}' that train lacks; "
                 f"the classes are {', '.join(names)}"
             )
-        files, y_train = _listed(path / "train", names)
-        more, y_test = _listed(path / "test", names)
+        files, y_train = listed(path / "train", names)
+        more, y_test = listed(path / "test", names)
         files, y = files + more, np.concatenate([y_train, y_test])
         train, test = np.split(np.arange(len(y)), [len(y_train)])
     # Both parts in one call, so that gray images become colour when an image of the other part is in colour.
@@ -44,7 +44,8 @@ def load(path: Path) -> base.Dataset:
     return base.dataset(path.name, x[train], y[train], x[test], y[test], classes=len(names))
 
 
-def _classes(path: Path) -> list[str]:
+def classes(path: Path) -> list[str]:
+    """Names of the class folders, in order; `InputError` where there are none or one is empty."""
     names = sorted(
         entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")
     )
@@ -65,7 +66,7 @@ def _files(path: Path) -> list[Path]:
     )
 
 
-def _listed(path: Path, names: list[str]) -> tuple[list[Path], np.ndarray]:
+def listed(path: Path, names: list[str]) -> tuple[list[Path], np.ndarray]:
     """Image files in the class folders that exist, and their labels int64 [N]."""
     present = [(label, path / name) for label, name in enumerate(names) if (path / name).is_dir()]
     pairs = [(file, label) for label, folder in present for file in _files(folder)]

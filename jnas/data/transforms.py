@@ -80,6 +80,24 @@ def augment(key: jax.Array, images: ArrayLike) -> jax.Array:
     return jnp.where(mirrored, cropped[:, :, ::-1], cropped)
 
 
+def cutout(key: jax.Array, images: ArrayLike, size: int) -> jax.Array:
+    """Zero in a square of each image: [N, H, W, C] -> [N, H, W, C], standardised images, whose mean is zero.
+
+    The square of `size` pixels is centred anywhere in the image, and may reach beyond it. Source: DeVries and
+    Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017,
+    https://arxiv.org/abs/1708.04552.
+    """
+    images = jnp.asarray(images)
+    number, height, width, _ = images.shape
+    inside = []
+    for side, part in zip((height, width), jax.random.split(key), strict=True):
+        centre = jax.random.randint(part, (number, 1), 0, side)
+        place = jnp.arange(side)
+        inside.append((place >= centre - size // 2) & (place < centre + (size + 1) // 2))
+    hidden = inside[0][:, :, None, None] & inside[1][:, None, :, None]
+    return jnp.where(hidden, 0, images)
+
+
 def crops(key: jax.Array, images: ArrayLike, n: int, size: int = 3) -> jax.Array:
     """Random one-channel crops, the inputs on which TE-NAS counts linear regions: float32 [n, size, size, 1].
 

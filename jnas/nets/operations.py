@@ -139,12 +139,15 @@ _correlation.defvjp(_correlation_forward, _correlation_backward)
 def normalise(x: Array, mean: Array, variance: Array, scale: Array, offset: Array, layout: str) -> Array:
     """`scale (x - mean) / sqrt(variance + 1e-5) + offset` for each channel."""
     slope = scale * jax.lax.rsqrt(variance + EPSILON)
-    return per_channel(slope, layout) * (x - per_channel(mean, layout)) + per_channel(offset, layout)
+    y = per_channel(slope, layout) * (x - per_channel(mean, layout)) + per_channel(offset, layout)
+    return y.astype(x.dtype)
 
 
 def moments(x: Array, layout: str, axis_name: str | None = None) -> tuple[Array, Array]:
     """Mean and biased variance of each channel over a batch, and over the `vmap` named `axis_name`."""
     axes = reduce_axes(layout)
+    # In half precision a mean over a batch would be wrong in its second digit.
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = jnp.mean(x, axes)
     if axis_name is not None:
         mean = jax.lax.pmean(mean, axis_name)

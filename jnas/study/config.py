@@ -270,12 +270,12 @@ def from_mapping(mapping: Mapping[str, Any], source: str = "configuration") -> S
     return strict.build(SearchConfig, {**mapping, **implied}, source)
 
 
-def to_mapping(config: SearchConfig) -> dict[str, Any]:
-    """The resolved configuration as nested plain values, which `from_mapping` reads back unchanged."""
+def to_mapping(config: Any) -> dict[str, Any]:
+    """A resolved configuration as nested plain values, which `from_mapping` reads back unchanged."""
     return dataclasses.asdict(config)
 
 
-def digest(config: SearchConfig) -> str:
+def digest(config: Any) -> str:
     """SHA-256 of the resolved configuration: equal for equal configurations, on every machine."""
     return hashlib.sha256(json.dumps(to_mapping(config), sort_keys=True).encode()).hexdigest()
 

@@ -141,6 +141,32 @@ def curves_svg(training: Mapping[str, Any]) -> str:
     return as_svg(draw, (10.6, 3.7), "curves")
 
 
+def training_svg(curves: Mapping[str, Sequence[float]]) -> str:
+    """Accuracy of training and test images, and training loss, by epoch."""
+
+    def draw(figure: Any) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        left, right = figure.subplots(1, 2)
+        epochs = range(1, 1 + len(curves["test_accuracy"]))
+        marker = "o" if len(epochs) == 1 else None
+        for key, label, colour in (
+            ("train_accuracy", "training images", OTHERS), ("test_accuracy", "test images", FOUND),
+        ):  # fmt: skip
+            left.plot(epochs, curves[key], label=label, color=colour, linewidth=2, marker=marker)
+        left.set_title("accuracy, %", loc="left", size=11, color=INK)
+        left.legend(frameon=False, loc="lower right")
+        right.plot(epochs, curves["train_loss"], color=OTHERS, linewidth=2, marker=marker)
+        right.set_yscale("log")
+        right.set_title("training loss", loc="left", size=11, color=INK)
+        for axes in (left, right):
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.get_layout_engine().set(wspace=0.08)
+
+    return as_svg(draw, (10.6, 3.7), "training")
+
+
 def as_svg(draw: Any, size: tuple[float, float], name: str) -> str:
     """Draw on a fresh figure, without pyplot's global state, and return its <svg> element."""
     import matplotlib

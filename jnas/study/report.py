@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jnas import spaces
+from jnas.errors import InputError
 from jnas.proxies import PROXIES, combination
 from jnas.spaces.base import Space
 from jnas.study import plots, posterior_report
@@ -33,6 +34,10 @@ def write_report(path: str | Path) -> Path:
     """
     path = Path(path)
     result, config = read_run(path)
+    if "curves" in result:
+        target = path / "report.html"
+        write_file(target, render_training(result, config))
+        return target
     records_path = path / "records.sqlite"
     records = read_records(records_path) if records_path.exists() else []
     target = path / "report.html"
@@ -42,8 +47,6 @@ def write_report(path: str | Path) -> Path:
 
 def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequence[Evaluation]) -> str:
     """The page as text, from what `read_run` and `read_records` return."""
-    import jinja2
-
     # A network of masked channels is no cell of a space.
     space = spaces.SPACES.get(result["space"])
     rows = comparison(result)
@@ -51,23 +54,13 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
     trained = bool(training and training.get("found"))
     settings = {key: value for key, value in config.items() if key != ENVIRONMENT_KEY}
     colours = operation_colours(space) if space else {}
-    page = jinja2.Environment(
-        loader=jinja2.PackageLoader("jnas.study"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page.filters["number"] = _number
-    return page.get_template("report.html.j2").render(
+    return _template("report.html.j2").render(
         result=result,
         rows=rows,
         headline=headline(rows) if rows else "",
         best=max((row.test_accuracy or 0 for row in rows), default=0),
         worst=min((row.test_accuracy or 0 for row in rows), default=0),
-        cells=[
-            (name, cell_svg(edges, colours, space.nodes))
-            for name, edges in zip(space.cell_names, cell_edges(space, result["architecture"]), strict=True)
-        ]
-        if space
-        else [],
+        cells=_cells_view(space, result["architecture"]) if space else [],
         colours=colours,
         rounds=[_round_view(entry, space) for entry in result["rounds"]] if space else [],
         posterior=posterior_report.view(result, records) if result.get("posterior") else None,
@@ -78,6 +71,44 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
         environment=config.get(ENVIRONMENT_KEY, {}),
         time=_time_view(records),
     )
+
+
+def render_training(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The page of a training as text, from what `read_run` returns."""
+    space = spaces.get(result["space"])
+    settings = {key: value for key, value in config.items() if key != ENVIRONMENT_KEY}
+    try:
+        cells = _cells_view(space, result["architecture"])
+    except InputError:
+        # A genotype with other nodes or operations than the space's has no drawing here.
+        cells = []
+    return _template("training.html.j2").render(
+        result=result,
+        cells=cells,
+        curves=plots.training_svg(result["curves"]),
+        settings=_settings_view(settings, None),
+        environment=config.get(ENVIRONMENT_KEY, {}),
+    )
+
+
+def _template(name: str) -> Any:
+    import jinja2
+
+    page = jinja2.Environment(
+        loader=jinja2.PackageLoader("jnas.study"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page.filters["number"] = _number
+    return page.get_template(name)
+
+
+def _cells_view(space: Space, architecture: str) -> list[tuple[str, str]]:
+    """Name and drawing of each cell."""
+    colours = operation_colours(space)
+    return [
+        (name, cell_svg(edges, colours, space.nodes))
+        for name, edges in zip(space.cell_names, cell_edges(space, architecture), strict=True)
+    ]
 
 
 def operation_colours(space: Space) -> dict[str, str]:

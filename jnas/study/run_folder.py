@@ -17,7 +17,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -27,13 +27,13 @@ import jnas
 from jnas.errors import InputError
 from jnas.study import config as configuration
 from jnas.study import strict
-from jnas.study.config import SearchConfig
 from jnas.study.records import Records, RunError, open_records
 
 log = logging.getLogger("jnas")
 
 # What a report cannot be written without.
 RESULT_KEYS = frozenset({"space", "data", "architecture", "rounds", "scores", "seconds"})
+TRAINING_KEYS = frozenset({"space", "data", "architecture", "curves", "seconds"})
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,12 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def open_run(path: str | Path, config: SearchConfig) -> Iterator[RunFolder]:
+def open_run(
+    path: str | Path, config: Any, read: Callable[..., Any] = configuration.from_mapping
+) -> Iterator[RunFolder]:
     """The run of `config` in the folder `path`, new or resumed, for this process alone.
+
+    config: a frozen dataclass, of a search or a training; read: what makes it of a mapping.
 
     Nothing is written before the folder is known to be free and to belong to `config`.
     Raises `InputError` when the folder cannot be made or written, is in use, or belongs to another
@@ -59,7 +63,7 @@ def open_run(path: str | Path, config: SearchConfig) -> Iterator[RunFolder]:
     path = Path(path)
     _make_folder(path)
     with _lock(path):
-        _require_same_config(path, config)
+        _require_same_config(path, config, read)
         if not (path / "config.yaml").exists():
             write_file(path / "config.yaml", _config_text(config))
         with open_records(path / "records.sqlite", configuration.digest(config)) as records, _log_file(path):
@@ -84,9 +88,9 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(
             f"cannot read '{path / 'result.json'}' ({error}): run its search command again"
         ) from None
-    if not isinstance(result, dict) or not result.keys() >= RESULT_KEYS:
+    if not isinstance(result, dict) or not (result.keys() >= RESULT_KEYS or result.keys() >= TRAINING_KEYS):
         raise InputError(
-            f"'{path / 'result.json'}' is not the result of a search: run the search's command again"
+            f"'{path / 'result.json'}' is not the result of a search or training: run its command again"
         )
     return result, strict.read_mapping(path / "config.yaml")
 
@@ -152,12 +156,12 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _require_same_config(path: Path, config: SearchConfig) -> None:
+def _require_same_config(path: Path, config: Any, read: Callable[..., Any]) -> None:
     if not (path / "config.yaml").exists():
         return
     stored = strict.read_mapping(path / "config.yaml")
     stored.pop(configuration.ENVIRONMENT_KEY, None)
-    old = configuration.from_mapping(stored, source=str(path / "config.yaml"))
+    old = read(stored, source=str(path / "config.yaml"))
     changes = configuration.differences(old, config)
     if changes:
         raise InputError(
@@ -166,7 +170,7 @@ def _require_same_config(path: Path, config: SearchConfig) -> None:
         )
 
 
-def _config_text(config: SearchConfig) -> str:
+def _config_text(config: Any) -> str:
     import yaml
 
     content = {**configuration.to_mapping(config), configuration.ENVIRONMENT_KEY: environment()}

@@ -1,0 +1,158 @@
+"""Batches of training images in a fixed order, from memory or from a disk that holds more than memory does.
+
+A `Stream` is what a training sees of its data. Its batches are a function of a seed and the number of the step, so
+that a training that goes on reads what it would have read. Images on disk are read by grain (extra `train`), a few
+batches ahead in worker threads: never more than those are in memory.
+
+For images of unequal size, those of ImageNet: a random part of 8 to 100 % of the area with sides in a ratio of 3/4
+to 4/3, resized, in training; the middle 7/8 in evaluation (Szegedy et al., 2015,
+https://arxiv.org/abs/1409.4842), standardised by ImageNet's mean and deviation.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jnas.data import folder, transforms
+from jnas.data.base import Dataset
+from jnas.errors import InputError
+
+Batches = Iterator[tuple[np.ndarray, np.ndarray]]
+# Of the channels of ImageNet's training images, divided by 255.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+AREA, RATIO, MIDDLE = (0.08, 1.0), (3 / 4, 4 / 3), 7 / 8
+
+
+class Stream(NamedTuple):
+    """name; image: (H, W, C); classes; images: how many there are to train on; augmentable: whether shifting and
+    mirroring on the device is in place. mean, std: float32[C] of images from 0 to 1 (of floats as they are).
+
+    train: (seed, batch, first step) -> endless batches uint8 or float32 [B, H, W, C], int32[B]; images that do not
+    fill a batch sit an epoch out. test: batch -> all test images, the last batch filled up with label -1.
+    """
+
+    name: str
+    image: tuple[int, int, int]
+    classes: int
+    images: int
+    tests: int
+    augmentable: bool
+    mean: np.ndarray
+    std: np.ndarray
+    train: Callable[[int, int, int], Batches]
+    test: Callable[[int], Batches]
+
+
+def of_dataset(dataset: Dataset) -> Stream:
+    """The stream of a data set in memory."""
+
+    def train(seed: int, batch: int, first: int) -> Batches:
+        key, count = jax.random.key(seed), len(dataset.x_train)
+        epoch, within = divmod(first, count // batch)
+        while True:
+            for rows in np.asarray(transforms.batches(key, epoch, count, batch))[within:]:
+                yield dataset.x_train[rows], dataset.y_train[rows]
+            epoch, within = epoch + 1, 0
+
+    return Stream(
+        dataset.name, dataset.x_train.shape[1:], dataset.classes, len(dataset.x_train), len(dataset.x_test),
+        transforms.augmentable(dataset), dataset.mean, dataset.std, train,
+        lambda batch: transforms.parts(dataset.x_test, dataset.y_test, batch),
+    )  # fmt: skip
+
+
+def of_folder(path: str | Path, side: int, threads: int = 16) -> Stream:
+    """The stream of `train/CLASS/IMAGE` and `val/CLASS/IMAGE` (or `test`), cut and resized to side x side.
+
+    Raises `InputError` where the folders are missing or hold no images, a class stands in one alone, an image cannot be
+    read (when its turn comes), and where grain or pillow is not installed.
+    """
+    try:
+        import grain
+    except ImportError as error:
+        raise InputError(
+            "reading images as they are needed takes grain: pip install 'jnas[train]'"
+        ) from error
+    path = Path(path)
+    held = next((name for name in ("val", "test") if (path / name).is_dir()), None)
+    if not (path / "train").is_dir() or held is None:
+        raise InputError(f"data '{path}' needs folders train/CLASS/IMAGE and val/CLASS/IMAGE")
+    names = folder.classes(path / "train")
+    unknown = sorted(set(folder.classes(path / held)) - set(names))
+    if unknown:
+        raise InputError(f"data '{path}': {held} has class '{unknown[0]}' that train lacks")
+    (files, labels), (tests, test_labels) = (folder.listed(path / part, names) for part in ("train", held))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
+
+    def train(seed: int, batch: int, first: int) -> Batches:
+        def read(index: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+            return random_part(_open(files[index]), side, generator), labels[index]
+
+        batches = len(files) // batch
+        # An epoch at a time: a shuffle over the repeated set would mix epochs.
+        epoch, within = divmod(first, batches)
+        while True:
+            order = np.random.default_rng((seed, epoch)).permutation(len(files))
+            dataset = grain.MapDataset.source(order[: batches * batch]).seed(seed + epoch).random_map(read)
+            for x, y in dataset.batch(batch)[within:].to_iter_dataset(options):
+                yield x, y.astype(np.int32)
+            epoch, within = epoch + 1, 0
+
+    def test(batch: int) -> Batches:
+        def read(index: int) -> tuple[np.ndarray, np.ndarray]:
+            return middle_part(_open(tests[index]), side), test_labels[index]
+
+        whole = grain.MapDataset.source(np.arange(len(tests))).map(read).batch(batch)
+        for x, y in whole.to_iter_dataset(options):
+            fill = batch - len(x)
+            yield np.pad(x, [(0, fill), (0, 0), (0, 0), (0, 0)]), np.pad(y, (0, fill), constant_values=-1)
+
+    mean, std = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return Stream(
+        path.name, (side, side, 3), len(names), len(files), len(tests), False, mean, std, train, test
+    )
+
+
+def _open(path: Path) -> Any:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"image '{path}' cannot be read ({error}): remove or replace it") from error
+
+
+def random_part(image: Any, side: int, generator: np.random.Generator) -> np.ndarray:
+    """A random part of a PIL image, mirrored half of the time: uint8[side, side, 3]."""
+    from PIL import Image
+
+    width, height = image.size
+    box = None
+    # As everywhere: ten tries, then the middle.
+    for _ in range(10):
+        area = width * height * generator.uniform(*AREA)
+        ratio = np.exp(generator.uniform(*np.log(RATIO)))
+        w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = generator.integers(0, width - w + 1), generator.integers(0, height - h + 1)
+            box = (left, top, left + w, top + h)
+            break
+    if box is None:
+        return middle_part(image, side)
+    resized = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=box), np.uint8)
+    return resized[:, ::-1] if generator.random() < 0.5 else resized
+
+
+def middle_part(image: Any, side: int) -> np.ndarray:
+    """The middle square of 7/8 of a PIL image's shorter side: uint8[side, side, 3]."""
+    from PIL import Image
+
+    width, height = image.size
+    square = MIDDLE * min(width, height)
+    left, top = (width - square) / 2, (height - square) / 2
+    box = (left, top, left + square, top + square)
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=box), np.uint8)
