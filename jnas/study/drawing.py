@@ -72,16 +72,17 @@ def cell_svg(edges: Sequence[Edge], colours: Mapping[str, str], names: Sequence[
     nodes = len(names)
     names = short_names(names)
     step, margin, lift = 250, 44, 80
-    above = lift * (nodes - 1) + 20
-    below = lift * max(nodes - 2, 1) + 20
+    above, below = (
+        20 + max((lift * (t - s - 0.35) + 20 for s, t, _ in edges if _side(s, t) == side), default=20)
+        for side in (-1, 1)
+    )
     x = [margin + step * node for node in range(nodes)]
     width, height = x[-1] + margin, above + below
 
     lines, labels = [], []
     for source, target, name in edges:
         span = target - source
-        # Arcs of one node stay on one side, so that those of its neighbours do not cross them.
-        side = 0 if span == 1 else (-1 if source % 2 == 0 else 1)
+        side = _side(source, target)
         middle = above + side * lift * (span - 0.35)
         control = above + 2 * (middle - above)
         colour = colours[name]
@@ -105,6 +106,16 @@ def cell_svg(edges: Sequence[Edge], colours: Mapping[str, str], names: Sequence[
         + "".join(lines + circles + labels)
         + "</svg>"
     )
+
+
+def _side(source: int, target: int) -> int:
+    """Where an edge is drawn: 0 on the line, -1 above, 1 below.
+
+    Arcs of one node stay on one side, so that those of its neighbours do not cross them.
+    """
+    if target - source == 1:
+        return 0
+    return -1 if source % 2 == 0 else 1
 
 
 def _label(x: float, y: float, name: str, colour: str) -> str:
