@@ -86,13 +86,16 @@ def network_of(config: TrainConfig, text: str, space: str, data: stream.Stream) 
     )
 
 
-def _recipe(settings: RecipeConfig, data: stream.Stream) -> recipe.Recipe:
+def recipe_of(settings: RecipeConfig, data: stream.Stream) -> recipe.Recipe:
+    """The recipe of a configuration; images that would not bear it are not shifted and mirrored."""
     names = recipe.Recipe.__dataclass_fields__
     values = {name: getattr(settings, name) for name in names}
     return recipe.Recipe(**values | {"augment": settings.augment and data.augmentable})
 
 
-def _normaliser(data: stream.Stream) -> Callable[[Array], Array]:
+def normaliser(data: stream.Stream) -> Callable[[Array], Array]:
+    """Standardises images as they are stored by the channels of the training images."""
+
     def normalise(images: Array) -> Array:
         scaled = images.astype(jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)
         return (scaled - data.mean) / data.std
@@ -161,7 +164,9 @@ def _run(
     each = data.images // settings.batch
     total = settings.epochs * each
     init_key, run_key, order_key = jax.random.split(jax.random.key(config.seed), 3)
-    trainer = recipe.make(network, _recipe(settings, data), run_key, steps=total, normalise=_normaliser(data))
+    trainer = recipe.make(
+        network, recipe_of(settings, data), run_key, steps=total, normalise=normaliser(data)
+    )
     sharding = sharding_of(settings.batch)
 
     def place(item: tuple[np.ndarray, np.ndarray]) -> tuple[Array, Array]:

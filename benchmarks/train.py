@@ -1,0 +1,89 @@
+"""Speed of training one DARTS network: images a second, with and without the pipeline that brings them.
+
+    python benchmarks/train.py [--channels 8] [--cells_per_stage 1] [--batch 64] [--data D] [--precision bfloat16]
+
+The operations of a step are as XLA counts them, the machine's limit is a large matrix product in float32. With the
+pipeline, batches are gathered, put on the device and augmented there; without it, one batch that lies on the device
+serves every step.
+"""
+
+import argparse
+import itertools
+import time
+from dataclasses import replace
+
+import jax
+import numpy as np
+from kernel import matrix_product_rate
+from rich.console import Console
+from rich.table import Table
+
+from jnas import data as datasets
+from jnas.data import stream
+from jnas.estimators import recipe
+from jnas.study import train
+from jnas.study.compilation_cache import enable_compilation_cache
+from jnas.study.train_config import RecipeConfig, TrainConfig
+
+# The second-order cells of DARTS (Liu, Simonyan and Yang, 2019).
+DARTS_V2 = (
+    "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), "
+    "('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], "
+    "normal_concat=[2, 3, 4, 5], reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), "
+    "('max_pool_3x3', 1), ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)], "
+    "reduce_concat=[2, 3, 4, 5])"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--cells_per_stage", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--steps", type=int, default=20)
+    options = parser.parse_args()
+    enable_compilation_cache()
+    data = stream.of_dataset(datasets.load(options.data))
+    settings = replace(RecipeConfig(), batch=options.batch, precision=options.precision, auxiliary=0.0)
+    config = TrainConfig(channels=options.channels, cells_per_stage=options.cells_per_stage, recipe=settings)
+    network = train.network_of(config, DARTS_V2, "darts", data)
+    trainer = recipe.make(
+        network, train.recipe_of(settings, data), jax.random.key(0), steps=1000,
+        normalise=train.normaliser(data),
+    )  # fmt: skip
+    state = jax.jit(trainer.init)(jax.random.key(1))
+    batches = train.ahead(data.train(0, options.batch, 0), jax.device_put)
+    first = next(batches)
+    flops = trainer.step.lower(state, *first).compile().cost_analysis()["flops"]
+    limit = matrix_product_rate()
+    table = Table(
+        title=f"DARTS V2, {options.channels} channels, {3 * options.cells_per_stage + 2} cells, {data.name}, "
+        f"{options.batch} images of {data.image[0]}x{data.image[1]}, {options.precision}"
+    )
+    for heading in ("images", "ms a step", "images/s", "GFLOP/s", "of a matrix product, %"):
+        table.add_column(heading, justify="left" if heading == "images" else "right")
+    for name, images in (
+        ("one batch on the device", itertools.repeat(first)),
+        ("from the pipeline", batches),
+    ):
+        times = []
+        for _ in range(options.steps):
+            start = time.perf_counter()
+            state = jax.block_until_ready(trainer.step(state, *next(images)))
+            times.append(time.perf_counter() - start)
+        # Without the first, which compiles.
+        each = float(np.median(times[1:]))
+        table.add_row(
+            name, f"{1e3 * each:.1f}", f"{options.batch / each:,.0f}", f"{flops / each / 1e9:.1f}",
+            f"{100 * flops / each / limit:.0f}",
+        )  # fmt: skip
+    batches.close()
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
