@@ -105,6 +105,7 @@ def kernel_function(
         "classes",
         "channels",
         "cells_per_stage",
+        "stages",
         "normalisation",
         "logits",
         "parameters",
@@ -122,6 +123,7 @@ def kernels(
     classes: int,
     channels: int = 3,
     cells_per_stage: int = 1,
+    stages: int | None = None,
     normalisation: str = "train",
     logits: str = "sum",
     parameters: str = "weights",
@@ -134,17 +136,18 @@ def kernels(
       key: of the weights.
       gates: float32[B, cells, E, K]; only the first `count` rows are evaluated, the rest are zero.
       images: float32[N, H, W, C], standardised.
-      space, channels, cells_per_stage: of the network (`jnas.nets.families`).
+      space, channels, cells_per_stage, stages: of the network (`jnas.nets.families`); TE-NAS's stages where None.
       normalisation: `"train"` or `"frozen"`; logits, parameters, implementation: as in
         `jnas.theory.empirical_ntk`, where `"jnas"` is its own path.
 
     Raises `InputError` when the images do not fit the network.
     """
     family = FAMILIES[space]
-    family.check_images(images.shape, family.kernel_stages)
+    stages = stages or family.kernel_stages
+    family.check_images(images.shape, stages)
 
     def network(build: Build) -> nn.Module:
-        return family.network(channels, classes, build, cells_per_stage, family.kernel_stages, True)
+        return family.network(channels, classes, build, cells_per_stage, stages, True)
 
     initial = network(Build(initialisation=initialisation))
     params = initial_parameters(initial, key, images[:1], gates[0])

@@ -116,6 +116,13 @@ def check(config: ScoreConfig, proxies: Sequence[str], dataset: datasets.Dataset
         raise InputError("no proxy given: name at least one, such as naswot (jnas list proxies)")
     images = len(dataset.x_train)
     subjects = {PROXIES[name].subject for name in proxies}
+    probing = [name for name in proxies if PROXIES[name].subject == NETWORK]
+    if probing and not FAMILIES[spaces.get(config.space).name].probed:
+        others = ", ".join(name for name in PROXIES if PROXIES[name].subject != NETWORK)
+        raise InputError(
+            f"{probing[0]} looks at the network to be trained, which {config.space} does not show to proxies: choose "
+            f"among {others}"
+        )
     wanted = {
         NETWORK: ("network.batch", config.network.batch * (2 if "zico" in proxies else 1)),
         KERNEL: ("ntk.batch", config.ntk.batch),

@@ -47,13 +47,14 @@ def test_numbers_that_yaml_reads_as_text(tmp_path):
     assert config.training.weight_decay == 0.0 and isinstance(config.training.weight_decay, float)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_protocol_sets_what_is_not_written(tmp_path, protocol):
-    implied = {key: value for key, value in PROTOCOLS[protocol]["ntk"].items() if key != "batch"}
-    assert (
-        read_config(write(tmp_path, f"protocol: {protocol}")).ntk.batch == PROTOCOLS[protocol]["ntk"]["batch"]
-    )
-    path = write(tmp_path, f"protocol: {protocol}\nntk: {{batch: 8}}\n")
+@pytest.mark.parametrize("space", PROTOCOLS)
+@pytest.mark.parametrize("protocol", ["paper", "released"])
+def test_a_protocol_sets_what_is_not_written(tmp_path, space, protocol):
+    own = PROTOCOLS[space][protocol]["ntk"]
+    implied = {key: value for key, value in own.items() if key != "batch"}
+    space = f"space: {space}\n"
+    assert read_config(write(tmp_path, f"{space}protocol: {protocol}")).ntk.batch == own["batch"]
+    path = write(tmp_path, f"{space}protocol: {protocol}\nntk: {{batch: 8}}\n")
     assert {key: getattr(read_config(path).ntk, key) for key in implied} == implied
     assert read_config(path).ntk.batch == 8
     contrary = [("ntk.fresh_weights", str(not implied["fresh_weights"]).lower())]
@@ -61,8 +62,8 @@ def test_a_protocol_sets_what_is_not_written(tmp_path, protocol):
     assert config.ntk.fresh_weights is not implied["fresh_weights"]
     assert config.ntk.initialisation == implied["initialisation"]
     # Also where it is the command line that names the protocol.
-    assert read_config(write(tmp_path, "ntk: {batch: 8}"), [("protocol", protocol)]) == read_config(
-        write(tmp_path, f"protocol: {protocol}\nntk: {{batch: 8}}")
+    assert read_config(write(tmp_path, f"{space}ntk: {{batch: 8}}"), [("protocol", protocol)]) == read_config(
+        write(tmp_path, f"{space}protocol: {protocol}\nntk: {{batch: 8}}")
     )
 
 

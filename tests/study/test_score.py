@@ -309,8 +309,8 @@ def test_a_lone_name_instead_of_a_list_of_proxies(scorer):
 
 
 def test_an_unknown_space():
-    with pytest.raises(InputError, match="unknown search space 'darts'"):
-        score("darts", "all", ["naswot"])
+    with pytest.raises(InputError, match="unknown search space 'dartz'"):
+        score("dartz", "all", ["naswot"])
 
 
 # ------------------------------------------------------------------------------------- what a call goes on from
