@@ -21,7 +21,8 @@ class Family:
     """network: (channels, classes, build, cells_per_stage, stages, stem) to a network called with images and gates.
 
     kernel_stages, region_stages: stages of TE-NAS's two networks. planes_for_regions: whether small inputs run
-    faster on planes. probed: whether it shows what proxies of the network to be trained look at. check_images: (shape [..., H, W, C], stages), raises `InputError` where they do not fit.
+    faster on planes. probed: whether it shows what proxies of the network to be trained look at.
+    check_images: (shape [..., H, W, C], stages), raises `InputError` where they do not fit.
     params, flops, convs: of the network that an architecture is trained as, in closed form.
     """
 
