@@ -86,7 +86,7 @@ def kernel_function():
                 kernel = flat @ flat.T
             return apply(params, images), kernel
 
-        return jax.jit(evaluate)
+        return compiled(evaluate) if is_darts else jax.jit(evaluate)
 
     return make
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,9 @@ from jnas.nets.families import FAMILIES
 from jnas.nets.modules import Build, initial_parameters
 from jnas.proxies import ntk
 from jnas.spaces import darts as space
+
+# Compiled only to run once.
+compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def random_gates(seed):
@@ -27,15 +32,15 @@ def network():
     return built, initial_parameters(built, jax.random.key(1), images, random_gates(0)), images
 
 
-@pytest.mark.parametrize("statistics", ["train", "frozen"])
-def test_the_kernel_on_planes_is_that_of_the_plain_form(network, statistics):
+def test_the_kernel_with_frozen_statistics_on_planes_is_that_of_the_plain_form(network):
+    """In train mode the authors' numbers say it (test_tenas_parity.py)."""
     built, params, images = network
     gates = random_gates(1)
 
     def kernel(implementation):
-        return jax.jit(
+        return compiled(
             ntk.kernel_function(
-                params, images, lambda build: built.clone(build=build), normalisation=statistics,
+                params, images, lambda build: built.clone(build=build), normalisation="frozen",
                 logits="sum", parameters="all", implementation=implementation,
             )
         )(gates)  # fmt: skip
@@ -44,16 +49,19 @@ def test_the_kernel_on_planes_is_that_of_the_plain_form(network, statistics):
     np.testing.assert_allclose(own, reference, rtol=2e-4, atol=2e-4 * float(jnp.abs(reference).max()))
 
 
-@pytest.mark.parametrize("image", [(3, 3), (5, 4)])
+@pytest.mark.parametrize("image", [(5, 4)])
 def test_planes_equal_the_plain_form_on_odd_images(image):
     built = darts.Network(1, 3, Build(), stem=False)
     images = jax.random.normal(jax.random.key(0), (4, *image, 1))
     params = initial_parameters(built, jax.random.key(1), images, random_gates(0))
+
+    def form(planes):
+        own = built.clone(build=Build(planes=planes))
+        return compiled(lambda params, images, gates: own.apply({"params": params}, images, gates))
+
+    forms = {planes: form(planes) for planes in (False, True)}
     for seed in range(3):
-        plain, planes = (
-            built.clone(build=Build(planes=planes)).apply({"params": params}, images, random_gates(seed))
-            for planes in (False, True)
-        )
+        plain, planes = (forms[planes](params, images, random_gates(seed)) for planes in (False, True))
         np.testing.assert_allclose(planes, plain, rtol=1e-4, atol=1e-5)
 
 

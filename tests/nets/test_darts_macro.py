@@ -89,7 +89,7 @@ def multiply_adds(genotype, network):
     "network", [Macro(4, 1, 3, (8, 8, 1), 10), Macro(8, 2, 2, (9, 12, 3), 5), Macro(4, 1, 3, (64, 64, 3), 7)]
 )
 def test_costs_are_those_of_the_network(network):
-    for architecture in np.asarray(darts.SPACE.sample(jax.random.key(0), 3)):
+    for architecture in np.asarray(darts.SPACE.sample(jax.random.key(0), 1)):
         genotype = darts.genotype(architecture)
         assert darts_macro.parameters(shapes_of(genotype, network)) == darts_cost.params(
             architecture, network

@@ -47,6 +47,33 @@ def small(tmp_path_factory):
     return str(path)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Every training here compiles the same programs; processes that are started find them as well."""
+    folder = str(tmp_path_factory.mktemp("cache"))
+    settings = {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {
+        "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir,
+        "jax_persistent_cache_min_compile_time_secs": jax.config.jax_persistent_cache_min_compile_time_secs,
+        "jax_disable_most_optimizations": False,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    jax.clear_caches()
+    yield {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": folder,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, small):
     """A finished training and its folder."""
@@ -111,12 +138,12 @@ def test_going_on_from_any_step_ends_the_same(trained, small, tmp_path, monkeypa
     jax.tree.map(np.testing.assert_array_equal, last_state(tmp_path / "run"), last_state(out))
 
 
-def test_kill_9(trained, small, tmp_path):
+def test_kill_9(trained, small, tmp_path, compiled_once):
     out, result = trained
     config = tmp_path / "config.yaml"
     shutil.copy(out / "config.yaml", config)
     command = [sys.executable, "-m", "jnas", "train", str(config), "--out", str(tmp_path / "run")]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, **compiled_once}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     # Once a state is stored.
@@ -131,7 +158,7 @@ def test_kill_9(trained, small, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, last_state(tmp_path / "run"), last_state(out))
 
 
-def test_exported_and_loaded_in_a_fresh_process(trained, small, tmp_path):
+def test_exported_and_loaded_in_a_fresh_process(trained, small, tmp_path, compiled_once):
     out, _ = trained
     weights = export.export(out, tmp_path / "exported")
     images = np.load(small)["x_test"][:5]
@@ -148,9 +175,7 @@ def test_exported_and_loaded_in_a_fresh_process(trained, small, tmp_path):
         "np.savez(sys.argv[3], logits=logits, program=program.call(images.astype(np.float32)))\n"
     )
     arguments = [str(tmp_path / name) for name in ("exported", "images.npy", "out.npz")]
-    subprocess.run(
-        [sys.executable, "-c", code, *arguments], check=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}
-    )
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, env={**os.environ, **compiled_once})
     there = np.load(tmp_path / "out.npz")
     np.testing.assert_array_equal(there["logits"], here)
     # The program is for any number of images, and fused otherwise.
