@@ -11,6 +11,7 @@ import argparse
 import itertools
 import time
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jnas import data as datasets
-from jnas.data import stream
+from jnas.data import stream, transforms
 from jnas.estimators import recipe
 from jnas.study import train
 from jnas.study.compilation_cache import enable_compilation_cache
@@ -53,7 +54,7 @@ def main() -> None:
     network = train.network_of(config, DARTS_V2, "darts", data)
     trainer = recipe.make(
         network, train.recipe_of(settings, data), jax.random.key(0), steps=1000,
-        normalise=train.normaliser(data),
+        normalise=partial(transforms.standardise, mean=data.mean, std=data.std),
     )  # fmt: skip
     state = jax.jit(trainer.init)(jax.random.key(1))
     batches = train.ahead(data.train(0, options.batch, 0), jax.device_put)

@@ -21,9 +21,14 @@ def normalise(dataset: Dataset, images: ArrayLike) -> jax.Array:
 
     (x - mean) / std, where uint8 is divided by 255 first, as it was when `mean` and `std` were measured.
     """
+    return standardise(images, dataset.mean, dataset.std)
+
+
+def standardise(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> jax.Array:
+    """`normalise` by a mean and a deviation [C] from wherever they are."""
     images = jnp.asarray(images)
     scaled = images.astype(jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)
-    return (scaled - dataset.mean) / dataset.std
+    return (scaled - mean) / std
 
 
 def batches(key: jax.Array, epoch: ArrayLike, images: int, batch: int) -> jax.Array:

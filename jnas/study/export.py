@@ -21,6 +21,7 @@ import numpy as np
 from flax import traverse_util
 from jax import Array
 
+from jnas.data import transforms
 from jnas.errors import InputError
 from jnas.nets import trainable
 from jnas.study.records import RunError
@@ -132,9 +133,7 @@ def load(path: str | Path) -> Loaded:
 
     @jax.jit
     def apply(images: Array) -> Array:
-        images = jnp.asarray(images)
-        scaled = images.astype(jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)
-        return built.evaluate(params, statistics, (scaled - mean) / std)
+        return built.evaluate(params, statistics, transforms.standardise(images, mean, std))
 
     return Loaded(apply, params, statistics, space, text, image, sizes[1], mean, std)
 

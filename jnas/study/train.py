@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jnas
 from jnas import data as datasets
-from jnas.data import stream
+from jnas.data import stream, transforms
 from jnas.errors import InputError
 from jnas.estimators import recipe
 from jnas.nets import trainable
@@ -93,16 +94,6 @@ def recipe_of(settings: RecipeConfig, data: stream.Stream) -> recipe.Recipe:
     return recipe.Recipe(**values | {"augment": settings.augment and data.augmentable})
 
 
-def normaliser(data: stream.Stream) -> Callable[[Array], Array]:
-    """Standardises images as they are stored by the channels of the training images."""
-
-    def normalise(images: Array) -> Array:
-        scaled = images.astype(jnp.float32) / (255 if images.dtype == jnp.uint8 else 1)
-        return (scaled - data.mean) / data.std
-
-    return normalise
-
-
 def sharding_of(batch: int) -> NamedSharding | None:
     """How a batch is shared by the devices of this process; None where it is not."""
     devices = jax.local_devices()
@@ -165,7 +156,11 @@ def _run(
     total = settings.epochs * each
     init_key, run_key, order_key = jax.random.split(jax.random.key(config.seed), 3)
     trainer = recipe.make(
-        network, recipe_of(settings, data), run_key, steps=total, normalise=normaliser(data)
+        network,
+        recipe_of(settings, data),
+        run_key,
+        steps=total,
+        normalise=partial(transforms.standardise, mean=data.mean, std=data.std),
     )
     sharding = sharding_of(settings.batch)
 
