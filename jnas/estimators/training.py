@@ -17,10 +17,10 @@ import optax
 from jax import Array
 
 from jnas import data as datasets
+from jnas import spaces
 from jnas.data import transforms
 from jnas.errors import InputError
-from jnas.nets.modules import Build, initial_parameters, initial_statistics
-from jnas.nets.nasbench201 import Network, check_images
+from jnas.nets import trainable
 
 MOMENTUM = 0.9
 # Test images go through the network in parts of this many: memory stays bounded, one program serves all.
@@ -48,6 +48,7 @@ def trainer(
     architecture: tuple[int, ...],
     key: Array,
     *,
+    space: str = "nasbench201",
     epochs: int,
     batch: int,
     learning_rate: float,
@@ -56,7 +57,7 @@ def trainer(
     cells_per_stage: int,
     augment: bool,
 ) -> Trainer:
-    """Functions that train one architecture on `dataset`.
+    """Functions that train one architecture of `space`, int[D], on `dataset`.
 
     key: of the order of the images and of the augmentation. augment: applied where `augmentable(dataset)`.
     Raises `InputError` when a batch does not fit the data or the images do not fit the network.
@@ -65,9 +66,8 @@ def trainer(
     if batch > len(images):
         raise InputError(f"training.batch {batch} does not fit: there are {len(images)} training images")
     shape = dataset.x_train.shape[1:]
-    network = Network(channels, dataset.classes, Build(), cells_per_stage, architecture=architecture)
-    check_images(shape, network.stages)
-    evaluated = network.clone(build=Build(statistics="running"))
+    text = spaces.get(space).to_string(np.asarray(architecture))
+    network = trainable.of_architecture(space, text, shape, dataset.classes, channels, cells_per_stage)
     augmented = augment and transforms.augmentable(dataset)
     steps = len(images) // batch
     schedule = optax.cosine_decay_schedule(learning_rate, max(1, epochs * steps))
@@ -78,15 +78,12 @@ def trainer(
 
     @jax.jit
     def init(key: Array) -> TrainState:
-        image = jnp.zeros((1, *shape), jnp.float32)
-        params = initial_parameters(network, key, image)
-        return TrainState(params, initial_statistics(network, image), optimizer.init(params))
+        params, batch_stats = network.init(key)
+        return TrainState(params, batch_stats, optimizer.init(params))
 
     def loss_of(params, batch_stats, x, y):
-        logits, updated = network.apply(
-            {"params": params, "batch_stats": batch_stats}, x, mutable=["batch_stats"]
-        )
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), updated["batch_stats"]
+        logits, _, batch_stats = network.train(params, batch_stats, x, 0.0, None)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), batch_stats
 
     @jax.jit
     def step(state: TrainState, x: Array, y: Array, step_key: Array) -> tuple[TrainState, Array]:
@@ -110,8 +107,7 @@ def trainer(
 
     @jax.jit
     def correct(state: TrainState, x: Array, y: Array) -> Array:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        logits = jnp.asarray(evaluated.apply(variables, transforms.normalise(dataset, x)))
+        logits = network.evaluate(state.params, state.batch_stats, transforms.normalise(dataset, x))
         return jnp.sum(jnp.argmax(logits, axis=-1) == y)
 
     def accuracy(state: TrainState) -> float:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnas.errors import InputError
-from jnas.nets import darts_cost
+from jnas.nets import darts_cost, operations
 from jnas.nets.darts_operations import KNOWN, POOLS, bring, module_of, pool
 from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser
 from jnas.spaces.genotype import INPUTS, Genotype
@@ -101,7 +101,8 @@ class AuxiliaryHead(nn.Module):
         x = nn.avg_pool(nn.relu(x), (5, 5), (stride, stride))
         initialise = initialiser(self.build.initialisation)
         kernel = self.param("pointwise", initialise, (1, 1, self.channels, first))
-        x = BatchNorm(first, self.build, name="norm_0")(jnp.einsum("nhwc,cd->nhwd", x, kernel[0, 0]))
+        x = operations.pointwise_convolution(x, kernel, self.build.layout)
+        x = BatchNorm(first, self.build, name="norm_0")(x)
         kernel = self.param("convolution", initialise, (2, 2, first, second))
         x = jnp.einsum("nhwc,hwcd->nd", nn.relu(x), kernel)[:, None, None]
         # ImageNet's head has no normalisation here, whose batches of one pixel an image it was left out for.

@@ -52,7 +52,7 @@ class Separable(nn.Module):
         stride = self.stride
         for depthwise, pointwise, norm in zip(self.depthwise, self.pointwise, self.norms, strict=True):
             x = operations.depthwise_convolution(nn.relu(x), depthwise, stride, dilation)
-            x = norm(jnp.einsum("nhwc,cd->nhwd", x, pointwise[0, 0]))
+            x = norm(operations.pointwise_convolution(x, pointwise, self.build.layout))
             stride = 1
         return x
 
@@ -77,9 +77,8 @@ class FactorizedReduction(nn.Module):
     def __call__(self, x: Array) -> Array:
         layout = self.build.layout
         x = nn.relu(x)
-        form = "cnhw,co->onhw" if layout == "CNHW" else "nhwc,co->nhwo"
         halves = [
-            jnp.einsum(form, operations.every(x, 2, layout, first), kernel[0, 0])
+            operations.pointwise_convolution(operations.every(x, 2, layout, first), kernel, layout)
             for first, kernel in ((0, self.plain), (1, self.shifted))
         ]
         return self.norm(jnp.concatenate(halves, axis=layout.index("C")))
@@ -98,8 +97,7 @@ class PointwiseNorm(nn.Module):
         self.norm = BatchNorm(self.outputs, self.build)
 
     def __call__(self, x: Array) -> Array:
-        form = "cnhw,co->onhw" if self.build.layout == "CNHW" else "nhwc,co->nhwo"
-        return self.norm(jnp.einsum(form, nn.relu(x), self.kernel[0, 0]))
+        return self.norm(operations.pointwise_convolution(nn.relu(x), self.kernel, self.build.layout))
 
 
 class CrossConvolution(nn.Module):

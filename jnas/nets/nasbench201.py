@@ -126,8 +126,7 @@ class ResidualBlock(nn.Module):
         initialise = initialiser(build.initialisation)
         kernel = self.param("downsample", initialise, (1, 1, self.inputs, outputs))
         pooled = operations.average_pool_2x2(x, build.layout)
-        form = "cnhw,co->onhw" if build.layout == "CNHW" else "nhwc,co->nhwo"
-        return h + jnp.einsum(form, pooled, kernel[0, 0])
+        return h + operations.pointwise_convolution(pooled, kernel, build.layout)
 
 
 class Network(nn.Module):

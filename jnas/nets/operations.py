@@ -62,6 +62,12 @@ def depthwise_convolution(x: Array, kernel: Array, stride: int = 1, dilation: in
     )
 
 
+def pointwise_convolution(x: Array, kernel: Array, layout: str) -> Array:
+    """1x1 convolution; kernel [1, 1, C, O]."""
+    form = "cnhw,co->onhw" if layout == "CNHW" else "nhwc,co->nhwo"
+    return jnp.einsum(form, x, kernel[0, 0])
+
+
 def cross_convolution(x: Array, wide: Array, tall: Array, stride: int = 1) -> Array:
     """x [N, H, W, C] by a kernel [1, k, C, C'] that strides along rows, then by [k, 1, C', O] along columns."""
     half = wide.shape[1] // 2

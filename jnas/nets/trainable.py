@@ -21,14 +21,15 @@ STAGES = 3
 
 class Trainable(NamedTuple):
     """init: key -> (params, batch_stats). train: (params, batch_stats, images, drop, key) -> (logits [N, O], those
-    of the auxiliary head or None, batch_stats), normalised by the batch, with paths dropped with probability `drop`.
+    of the auxiliary head or None, batch_stats), normalised by the batch, with paths dropped with probability `drop`,
+    none where key is None.
     evaluate: (params, batch_stats, images) -> logits [N, O], normalised by the running statistics.
 
     images: float32[N, H, W, C], standardised.
     """
 
     init: Callable[[Array], tuple[Any, Any]]
-    train: Callable[[Any, Any, Array, Array, Array], tuple[Array, Array | None, Any]]
+    train: Callable[[Any, Any, Array, Array | float, Array | None], tuple[Array, Array | None, Any]]
     evaluate: Callable[[Any, Any, Array], Array]
 
 
@@ -100,11 +101,6 @@ def of_architecture(
         return initial_parameters(trained, key, one), initial_statistics(trained, one)
 
     return Trainable(init, train, evaluate)
-
-
-def parameters(params: Any) -> int:
-    """Number of parameters, without an auxiliary head."""
-    return darts_macro.parameters(params)
 
 
 def shapes(network: Trainable) -> tuple[Any, Any]:

@@ -164,7 +164,7 @@ def _darts(image: tuple[int, int, int], classes: int, width: int, depth: int) ->
     def network(build: Build) -> nn.Module:
         return family.network(width, classes, build, depth, 3, True)
 
-    cells, edges, operations = len(space.cell_names), len(space.edges), len(space.operations)
+    cells, edges, operations = space.cells, len(space.edges), len(space.operations)
 
     def inputs(masks: Array, images: Array) -> tuple[dict[str, Any], tuple[Any, ...]]:
         shape = (*masks.shape[:-1], cells, edges, operations - 1)

@@ -9,7 +9,7 @@ that were written explicitly, and only the mapping knows which were.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -246,13 +246,21 @@ def read_config(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> 
     Raises `InputError` for a file that is missing or holds no YAML mapping, an unknown key, and a value of
     another type or outside its bounds.
     """
+    config: SearchConfig = read_as(SearchConfig, from_mapping, path, overrides)
+    return config
+
+
+def read_as(
+    kind: type, build: Callable[..., Any], path: str | Path, overrides: Sequence[tuple[str, str]]
+) -> Any:
+    """`read_config` for any dataclass `kind`, which `build(mapping, source)` makes."""
     mapping = strict.read_mapping(path)
     mapping.pop(ENVIRONMENT_KEY, None)
     # The file by itself first, so that its mistakes are not blamed on the command line.
-    from_mapping(mapping, source=str(path))
+    build(mapping, source=str(path))
     for key, text in overrides:
-        mapping = strict.override(SearchConfig, mapping, key, text, source="command line")
-    return from_mapping(mapping, source="command line")
+        mapping = strict.override(kind, mapping, key, text, source="command line")
+    return build(mapping, source="command line")
 
 
 def from_mapping(mapping: Mapping[str, Any], source: str = "configuration") -> SearchConfig:

@@ -8,9 +8,7 @@
 `load` gives the network back from the first.
 """
 
-import contextlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from jnas.data import transforms
 from jnas.errors import InputError
 from jnas.nets import trainable
 from jnas.study.records import RunError
-from jnas.study.run_folder import read_run
+from jnas.study.run_folder import read_run, write_file
 
 WEIGHTS, PROGRAM = "network.safetensors", "network.stablehlo"
 FORMAT = "jnas network 1"
@@ -92,8 +90,8 @@ def export(run: str | Path, out: str | Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder '{out}' ({error.strerror}): give another --out") from error
-    _write(out / WEIGHTS, safetensors.numpy.save(arrays, metadata=header))
-    _write(out / PROGRAM, _program(load(out / WEIGHTS)))
+    write_file(out / WEIGHTS, safetensors.numpy.save(arrays, metadata=header))
+    write_file(out / PROGRAM, _program(load(out / WEIGHTS)))
     return out / WEIGHTS
 
 
@@ -176,22 +174,6 @@ def _last_state(run: Path) -> dict[str, Any]:
         if isinstance(state, dict)
         else dict(zip(("params", "batch_stats", "optimizer", "average"), state, strict=False))
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise RunError(
-            f"cannot write '{path}' ({error.strerror}): make room there, then run it again"
-        ) from error
 
 
 def _safetensors() -> Any:

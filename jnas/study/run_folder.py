@@ -95,12 +95,12 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return result, strict.read_mapping(path / "config.yaml")
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write a text file in one step, by a temporary file beside it. Raises `RunError` when that fails."""
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file in one step, by a temporary file beside it. Raises `RunError` when that fails."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with temporary.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

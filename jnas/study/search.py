@@ -126,7 +126,7 @@ def _run(
     training = None
     if config.training.epochs:
         training = train_architectures(
-            config.training, dataset, architectures, scorer.key("training"), folder, progress, space.to_string
+            config.training, dataset, architectures, scorer.key("training"), folder, progress, space
         )
     text = space.to_string(found)
     result = _head(config, text, evaluations, folder) | {

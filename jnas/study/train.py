@@ -26,7 +26,7 @@ from jnas import data as datasets
 from jnas.data import stream, transforms
 from jnas.errors import InputError
 from jnas.estimators import recipe
-from jnas.nets import trainable
+from jnas.nets import darts_macro, trainable
 from jnas.study.progress import Progress
 from jnas.study.records import Evaluation, RunError
 from jnas.study.run_folder import RunFolder, open_run
@@ -171,7 +171,7 @@ def _run(
     if sharding is not None:
         state = jax.device_put(state, NamedSharding(sharding.mesh, PartitionSpec()))
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    size = trainable.parameters(state.params)
+    size = darts_macro.parameters(state.params)
     progress.say(
         f"training {space} network of {size:,} parameters on {data.images:,} images of {data.name}: "
         f"{settings.epochs} epochs of {each} steps of {settings.batch} images"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jnas.study import strict
-from jnas.study.config import ENVIRONMENT_KEY
+from jnas.study.config import read_as
 from jnas.study.strict import option
 
 
@@ -55,12 +55,8 @@ def read_config(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> 
 
     Raises `InputError` as `jnas.study.config.read_config` does.
     """
-    mapping = strict.read_mapping(path)
-    mapping.pop(ENVIRONMENT_KEY, None)
-    from_mapping(mapping, source=str(path))
-    for key, text in overrides:
-        mapping = strict.override(TrainConfig, mapping, key, text, source="command line")
-    return from_mapping(mapping, source="command line")
+    config: TrainConfig = read_as(TrainConfig, from_mapping, path, overrides)
+    return config
 
 
 def from_mapping(mapping: Mapping[str, Any], source: str = "configuration") -> TrainConfig:

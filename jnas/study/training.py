@@ -9,6 +9,7 @@ import numpy as np
 
 from jnas.data import Dataset
 from jnas.estimators.training import Trainer, TrainState, trainer
+from jnas.spaces import Space
 from jnas.study.config import TrainingConfig
 from jnas.study.progress import Progress
 from jnas.study.records import Evaluation, Records
@@ -25,7 +26,7 @@ def train_architectures(
     key: jax.Array,
     folder: RunFolder,
     progress: Progress,
-    name_of: Callable[[np.ndarray], str],
+    space: Space,
 ) -> dict[str, Any]:
     """Train each of int32[B, D] alike; returns the `training` part of result.json, the found cell first.
 
@@ -37,9 +38,17 @@ def train_architectures(
     )
     with progress.task("training", len(architectures) * config.epochs) as advance:
         for index, architecture in enumerate(architectures):
-            name = name_of(architecture)
+            name = space.to_string(architecture)
             _train_one(
-                config, dataset, architecture, jax.random.fold_in(key, index), folder, index, name, advance
+                config,
+                dataset,
+                space.name,
+                architecture,
+                jax.random.fold_in(key, index),
+                folder,
+                index,
+                name,
+                advance,
             )
             rows.append({"architecture": name, **_curves(folder.records, index, config.epochs)})
     return {"epochs": config.epochs, "found": rows[0], "random": rows[1:]}
@@ -48,6 +57,7 @@ def train_architectures(
 def _train_one(
     config: TrainingConfig,
     dataset: Dataset,
+    space: str,
     architecture: np.ndarray,
     key: jax.Array,
     folder: RunFolder,
@@ -65,6 +75,7 @@ def _train_one(
         dataset,
         tuple(int(choice) for choice in architecture),
         run_key,
+        space=space,
         epochs=config.epochs,
         batch=config.batch,
         learning_rate=config.learning_rate,

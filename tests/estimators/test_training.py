@@ -9,7 +9,7 @@ from jnas import data, spaces
 from jnas.data import transforms
 from jnas.errors import InputError
 from jnas.estimators.training import trainer
-from jnas.nets import cost
+from jnas.nets import cost, darts_cost
 from jnas.nets.modules import Build
 from jnas.nets.nasbench201 import Network
 
@@ -110,3 +110,11 @@ def test_what_does_not_fit(digits):
     odd = dataclasses.replace(digits, x_train=digits.x_train[:, :6, :6])
     with pytest.raises(InputError, match="images of 6x6 do not fit"):
         trainer(odd, CELL, jax.random.key(0), **SETTINGS)
+
+
+def test_cells_of_darts_are_trained_as_what_they_are(digits):
+    architecture = tuple(spaces.get("darts").sample(jax.random.key(0), 1)[0].tolist())
+    steps = trainer(digits, architecture, jax.random.key(0), space="darts", **SETTINGS)
+    params = jax.eval_shape(steps.init, jax.random.key(1)).params
+    counted = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert counted == darts_cost.params(np.array(architecture), cost.Macro(4, 1, 3, (8, 8, 1), 10))

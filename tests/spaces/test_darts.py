@@ -3,6 +3,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from genotypes import DARTS_V2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,13 +12,6 @@ from jnas.spaces import darts
 from jnas.spaces.genotype import Genotype, parse, render
 
 # Published, as their authors print them.
-DARTS_V2 = (
-    "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), "
-    "('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], "
-    "normal_concat=[2, 3, 4, 5], reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), "
-    "('max_pool_3x3', 1), ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)], "
-    "reduce_concat=[2, 3, 4, 5])"
-)
 SNAS = (
     "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('skip_connect', 0), ('dil_conv_3x3', 1), "
     "('skip_connect', 1), ('skip_connect', 0), ('skip_connect', 0), ('skip_connect', 1)], "
