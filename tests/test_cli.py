@@ -132,7 +132,6 @@ WRONG_CALLS = [
     ([*SCORE, "--out", "/dev/null/x.csv"], "cannot write '/dev/null/x.csv'"),
     ([*SCORE, "--executor", "slurm"], "unknown executor 'slurm': choose one of local, ray"),
     ([*SCORE, "--space", "dartz"], "unknown search space 'dartz'"),
-    ([*SCORE, "--space", "darts"], "naswot looks at the network to be trained"),
     ([*SCORE, "--data", "digitz"], "unknown data 'digitz'.*did you mean 'digits'"),
     ([*SCORE, "--seed", "x"], "'seed' is 'x': give a whole number"),
     ([*SCORE, "--network.chanels", "1"], "'--network.chanels': did you mean '--network.channels'"),

@@ -56,8 +56,6 @@ def test_it_runs(script, tmp_path):
         "JNAS_FAST": "1",
         "MPLBACKEND": "agg",
         "JAX_PLATFORMS": "cpu",
-        # Programs are compiled only to run once.
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "PYTHONPATH": str(ROOT),
         "PYTHONIOENCODING": "utf-8",
     }

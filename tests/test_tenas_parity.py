@@ -5,7 +5,7 @@ inputs, and what their code returned for them.
 """
 
 import os
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -24,8 +24,6 @@ DEFAULT = Path(__file__).parents[2] / "shared" / "fixtures" / "tenas"
 FOLDER = Path(os.environ.get("JNAS_TENAS_FIXTURES") or DEFAULT)
 FILES = sorted(FOLDER.glob("*.npz"))
 
-# Compiled only to run once.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 if FILES:
     over_files = pytest.mark.parametrize("fixture", FILES, ids=lambda path: path.stem, indirect=True)
@@ -86,7 +84,7 @@ def kernel_function():
                 kernel = flat @ flat.T
             return apply(params, images), kernel
 
-        return compiled(evaluate) if is_darts else jax.jit(evaluate)
+        return jax.jit(evaluate)
 
     return make
 
@@ -115,7 +113,7 @@ def test_regions(fixture, planes):
     params = our_params(fixture, "region_net")
     network = network_of(fixture, planes, stem=False)
 
-    @compiled
+    @jax.jit
     def patterns(params, crops, gates):
         _, sown = network.apply({"params": params}, crops, gates, mutable=["patterns"])
         return [leaf.reshape(len(crops), -1) for leaf in jax.tree.leaves(sown["patterns"])]

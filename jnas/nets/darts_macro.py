@@ -24,7 +24,7 @@ from jax import Array
 from jnas.errors import InputError
 from jnas.nets import darts_cost, operations
 from jnas.nets.darts_operations import KNOWN, POOLS, bring, module_of, pool
-from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser
+from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser, sow_pattern
 from jnas.spaces.genotype import INPUTS, Genotype
 
 AUXILIARY_CHANNELS = (128, 768)
@@ -71,7 +71,7 @@ class Cell(nn.Module):
         stride = 2 if self.reduction and source < INPUTS else 1
         if name == "none":
             return jnp.zeros_like(x[:, ::stride, ::stride])
-        module = module_of(name, self.channels, self.build, stride, f"edge_{number}_{name}")
+        module = module_of(name, self.channels, self.build, stride, name=f"edge_{number}_{name}")
         if module is not None:
             y = module(x)
         elif name in POOLS:
@@ -85,6 +85,25 @@ def drop_path(key: Array, x: Array, rate: Array | float) -> Array:
     """x [N, ...] with each image's zero with probability `rate`, and divided by the probability of being kept."""
     kept = jax.random.bernoulli(key, 1 - rate, (len(x), *(1,) * (x.ndim - 1)))
     return x * (kept / (1 - rate)).astype(x.dtype)
+
+
+def stem(module: nn.Module, channels: int, images: Array) -> tuple[Array, Array, tuple[int, int], bool]:
+    """What the first cell of `module`, in whose compact call this stands, reads of images [N, H, W, C].
+
+    The older and the younger input, their channels, and whether the older one is twice as large.
+    """
+    build, colours = module.build, images.shape[-1]
+    if min(images.shape[1:3]) < darts_cost.IMAGENET_SIDE:
+        wide = darts_cost.STEM_CHANNELS * channels
+        x = ConvolutionNorm(colours, wide, 3, build, relu=False, name="stem")(images)
+        return x, x, (wide, wide), False
+    half = channels // 2
+    x = ConvolutionNorm(colours, half, 3, build, 2, relu=False, name="stem_0")(images)
+    sow_pattern(module, "stem_1_input", x > 0)
+    older = ConvolutionNorm(half, channels, 3, build, 2, name="stem_1")(x)
+    sow_pattern(module, "stem_2_input", older > 0)
+    younger = ConvolutionNorm(channels, channels, 3, build, 2, name="stem_2")(older)
+    return older, younger, (channels, channels), True
 
 
 class AuxiliaryHead(nn.Module):
@@ -132,13 +151,7 @@ class Network(nn.Module):
     ) -> tuple[Array, Array | None]:
         """drop: probability that a path is dropped; key: of that, or None to keep all."""
         build, channels = self.build, self.channels
-        if min(images.shape[1:3]) >= darts_cost.IMAGENET_SIDE:
-            older, younger = self._imagenet_stem(images)
-            inputs, halve = (channels, channels), True
-        else:
-            wide = darts_cost.STEM_CHANNELS * channels
-            older = ConvolutionNorm(images.shape[-1], wide, 3, build, relu=False, name="stem")(images)
-            younger, inputs, halve = older, (wide, wide), False
+        older, younger, inputs, halve = stem(self, channels, images)
         extra, seen = None, 0
         for index, reduction in enumerate(darts_cost.reductions(self.cells_per_stage, self.stages)):
             channels *= 2 if reduction else 1
@@ -157,12 +170,6 @@ class Network(nn.Module):
         kernel = self.param("classifier_kernel", initialise, (inputs[1], self.classes))
         bias = self.param("classifier_bias", nn.initializers.zeros, (self.classes,))
         return features @ kernel + bias, extra
-
-    def _imagenet_stem(self, images: Array) -> tuple[Array, Array]:
-        half, build = self.channels // 2, self.build
-        x = ConvolutionNorm(images.shape[-1], half, 3, build, 2, relu=False, name="stem_0")(images)
-        older = ConvolutionNorm(half, self.channels, 3, build, 2, name="stem_1")(x)
-        return older, ConvolutionNorm(self.channels, self.channels, 3, build, 2, name="stem_2")(older)
 
 
 def auxiliary_fits(image: tuple[int, ...], stages: int = 3) -> bool:

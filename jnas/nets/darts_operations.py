@@ -8,12 +8,14 @@ there for networks that are trained (Zoph et al., 2018, https://arxiv.org/abs/17
 https://arxiv.org/abs/1802.01548).
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
 from jnas.nets import operations
-from jnas.nets.modules import BatchNorm, Build, initialiser
+from jnas.nets.modules import BatchNorm, Build, gate_channels, initialiser, sow_pattern
 
 # (side, dilation, how often) of convolutions that are depthwise and then 1x1.
 SEPARABLE = {
@@ -50,9 +52,14 @@ class Separable(nn.Module):
     def __call__(self, x: Array) -> Array:
         _, dilation, _ = SEPARABLE[self.operation]
         stride = self.stride
-        for depthwise, pointwise, norm in zip(self.depthwise, self.pointwise, self.norms, strict=True):
-            x = operations.depthwise_convolution(nn.relu(x), depthwise, stride, dilation)
-            x = norm(operations.pointwise_convolution(x, pointwise, self.build.layout))
+        layers = zip(self.depthwise, self.pointwise, self.norms, strict=True)
+        for index, (depthwise, pointwise, norm) in enumerate(layers):
+            if index:
+                sow_pattern(self, f"relu_{index}", x > 0)
+            x = self.build.depthwise_convolution(nn.relu(x), depthwise, stride, dilation)
+            x = gate_channels(self, f"depthwise_{index}", x)
+            x = operations.pointwise_convolution(x, pointwise, self.build.layout)
+            x = norm(gate_channels(self, f"pointwise_{index}", x))
             stride = 1
         return x
 
@@ -78,8 +85,12 @@ class FactorizedReduction(nn.Module):
         layout = self.build.layout
         x = nn.relu(x)
         halves = [
-            operations.pointwise_convolution(operations.every(x, 2, layout, first), kernel, layout)
-            for first, kernel in ((0, self.plain), (1, self.shifted))
+            gate_channels(
+                self,
+                name,
+                operations.pointwise_convolution(operations.every(x, 2, layout, first), kernel, layout),
+            )
+            for name, first, kernel in (("plain", 0, self.plain), ("shifted", 1, self.shifted))
         ]
         return self.norm(jnp.concatenate(halves, axis=layout.index("C")))
 
@@ -97,7 +108,8 @@ class PointwiseNorm(nn.Module):
         self.norm = BatchNorm(self.outputs, self.build)
 
     def __call__(self, x: Array) -> Array:
-        return self.norm(operations.pointwise_convolution(nn.relu(x), self.kernel, self.build.layout))
+        y = operations.pointwise_convolution(nn.relu(x), self.kernel, self.build.layout)
+        return self.norm(gate_channels(self, "kernel", y))
 
 
 class CrossConvolution(nn.Module):
@@ -116,14 +128,14 @@ class CrossConvolution(nn.Module):
         return BatchNorm(self.channels, self.build, name="norm")(x)
 
 
-def module_of(operation: str, channels: int, build: Build, stride: int, name: str) -> nn.Module | None:
-    """The module of an operation that has weights; None for one that has none."""
+def module_of(operation: str, channels: int, build: Build, stride: int, **place: Any) -> nn.Module | None:
+    """The module of an operation that has weights; None for one that has none. place: `name` or `parent`, Flax's."""
     if operation in SEPARABLE:
-        return Separable(channels, operation, build, stride, name=name)
+        return Separable(channels, operation, build, stride, **place)
     if operation == "skip_connect" and stride > 1:
-        return FactorizedReduction(channels, channels, build, name=name)
+        return FactorizedReduction(channels, channels, build, **place)
     if operation == "conv_7x1_1x7":
-        return CrossConvolution(channels, build, stride, name=name)
+        return CrossConvolution(channels, build, stride, **place)
     return None
 
 

@@ -12,7 +12,7 @@ import flax.linen as nn
 import numpy as np
 from jax.typing import ArrayLike
 
-from jnas.nets import cost, darts, darts_cost, nasbench201
+from jnas.nets import cost, darts, darts_chosen, darts_cost, nasbench201
 from jnas.nets.modules import Build
 
 
@@ -21,7 +21,9 @@ class Family:
     """network: (channels, classes, build, cells_per_stage, stages, stem) to a network called with images and gates.
 
     kernel_stages, region_stages: stages of TE-NAS's two networks. planes_for_regions: whether small inputs run
-    faster on planes. probed: whether it shows what proxies of the network to be trained look at.
+    faster on planes.
+    chosen: (channels, classes, build, cells_per_stage, stages) to the network that an architecture is trained as,
+    called with images and the operation of each edge, int[cells, E]: what proxies look at.
     check_images: (shape [..., H, W, C], stages), raises `InputError` where they do not fit.
     params, flops, convs: of the network that an architecture is trained as, in closed form.
     """
@@ -30,7 +32,7 @@ class Family:
     kernel_stages: int
     region_stages: int
     planes_for_regions: bool
-    probed: bool
+    chosen: Callable[[int, int, Build, int, int], nn.Module]
     check_images: Callable[[tuple[int, ...], int], None]
     params: Callable[[ArrayLike, cost.Macro], np.ndarray]
     flops: Callable[[ArrayLike, cost.Macro], np.ndarray]
@@ -54,14 +56,22 @@ def _darts(
 
 FAMILIES: dict[str, Family] = {
     "nasbench201": Family(
-        _nasbench201, 3, 1, False, True, nasbench201.check_images, cost.params, cost.flops, cost.convs
+        _nasbench201,
+        3,
+        1,
+        False,
+        nasbench201.Network,
+        nasbench201.check_images,
+        cost.params,
+        cost.flops,
+        cost.convs,
     ),
     "darts": Family(
         _darts,
         1,
         1,
         True,
-        False,
+        darts_chosen.Network,
         lambda shape, stages: darts.check_images(shape, max(1, stages - 1)),
         darts_cost.params,
         darts_cost.flops,

@@ -98,7 +98,8 @@ class Build:
     planes: evaluate convolutions by `jnas.nets.mixture`, on channel-first planes: fast for a few channels,
       differentiates backwards only, needs statistics of the batch.
     loops: evaluate convolutions so that their derivatives stay fast inside loops and conditionals
-      (`operations.convolution_in_loops`): differentiates backwards only.
+      (`operations.convolution_in_loops`, `operations.depthwise_convolution_in_loops`): differentiates backwards
+      only.
     axis_name: name of a `vmap` over images that statistics are taken over as well.
     initialisation: a name in `INITIALISATIONS`.
     """
@@ -119,6 +120,23 @@ class Build:
             kernel = operations.spread(kernel, dilation) if dilation > 1 else kernel
             return operations.convolution_in_loops(x, kernel, stride)
         return operations.convolution(x, kernel, self.layout, stride, dilation)
+
+    def depthwise_convolution(self, x: Array, kernel: Array, stride: int, dilation: int) -> Array:
+        """`operations.depthwise_convolution`, in the form that this build asks for."""
+        if self.loops:
+            return operations.depthwise_convolution_in_loops(x, kernel, stride, dilation)
+        return operations.depthwise_convolution(x, kernel, stride, dilation)
+
+
+def gate_channels(module: nn.Module, weights: str, y: Array) -> Array:
+    """The output y [N, H, W, C] of a convolution, multiplied by the gates [N, C] that a caller may have given.
+
+    They stand in the collection `channel_gates` where the convolution's weights stand in `params`. Ones change
+    nothing, and their gradient is that of the channels.
+    """
+    if not module.has_variable("channel_gates", weights):
+        return y
+    return y * module.get_variable("channel_gates", weights)[:, None, None, :]
 
 
 def sow_pattern(module: nn.Module, name: str, signs: Array) -> None:
@@ -159,11 +177,7 @@ class BatchNorm(nn.Module):
 
 
 class ConvolutionNorm(nn.Module):
-    """ReLU (if `relu`), convolution without bias, batch normalisation.
-
-    Where the collection `channel_gates` holds an array [N, outputs] for it, the convolution's output is
-    multiplied by that: ones change nothing, and their gradient is that of the channels.
-    """
+    """ReLU (if `relu`), convolution without bias, batch normalisation."""
 
     inputs: int
     outputs: int
@@ -182,13 +196,11 @@ class ConvolutionNorm(nn.Module):
             return mix(x, [[self]], jnp.ones((1, 1), x.dtype), relu=self.relu)[0]
         x = nn.relu(x) if self.relu else x
         y = self.build.convolution(x, self.kernel, self.stride)
-        if self.has_variable("channel_gates", "gates"):
-            y = y * self.get_variable("channel_gates", "gates")[:, None, None, :]
-        return self.norm(y)
+        return self.norm(gate_channels(self, "kernel", y))
 
     def arrays(self) -> tuple[Array, ...]:
         """What a function outside the module needs to compute it: see `chosen`."""
-        gates = self.get_variable("channel_gates", "gates", jnp.ones((1, self.outputs)))
+        gates = self.get_variable("channel_gates", "kernel", jnp.ones((1, self.outputs)))
         return self.kernel, self.norm.scale, self.norm.offset, gates
 
 

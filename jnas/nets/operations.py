@@ -62,6 +62,22 @@ def depthwise_convolution(x: Array, kernel: Array, stride: int = 1, dilation: in
     )
 
 
+def depthwise_convolution_in_loops(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Array:
+    """`depthwise_convolution` as a sum of shifted images, whose derivatives are of the same form.
+
+    Inside loops and conditionals XLA has no fast form of a convolution by groups on a CPU.
+    """
+    half = dilation * (kernel.shape[0] // 2)
+    padded = jnp.pad(x, [(0, 0), (half, half), (half, half), (0, 0)])
+    parts = []
+    for row in range(kernel.shape[0]):
+        for column in range(kernel.shape[1]):
+            top, left = dilation * row, dilation * column
+            part = padded[:, top : top + x.shape[1] : stride, left : left + x.shape[2] : stride]
+            parts.append(part * kernel[row, column, 0])
+    return sum(parts[1:], parts[0])
+
+
 def pointwise_convolution(x: Array, kernel: Array, layout: str) -> Array:
     """1x1 convolution; kernel [1, 1, C, O]."""
     form = "cnhw,co->onhw" if layout == "CNHW" else "nhwc,co->nhwo"

@@ -35,10 +35,9 @@ def _noise(probe: Probe) -> Array:
     return jax.random.normal(jax.random.fold_in(probe.key, 1), probe.images[0].shape)
 
 
-def _position(name: str) -> tuple[int, int]:
-    """Where in the network a block stands whose output was sown under `name`."""
-    _, kind, *numbers = name.split("_")
-    return int(numbers[0]) if numbers else -1, int(numbers[1]) if kind == "cell" else -1
+def _position(name: str) -> tuple[int, ...]:
+    """Where in the network a block stands whose output was sown under `name`: the stem before what has numbers."""
+    return tuple(int(number) for number in name.split("_")[2:]) or (-1,)
 
 
 def _blocks(sown: Mapping[str, Any]) -> dict[str, Array]:

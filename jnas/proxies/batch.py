@@ -107,11 +107,10 @@ def network_measurements(
     weights_key, probe_key = jax.random.split(key)
 
     def network(build: Build) -> nn.Module:
-        return family.network(channels, classes, build, cells_per_stage, stages, True)
+        return family.chosen(channels, classes, build, cells_per_stage, stages)
 
     initial = network(Build(initialisation=initialisation))
-    gates = _gates(space, choices)
-    params = initial_parameters(initial, weights_key, images[0, :1], gates)
+    params = initial_parameters(initial, weights_key, images[0, :1], choices[0])
 
     def measure(shared, choice):
         params, images, labels, key = shared

@@ -24,7 +24,7 @@ def channel_saliency(probe: Probe) -> Array:
     logits, labels = probe.logits, probe.labels[0]
     residual = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[1])
     gradients = [logits * residual / len(logits), *probe.loss_gradients[1].values()]
-    return jnp.sum(jnp.stack([jnp.sum(jnp.mean(g**2, axis=0)) for g in gradients])) / 2
+    return jnp.sum(jnp.stack([jnp.sum(jnp.mean(g**2, axis=-2)) for g in gradients])) / 2
 
 
 PROXY = Proxy(

@@ -6,6 +6,7 @@ computed once in a program however many proxies ask for it. It lives inside a tr
 Letters: N images, P parameters, O classes.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -122,11 +123,17 @@ def kernels_of(params: Mapping[str, Any]) -> dict[tuple[str, ...], Array]:
     return {path: value for path, value in traverse_util.flatten_dict(dict(params)).items() if value.ndim > 1}
 
 
+def by_layer(weights: Array) -> Array:
+    """Weights of layers side by side, their last four axes, or of the classifier, two: [layers, weights of one]."""
+    layers = math.prod(weights.shape[:-4])
+    return weights.reshape(layers, -1)
+
+
 def channel_gates(params: Mapping[str, Any], images: int) -> dict[str, Any]:
-    """Ones [N, channels] for the output of each convolution with normalisation, as the network takes them."""
+    """Ones [..., N, channels] for the output of every convolution, in the place of its weights."""
     gates = {
-        (*path[:-1], "gates"): jnp.ones((images, value.shape[-1]), value.dtype)
+        path: jnp.ones((*value.shape[:-4], images, value.shape[-1]), value.dtype)
         for path, value in kernels_of(params).items()
-        if path[-1] == "kernel"
+        if value.ndim > 2
     }
     return traverse_util.unflatten_dict(gates)

@@ -27,11 +27,10 @@ def reaction(probe: Probe) -> Array:
     """The score: float32[]."""
     weights_key, x_key, e_key = jax.random.split(probe.key, 3)
     masked = probe.network(Build(initialisation="kaiming_normal"))
-    gates = jnp.zeros((*probe.choices.shape, 5))
     params = jax.tree.map(
         # Kaiming's variance is 2 / fan-in.
-        lambda w: w * math.sqrt(math.prod(w.shape[:-1]) / 2) if w.ndim > 1 else w,
-        initial_parameters(masked, weights_key, probe.images[0, :1], gates),
+        lambda w: w * math.sqrt(math.prod(w.shape[-4:-1]) / 2) if w.ndim > 1 else w,
+        initial_parameters(masked, weights_key, probe.images[0, :1], probe.choices),
     )
     x = jax.random.normal(x_key, probe.images[0].shape)
     e = jax.random.normal(e_key, x.shape)

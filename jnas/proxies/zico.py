@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnas.proxies.base import Proxy
-from jnas.proxies.probe import Probe
+from jnas.proxies.probe import Probe, by_layer
 
 
 def inverse_variation(probe: Probe) -> Array:
@@ -20,11 +20,11 @@ def inverse_variation(probe: Probe) -> Array:
     first, second = probe.weight_gradients(0), probe.weight_gradients(1)
     score = jnp.zeros(())
     for path in first:
-        mean = (jnp.abs(first[path]) + jnp.abs(second[path])) / 2
-        deviation = jnp.abs(first[path] - second[path]) / 2
+        one, other = by_layer(first[path]), by_layer(second[path])
+        mean, deviation = (jnp.abs(one) + jnp.abs(other)) / 2, jnp.abs(one - other) / 2
         ratios = jnp.where(deviation > 0, mean / jnp.where(deviation > 0, deviation, 1), 0)
-        total = jnp.sum(ratios)
-        score = score + jnp.where(total > 0, jnp.log(jnp.where(total > 0, total, 1)), 0)
+        totals = jnp.sum(ratios, axis=1)
+        score = score + jnp.sum(jnp.where(totals > 0, jnp.log(jnp.where(totals > 0, totals, 1)), 0))
     return score
 
 

@@ -80,7 +80,7 @@ class NetworkConfig:
     batch: int = option(64, "images in a batch", minimum=2)
     repeats: int = option(1, "repeats, averaged; each has weights and images of its own", minimum=1)
     channels: int = option(16, "channels of the first stage", minimum=1)
-    cells_per_stage: int = option(5, "cells in each stage", minimum=1)
+    cells_per_stage: int = option(5, "cells in each stage; DARTS: 1", minimum=1)
     initialisation: Literal["kaiming_normal", "pytorch_default"] = option(
         "kaiming_normal", "distribution of the weights"
     )

@@ -1,7 +1,6 @@
 """One program that trains many cells, against a plain loop that trains one of them."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +29,6 @@ SETTINGS = {
 IMAGES, TEST, PART = 520, 150, 16
 # Rounding decides about an image now and then, about more the longer training goes on: percent by epoch.
 ROUNDING = np.array([1.01, 2.01, 6.01]) * 100 / TEST
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def batched(cells):
@@ -70,7 +68,7 @@ def plain_loop(digits, cell):
         (np.asarray(images) - digits.mean) / digits.std for images in (digits.x_train, digits.x_test)
     )
 
-    @compiled
+    @jax.jit
     def gradient(params, x, y):
         def loss(params):
             logits = network.apply({"params": params}, x)
@@ -78,7 +76,7 @@ def plain_loop(digits, cell):
 
         return jax.grad(loss)(params)
 
-    predict = compiled(lambda params, x: jnp.argmax(network.apply({"params": params}, x), axis=-1))
+    predict = jax.jit(lambda params, x: jnp.argmax(network.apply({"params": params}, x), axis=-1))
     shuffled = np.asarray(jax.random.permutation(parts_key, TEST))
     velocity = jax.tree.map(np.zeros_like, params)
     step, steps, curve = 0, 3 * (IMAGES // 32), []

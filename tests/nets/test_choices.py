@@ -13,8 +13,6 @@ from jnas.nets.modules import Build
 from jnas.nets.nasbench201 import Network, specialise
 
 SPACE = spaces.get("nasbench201")
-# Checks are compiled only to run once.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 CELLS = {
     "all none": (0, 0, 0, 0, 0, 0),
     "all skip": (1, 1, 1, 1, 1, 1),
@@ -70,13 +68,13 @@ def with_gradients(built, images):
 @pytest.fixture(scope="module")
 def masked(images, params):
     """Logits and gradients with gates of zeros and ones: one program for all cells."""
-    evaluate = compiled(with_gradients(network(), images))
+    evaluate = jax.jit(with_gradients(network(), images))
     return {cell: evaluate(params, SPACE.gates(np.array(CELLS[cell], np.int32))) for cell in CELLS}
 
 
 @pytest.fixture(scope="module", params=BUILDS)
 def by_choice(request, images, params):
-    return compiled(partial(with_gradients(network(BUILDS[request.param]), images), params))
+    return jax.jit(partial(with_gradients(network(BUILDS[request.param]), images), params))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -87,7 +85,7 @@ def test_a_choice_equals_a_gate_of_one(cell, by_choice, masked):
 @pytest.mark.parametrize("cell", ["all none", "a node that nothing feeds", "every operation"])
 def test_a_choice_equals_the_network_built_for_it(cell, images, params, by_choice):
     own = network(architecture=CELLS[cell])
-    logits, gradient = compiled(with_gradients(own, images))(specialise(params, CELLS[cell]))
+    logits, gradient = jax.jit(with_gradients(own, images))(specialise(params, CELLS[cell]))
     found_logits, found = by_choice(choices_of(cell))
     close(found_logits, logits)
     jax.tree.map(close, specialise(found, CELLS[cell]), gradient)
@@ -100,7 +98,7 @@ def test_a_choice_equals_the_network_built_for_it(cell, images, params, by_choic
 @pytest.mark.parametrize("build", BUILDS)
 def test_a_map_over_choices(build, images, params, masked):
     evaluate = partial(with_gradients(network(BUILDS[build]), images), params)
-    logits, gradients = compiled(jax.vmap(evaluate))(jnp.stack([choices_of(cell) for cell in CELLS]))
+    logits, gradients = jax.jit(jax.vmap(evaluate))(jnp.stack([choices_of(cell) for cell in CELLS]))
     for index, cell in enumerate(CELLS):
         own = jax.tree.map(lambda leaf, index=index: leaf[index], gradients)
         jax.tree.map(close, (logits[index], own), masked[cell])
@@ -116,7 +114,7 @@ def test_statistics_held_constant(images, params):
     by_image = network(Build(statistics="frozen", planes=True, axis_name="images"))
     cells = ["every operation", "all 3x3", "a node that nothing feeds"]
 
-    @compiled
+    @jax.jit
     def expected(gates):
         return jax.grad(lambda params: weights @ whole.apply({"params": params}, images, gates).sum(1))(
             params
@@ -131,7 +129,7 @@ def test_statistics_held_constant(images, params):
         gradients = jax.vmap(of_image, axis_name="images")(images)
         return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), gradients)
 
-    found = compiled(jax.vmap(rows))(jnp.stack([choices_of(cell) for cell in cells]))
+    found = jax.jit(jax.vmap(rows))(jnp.stack([choices_of(cell) for cell in cells]))
     for index, cell in enumerate(cells):
         gradient = expected(SPACE.gates(np.array(CELLS[cell], np.int32)))
         jax.tree.map(close, jax.tree.map(lambda leaf, index=index: leaf[index], found), gradient)
@@ -139,7 +137,7 @@ def test_statistics_held_constant(images, params):
 
 def test_without_normalisation(images, params):
     built = [network(Build(statistics="none", loops=loops)) for loops in (False, True)]
-    masked, by_choice = [compiled(with_gradients(own, images)) for own in built]
+    masked, by_choice = [jax.jit(with_gradients(own, images)) for own in built]
     for cell in ("all none", "every operation"):
         expected = masked(params, SPACE.gates(np.array(CELLS[cell], np.int32)))
         jax.tree.map(close, by_choice(params, choices_of(cell)), expected)
@@ -148,11 +146,11 @@ def test_without_normalisation(images, params):
 def test_gates_of_channels_and_what_is_sown(images, params):
     """Signs, their readers, features, and derivatives by gates of channels and by what joins blocks."""
     gated = {
-        path[:-1]: 1 + 0.1 * jnp.arange(4.0 * leaf.shape[-1]).reshape(4, -1)
+        path: 1 + 0.1 * jnp.arange(4.0 * leaf.shape[-1]).reshape(4, -1)
         for path, leaf in traverse_util.flatten_dict(params).items()
         if path[-1] == "kernel"
     }
-    gated = traverse_util.unflatten_dict({(*path, "gates"): leaf for path, leaf in gated.items()})
+    gated = traverse_util.unflatten_dict(gated)
 
     def evaluate(built, gates):
         def loss(channel_gates):
@@ -166,7 +164,7 @@ def test_gates_of_channels_and_what_is_sown(images, params):
 
         return jax.grad(loss, has_aux=True)(gated)
 
-    masked, by_choice = (compiled(partial(evaluate, network(Build(loops=loops)))) for loops in (False, True))
+    masked, by_choice = (jax.jit(partial(evaluate, network(Build(loops=loops)))) for loops in (False, True))
     for cell in ("every operation", "a node that nothing reads"):
         expected, expected_sown = masked(SPACE.gates(np.array(CELLS[cell], np.int32)))
         found, sown = by_choice(choices_of(cell))

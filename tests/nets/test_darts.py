@@ -1,5 +1,3 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +11,6 @@ from jnas.proxies import ntk
 from jnas.spaces import darts as space
 
 # Compiled only to run once.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def random_gates(seed):
@@ -38,7 +35,7 @@ def test_the_kernel_with_frozen_statistics_on_planes_is_that_of_the_plain_form(n
     gates = random_gates(1)
 
     def kernel(implementation):
-        return compiled(
+        return jax.jit(
             ntk.kernel_function(
                 params, images, lambda build: built.clone(build=build), normalisation="frozen",
                 logits="sum", parameters="all", implementation=implementation,
@@ -57,7 +54,7 @@ def test_planes_equal_the_plain_form_on_odd_images(image):
 
     def form(planes):
         own = built.clone(build=Build(planes=planes))
-        return compiled(lambda params, images, gates: own.apply({"params": params}, images, gates))
+        return jax.jit(lambda params, images, gates: own.apply({"params": params}, images, gates))
 
     forms = {planes: form(planes) for planes in (False, True)}
     for seed in range(3):

@@ -1,7 +1,5 @@
 """`mixed_edges`, whose derivative is written by hand, equals the plain operations that JAX differentiates."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +7,6 @@ import pytest
 
 from jnas.nets import operations
 from jnas.nets.mixture import mixed_edges
-
-# References and checks are compiled only to run once.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def plain(x, kernels, scale, offset, gates, skip, pool, stride, relu, statistics):
@@ -83,7 +78,7 @@ def test_outputs_and_gradients_equal_the_plain_form(shape, statistics):
             # All cotangents side by side, and the first of them alone.
             return ys, jax.vmap(pullback)(ds), pullback(tuple(d[0] for d in ds))
 
-        return compiled(evaluate)(x, weights, gates, cotangents)
+        return jax.jit(evaluate)(x, weights, gates, cotangents)
 
     found, expected = outputs_and_gradients(mixed_edges), outputs_and_gradients(plain)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -99,7 +94,7 @@ def test_frozen_statistics_under_a_map_over_images(shape):
     d = jnp.asarray(np.random.default_rng(3).standard_normal((outputs, 4, size, size)), jnp.float32)
     ds = (d,) * targets
 
-    @compiled
+    @jax.jit
     def mapped(x, weights, ds):
         def of_image(image, ds):
             ys, pullback = jax.vjp(
@@ -112,7 +107,7 @@ def test_frozen_statistics_under_a_map_over_images(shape):
 
         return jax.vmap(of_image, in_axes=1, axis_name="images")(x, ds)
 
-    @compiled
+    @jax.jit
     def whole(x, weights, ds):
         ys, pullback = jax.vjp(
             lambda x, weights: plain(x, *weights, *gates, stride, relu, "frozen"), x, weights
@@ -149,7 +144,7 @@ def test_an_outer_map_over_gates(statistics):
 
         return jax.vmap(of_image, in_axes=1, axis_name="images")(x, d[0])
 
-    side_by_side = compiled(jax.vmap(gradients))(several)
-    one_by_one = compiled(lambda several: jax.lax.map(gradients, several))(several)
+    side_by_side = jax.jit(jax.vmap(gradients))(several)
+    one_by_one = jax.jit(lambda several: jax.lax.map(gradients, several))(several)
     for one, other in zip(jax.tree.leaves(side_by_side), jax.tree.leaves(one_by_one), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5 * float(jnp.abs(other).max() + 1))

@@ -13,8 +13,6 @@ from jnas.nets.modules import INITIALISATIONS, RUNNING_KEEP, Build, initial_para
 from jnas.nets.nasbench201 import Network, check_images, specialise
 
 SPACE = spaces.get("nasbench201")
-# Checks are compiled only to run once.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 CELLS = {
     "all none": (0, 0, 0, 0, 0, 0),
     "all skip": (1, 1, 1, 1, 1, 1),
@@ -38,7 +36,7 @@ def images():
 def params(images):
     """Of the masked build of two stages, with scales and offsets that are not all alike."""
     network = Network(2, 3, Build(), stages=2)
-    initial = compiled(network.init)(jax.random.key(1), images, jnp.zeros((1, 6, 5)))["params"]
+    initial = jax.jit(network.init)(jax.random.key(1), images, jnp.zeros((1, 6, 5)))["params"]
     leaves, structure = jax.tree.flatten(initial)
     keys = jax.random.split(jax.random.key(2), len(leaves))
     noisy = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
@@ -49,7 +47,7 @@ def params(images):
 def masked(images, params):
     """Logits and gradient of the masked build: one program for all gates."""
 
-    @compiled
+    @jax.jit
     def evaluate(gates):
         def loss(params):
             logits = Network(2, 3, Build(), stages=2).apply({"params": params}, images, gates)
@@ -69,7 +67,7 @@ def test_the_specialised_build_equals_the_masked_build(cell, images, params, mas
     shapes = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
     assert sizes(own) == sizes(shapes)
 
-    @compiled
+    @jax.jit
     def evaluate(params):
         def loss(params):
             logits = network.apply({"params": params}, images)
@@ -119,7 +117,7 @@ def test_the_build_on_planes_equals_the_plain_build(statistics, images, params):
     def evaluate(planes):
         network = Network(2, 3, Build(statistics=statistics, planes=planes), stages=2)
 
-        @compiled
+        @jax.jit
         def outputs_and_gradients(params, images):
             logits, pullback = jax.vjp(
                 lambda params, images: network.apply({"params": params}, images, gates), params, images
@@ -137,12 +135,12 @@ def test_the_build_on_planes_equals_the_plain_build(statistics, images, params):
 def test_frozen_statistics_under_a_map_over_images(images, params):
     """Image by image over the named axis, in both builds: the logits of the whole batch."""
     gates = jnp.full((1, 6, 5), 0.2)
-    train = compiled(Network(2, 3, Build(), stages=2).apply)({"params": params}, images, gates)
+    train = jax.jit(Network(2, 3, Build(), stages=2).apply)({"params": params}, images, gates)
     for planes in (False, True):
         build = Build(statistics="frozen", planes=planes, axis_name="images")
         network = Network(2, 3, build, stages=2)
 
-        @compiled
+        @jax.jit
         def logits(params, images, network=network):
             def of_image(image):
                 return network.apply({"params": params}, image[None], gates)[0]
@@ -171,14 +169,14 @@ def test_the_number_of_parameters_is_that_of_the_closed_form(channels, depth, st
 
 def test_running_statistics(images):
     network = Network(2, 3, Build(), stages=1, architecture=CELLS["all skip"])
-    variables = compiled(network.init)(jax.random.key(0), images)
+    variables = jax.jit(network.init)(jax.random.key(0), images)
     start = variables["batch_stats"]
     assert all((leaf == 0).all() for path, leaf in leaves(start) if path == "mean")
     assert all((leaf == 1).all() for path, leaf in leaves(start) if path == "variance")
 
-    trained, updated = compiled(partial(network.apply, mutable=["batch_stats"]))(variables, images)
+    trained, updated = jax.jit(partial(network.apply, mutable=["batch_stats"]))(variables, images)
     running = network.clone(build=Build(statistics="running"))
-    evaluate = compiled(running.apply)
+    evaluate = jax.jit(running.apply)
     # A share of the old stays: what is left after it is the batch's own.
     batch = jax.tree.map(
         lambda new, old: (new - RUNNING_KEEP * old) / (1 - RUNNING_KEEP), updated["batch_stats"], start
@@ -200,7 +198,7 @@ def test_patterns_of_relus_that_nothing_reads_are_zero(images, params):
         _, sown = network(params, images, gates)
         return {name: leaf[0] for name, leaf in sown["patterns"]["cell_0_0"].items()}
 
-    network = compiled(
+    network = jax.jit(
         lambda params, images, gates: Network(2, 3, Build(), stages=2).apply(
             {"params": params}, images, gates, mutable=["patterns"]
         )

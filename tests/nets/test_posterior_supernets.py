@@ -24,8 +24,6 @@ SMALL = {
     "four_kernel_resnet": lambda build: FourKernelResNet(5, build, width=8, blocks=(1, 1), small_images=True),
     "densenet": lambda build: DenseNet(5, build, growth=4, blocks=(2, 2), small_images=True),
 }
-# Checks are compiled only to run once.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
 
 
@@ -137,7 +135,7 @@ class TestMasks:
         generator = np.random.default_rng(0)
         own = [(generator.random((3, *leaf.shape)) < 0.7).astype(np.float32) for leaf in leaves]
 
-        @compiled
+        @jax.jit
         def logits(params, **masks):
             return network.apply({"params": params, "batch_stats": statistics, **masks}, images)
 
@@ -157,7 +155,7 @@ class TestMasks:
         variables = shapes(network, 32)
         params, statistics = drawn(variables["params"]), filled(variables["batch_stats"], 0)
 
-        @compiled
+        @jax.jit
         def step(params, statistics):
             return network.apply(
                 {"params": params, "batch_stats": statistics}, images, mutable=["batch_stats"]
@@ -181,7 +179,7 @@ class TestParts:
         norm = {"scale": ones, "offset": zeros}
         statistics = {"mean": zeros, "variance": ones - operations.EPSILON}
         params = {"straight": copy, "shifted": copy, "norm": norm}
-        y = compiled(paths.apply)({"params": params, "batch_stats": {"norm": statistics}}, x)
+        y = jax.jit(paths.apply)({"params": params, "batch_stats": {"norm": statistics}}, x)
         wider = np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)])
         close(y[..., :2], x[:, ::stride, ::stride])
         close(y[..., 2:], wider[:, 1:, 1:][:, ::stride, ::stride])
@@ -193,7 +191,7 @@ class TestParts:
         params = drawn(jax.eval_shape(module.init, jax.random.key(0), x)["params"])
         masks = {f"span_{span}": {"inputs": (np.arange(4) == span % 4,)} for span in (1, 3, 5, 9)}
         rows = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), masks)
-        apply = compiled(lambda params, **masks: module.apply({"params": params, **masks}, x))
+        apply = jax.jit(lambda params, **masks: module.apply({"params": params, **masks}, x))
         y = apply(params, masks=masks)
         close(apply(params, masks=rows), y)
         close(apply(masked_params(params, masks)), y)
@@ -215,7 +213,7 @@ class TestParts:
         x = generator.normal(size=(2, 5, 6, 3)).astype(np.float32)
         kernel = generator.normal(size=(5, 5, 1, 3)).astype(np.float32)
 
-        @compiled
+        @jax.jit
         def evaluate(x, kernel):
             alone = [
                 operations.convolution(x[..., [channel]], kernel[..., [channel]], "NHWC", stride)
@@ -234,7 +232,7 @@ class TestParts:
         apart = np.zeros((7, 7, 2, 4), np.float32)
         apart[::3, ::3] = kernel
 
-        @compiled
+        @jax.jit
         def evaluate(x, kernel, apart):
             forms = [build.convolution(x, kernel, stride, dilation=3) for build in (BUILD, Build(loops=True))]
             return operations.convolution(x, apart, "NHWC", stride), *forms

@@ -13,8 +13,6 @@ from jnas.errors import InputError
 from jnas.oneshot import candidates, posterior, training
 from jnas.oneshot.supernets import SUPERNETS
 
-# Checks are compiled only to run once.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 IMAGE = (8, 8, 1)
 
 
@@ -42,7 +40,7 @@ def variables(supernet):
 
 @pytest.fixture(scope="module")
 def evaluated(supernet, variables):
-    return compiled(lambda masks, x: supernet.evaluate(*variables, masks, x))
+    return jax.jit(lambda masks, x: supernet.evaluate(*variables, masks, x))
 
 
 def some(supernet, *shape, seed=3):
@@ -88,7 +86,7 @@ def test_a_mask_equals_weights_of_zero(supernet, images, variables, evaluated):
             kernel = kernel[name]
         changed = kernel.at[..., part[1].start + channel, :].set(0)
         params = jax.tree.map(lambda leaf, old=kernel, new=changed: new if leaf is old else leaf, params)
-    expected = compiled(supernet.evaluate)(params, statistics, jnp.ones(supernet.masks), images)
+    expected = jax.jit(supernet.evaluate)(params, statistics, jnp.ones(supernet.masks), images)
     np.testing.assert_allclose(evaluated(jnp.asarray(masks), images), expected, rtol=1e-4, atol=1e-4)
     assert np.abs(expected - evaluated(jnp.ones(supernet.masks), images)).max() > 1e-4
 
@@ -98,7 +96,7 @@ def test_statistics_of_a_batch_normalise_it(supernet, images, variables):
     params, running = variables
     masks = some(supernet)
 
-    @compiled
+    @jax.jit
     def both(params, masks):
         own = supernet.statistics(params, masks, images)
         return supernet.evaluate(params, own, masks, images), supernet.train(params, running, masks, images)[
@@ -185,7 +183,7 @@ def small():
     """The supernet of cells with its gating, parameters and statistics, for digits."""
     supernet = SUPERNETS["nasbench201"](IMAGE, 10, 2, 1)
     gating = posterior.gating(supernet.sizes, "group")
-    return supernet, gating, *compiled(supernet.init)(jax.random.key(0))
+    return supernet, gating, *jax.jit(supernet.init)(jax.random.key(0))
 
 
 @pytest.mark.parametrize("recalibrated", [False, True])
@@ -205,8 +203,8 @@ def test_candidates_side_by_side_equal_one_at_a_time(recalibrated, digits, small
     masks = jnp.asarray(kept[0], jnp.float32)
     if recalibrated:
         calibrating = jnp.asarray((images - digits.mean) / digits.std)
-        statistics = compiled(supernet.statistics)(params, masks, calibrating)
-    logits = compiled(supernet.evaluate)(params, statistics, masks, standard)
+        statistics = jax.jit(supernet.statistics)(params, masks, calibrating)
+    logits = jax.jit(supernet.evaluate)(params, statistics, masks, standard)
     expected = 100 * np.mean(np.argmax(np.asarray(logits), axis=-1) == y)
     assert abs(expected - together[0]) <= 100 / 300 + 1e-9
 
@@ -255,7 +253,7 @@ def test_the_gradient_of_the_loss_against_finite_differences(digits, small):
                 objective=objective,
             )[0]  # fmt: skip
 
-        gradient, loss = compiled(jax.grad(loss))(start), compiled(loss)
+        gradient, loss = jax.jit(jax.grad(loss))(start), jax.jit(loss)
         generator = np.random.default_rng(8)
         for part in ("params", "logits"):
             direction = {

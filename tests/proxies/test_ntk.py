@@ -1,5 +1,4 @@
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +16,6 @@ from jnas.proxies import ntk
 from jnas.theory import empirical_ntk
 
 SPACE = spaces.get("nasbench201")
-# For references, which are compiled only to run once.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SMALL = {"classes": 3, "channels": 1, "stages": 1}
 
 
@@ -102,7 +99,7 @@ def reference(gates, images, normalisation):
         rows = [array.reshape(len(images), -1) for array in jax.jacrev(logits)(counted).values()]
         return sum(row @ row.T for row in rows)
 
-    return np.asarray(compiled(lambda gates: jax.lax.map(kernel, gates))(gates))
+    return np.asarray(jax.jit(lambda gates: jax.lax.map(kernel, gates))(gates))
 
 
 def test_kernels_of_many_architectures(gates, images, train_kernels):

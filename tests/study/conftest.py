@@ -1,8 +1,6 @@
 """A finished run with invented numbers, in the form that a search leaves behind."""
 
-import contextlib
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -133,31 +131,8 @@ def tiny() -> dict:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """The folder of the uninterrupted search that `TINY` says, and its result; read only."""
-    import jax
-
     from jnas.study.progress import Progress
     from jnas.study.search import run
 
     folder = tmp_path_factory.mktemp("tiny") / "run"
-    # What other tests compiled with all optimisations may differ in a last bit from what a new process compiles.
-    jax.clear_caches()
-    with _quick_compilation():
-        return folder, run(configuration.from_mapping(TINY), folder, Progress(quiet=True))
-
-
-@contextlib.contextmanager
-def _quick_compilation() -> Iterator[None]:
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
-def quick_compilation() -> Iterator[dict[str, str]]:
-    """As `tiny_run` was compiled; yields the environment in which another process compiles alike."""
-    with _quick_compilation():
-        yield {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    return folder, run(configuration.from_mapping(TINY), folder, Progress(quiet=True))

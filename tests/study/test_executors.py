@@ -521,7 +521,6 @@ def real_cluster(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     with subprocess.Popen(
         [sys.executable, "-c", START],
         stdin=subprocess.PIPE,
@@ -541,7 +540,7 @@ def real_cluster(monkeypatch, tmp_path):
 
 # Ray warns of its own plans, and leaves sockets and streams to the garbage collector.
 @pytest.mark.filterwarnings("ignore")
-def test_a_real_cluster_gives_the_same_numbers_though_a_worker_is_killed(real_cluster, quick_compilation):
+def test_a_real_cluster_gives_the_same_numbers_though_a_worker_is_killed(real_cluster):
     data, size = datasets.load("digits"), 16
     cells = SPACE.all()[3000 : 3000 + 12 * size]
     chunks = [cells[start : start + size] for start in range(0, len(cells), size)]

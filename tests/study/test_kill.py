@@ -47,14 +47,12 @@ def kill_when(command: list[str], environment: dict[str, str], reached) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_search_that_was_killed_twice_ends_as_if_it_had_not_been(
-    tiny_run, tiny, quick_compilation, tmp_path
-):
+def test_a_search_that_was_killed_twice_ends_as_if_it_had_not_been(tiny_run, tiny, tmp_path):
     config, folder = tmp_path / "tiny.yaml", tmp_path / "run"
     config.write_text(yaml.safe_dump(tiny))
     command = [sys.executable, "-m", "jnas", "search", str(config), "--out", str(folder)]
 
-    environment = {**quick_compilation, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
 
     kill_when(command, environment, lambda: len(records_of(folder)) > 0)
     first = records_of(folder)

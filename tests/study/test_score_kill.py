@@ -29,11 +29,10 @@ ARGUMENTS = [
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> dict[str, str]:
-    """Compile fast, and once."""
+    """Compile once."""
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
     }
 

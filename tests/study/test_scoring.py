@@ -30,14 +30,6 @@ def digits():
     return datasets.load("digits")
 
 
-@pytest.fixture
-def quick(quick_compilation):
-    """Compile fast; what was compiled otherwise is not mixed with it."""
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
-
-
 # ----------------------------------------------------------------------------------------------------- settings
 
 
@@ -49,6 +41,9 @@ def test_defaults():
     assert config.ntk == NtkConfig(repeats=1) and config.regions == RegionsConfig(repeats=1)
     assert from_mapping({"ntk": {"batch": 8}}).ntk == NtkConfig(repeats=1, batch=8)
     assert from_mapping({"ntk": {"repeats": 3}}).ntk.repeats == 3
+    of_darts = from_mapping({"space": "darts", "network": {"batch": 8}})
+    assert (of_darts.ntk.channels, of_darts.ntk.repeats, of_darts.network.cells_per_stage) == (1, 1, 1)
+    assert from_mapping({"space": "darts", "network": {"cells_per_stage": 2}}).network.cells_per_stage == 2
 
 
 def test_settings_of_the_command_line():
@@ -151,7 +146,7 @@ def part(scores: scoring.SCORES, rows) -> scoring.SCORES:
     }
 
 
-def test_a_score_depends_on_the_architecture_alone(digits, quick):
+def test_a_score_depends_on_the_architecture_alone(digits):
     proxies = ["regions", "swap", "convs", "naswot"]
     score = chunk_scorer(from_mapping(SMALL), proxies, digits)
     size = chunk_size(jax.local_devices())

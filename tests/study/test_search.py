@@ -130,9 +130,7 @@ def test_a_finished_search_evaluates_nothing(tiny_run, tiny, tmp_path, monkeypat
     assert search.run(from_mapping(tiny), folder, QUIET) == tiny_run[1]
 
 
-def test_an_interrupted_search_ends_as_if_it_had_not_been(
-    tiny_run, tiny, quick_compilation, tmp_path, monkeypatch
-):
+def test_an_interrupted_search_ends_as_if_it_had_not_been(tiny_run, tiny, tmp_path, monkeypatch):
     """Interrupted while scoring, then in the second epoch of a training, from which a checkpoint leads on."""
     folder, add = tmp_path / "run", Records.add
     monkeypatch.setattr(study_training, "CHECKPOINT_SECONDS", 0.0)

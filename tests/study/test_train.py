@@ -54,12 +54,10 @@ def compiled_once(tmp_path_factory):
     settings = {
         "jax_compilation_cache_dir": folder,
         "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_disable_most_optimizations": True,
     }
     before = {
         "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir,
         "jax_persistent_cache_min_compile_time_secs": jax.config.jax_persistent_cache_min_compile_time_secs,
-        "jax_disable_most_optimizations": False,
     }
     for name, value in settings.items():
         jax.config.update(name, value)
@@ -68,7 +66,6 @@ def compiled_once(tmp_path_factory):
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": folder,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     for name, value in before.items():
         jax.config.update(name, value)

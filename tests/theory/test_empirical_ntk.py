@@ -18,8 +18,6 @@ from jnas.theory import empirical_ntk
 
 SPACE = spaces.get("nasbench201")
 CLASSES = 3
-# Everything here is compiled to run once.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def draw(case: Case):
         "one-hot": SPACE.gates(np.array([3, 2, 1, 3, 4, 3], np.int32)),
         "equal": jnp.full((1, 6, 5), 0.25).at[..., 0].set(0.0),
     }[case.gates]
-    initial = compiled(case.network(Build()).init)(keys[2], images[:1], gates)["params"]
+    initial = jax.jit(case.network(Build()).init)(keys[2], images[:1], gates)["params"]
     leaves, structure = jax.tree.flatten(initial)
     noise = jax.random.split(keys[3], len(leaves))
     noisy = [leaf + 0.2 * jax.random.normal(key, leaf.shape) for key, leaf in zip(noise, leaves, strict=True)]
@@ -81,11 +79,11 @@ def brute_force(case: Case, statistics: str) -> dict[tuple[str, ...], np.ndarray
         if statistics == "frozen":
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float64), shapes)
             step = partial(case.network(Build()).apply, mutable=["batch_stats"])
-            _, updated = compiled(step)({"params": params, "batch_stats": zeros}, images, gates)
+            _, updated = jax.jit(step)({"params": params, "batch_stats": zeros}, images, gates)
             stored = jax.tree.map(lambda leaf: leaf / (1 - RUNNING_KEEP), updated["batch_stats"])
             variables, build, batches = {"batch_stats": stored}, Build(statistics="running"), images[:, None]
 
-        @compiled
+        @jax.jit
         def rows_of_all(params):
             def rows_of(batch):
                 def logits(params):
@@ -117,7 +115,7 @@ def expected_kernel(rows: dict[tuple[str, ...], np.ndarray], logits: str, parame
 def kernel(case: Case, statistics: str, logits: str, parameters: str, implementation: str) -> np.ndarray:
     params, images, gates = draw(case)
 
-    @compiled
+    @jax.jit
     def evaluate(params, images, gates):
         return ntk.kernel_function(
             params, images, case.network, normalisation=statistics, logits=logits, parameters=parameters,
