@@ -57,7 +57,7 @@ def main() -> None:
         normalise=partial(transforms.standardise, mean=data.mean, std=data.std),
     )  # fmt: skip
     state = jax.jit(trainer.init)(jax.random.key(1))
-    batches = train.ahead(data.train(0, options.batch, 0), jax.device_put)
+    batches = train.ahead(data.train(0, options.batch, 0, slice(None)), jax.device_put)
     first = next(batches)
     flops = trainer.step.lower(state, *first).compile().cost_analysis()["flops"]
     limit = matrix_product_rate()

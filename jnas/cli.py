@@ -35,6 +35,9 @@ jnas: neural architecture search in JAX
 Each command explains itself with --help.
 """
 
+# Where several processes share the work of a command: options of `jnas.study.processes.join`.
+PROCESSES = ("coordinator", "processes", "process")
+
 SEARCH_HELP = """\
 jnas search CONFIG [--key.path value ...] --out DIR
 
@@ -69,6 +72,10 @@ Examples
   --out      the table to write, .csv or .parquet (extra 'parquet')
   --executor [local]  local, or ray for a Ray cluster (extra 'ray')
 
+"""
+
+PROCESSES_HELP = """\
+
 Several machines, or processes, share the work where each is given the same command and what jax.distributed needs.
 Process 0 alone reads and writes the files of --out; if one fails or is interrupted, all end.
 
@@ -76,7 +83,7 @@ Process 0 alone reads and writes the files of --out; if one fails or is interrup
   --processes    how many processes there are, N
   --process      which of them this is, 0 to N-1
 
-Keys
+Keys, in CONFIG where there is one (those with a point in their section) or here as --key value
 """
 
 TRAIN_HELP = """\
@@ -90,8 +97,7 @@ Examples
   jnas train configs/train_darts_digits.yaml --arch runs/darts_seed0 --out runs/train_digits
   jnas train configs/train_darts_cifar10.yaml --arch runs/darts_seed0 --recipe.precision bfloat16 --out runs/cifar10
   jnas train configs/train_nasbench201.yaml --arch "|nor_conv_3x3~0|+|..." --out runs/nasbench201
-
-Keys, in CONFIG (those with a point in their section) or here as --key value
+  srun jnas train configs/train_darts_imagenet.yaml --arch runs/darts --coordinator auto --out runs/imagenet
 """
 
 EXPORT_HELP = """\
@@ -197,20 +203,29 @@ def _train(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         from jnas.study.train_config import describe_options
 
-        return _print(TRAIN_HELP + _keys_help(describe_options()))
-    config_path, overrides, out = _parse_run("train", "configs/train_darts_digits.yaml", arguments)
+        return _print(TRAIN_HELP + PROCESSES_HELP + _keys_help(describe_options()))
+    config_path, options, out = _parse_run("train", "configs/train_darts_digits.yaml", arguments)
+    others, overrides = _taken(options, PROCESSES)
+    _check_processes(others)
     with _failing("train", arguments, lambda: _log_traceback(out)) as outcome:
         from jnas.study.train_config import read_config
 
         config = read_config(config_path, overrides)
 
+        import jax
+
         from jnas.study.compilation_cache import enable_compilation_cache
+        from jnas.study.processes import join
         from jnas.study.progress import Progress
         from jnas.study.report import write_report
         from jnas.study.train import run
 
         enable_compilation_cache()
+        if others["coordinator"]:
+            join(**others)
         result = run(config, out, Progress())
+        if jax.process_index() > 0:
+            return outcome.status
         report = write_report(out)
         _print(
             f"{result['architecture']}\n{result['parameters']:,} parameters, test accuracy "
@@ -237,33 +252,31 @@ def _score(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         from jnas.study.scoring import describe_options
 
-        return _print(SCORE_HELP + _keys_help(describe_options()))
+        return _print(SCORE_HELP + PROCESSES_HELP + _keys_help(describe_options()))
     unexpected, options = _parse(arguments)
     if unexpected:
         raise InputError(f"jnas score takes options only, not '{unexpected[0]}': see jnas score --help")
-    own = {"proxies": None, "archs": None, "out": None, "executor": "local"}
-    own |= dict.fromkeys(("coordinator", "processes", "process"))
-    settings = [(key, value) for key, value in options if key not in own]
-    own |= {key: value for key, value in options if key in own}
+    others, options = _taken(options, PROCESSES)
+    own, settings = _taken(options, ("proxies", "archs", "out", "executor"))
     for key, example in (("proxies", "naswot,synflow"), ("archs", "random:1000"), ("out", "scores.csv")):
         if not own[key]:
             raise InputError(f"jnas score needs --{key}: for example --{key} {example}")
-    if (own["processes"] or own["process"]) and not own["coordinator"]:
-        raise InputError("--processes and --process need --coordinator: give HOST:PORT of process 0")
+    _check_processes(others)
     with _failing("score", arguments, _print_traceback) as outcome:
         import jax
 
-        from jnas.study import executors, score, scoring
+        from jnas.study import score, scoring
         from jnas.study.compilation_cache import enable_compilation_cache
+        from jnas.study.processes import join
         from jnas.study.progress import Progress
         from jnas.study.summary import print_scores
 
         config = scoring.read_settings(settings)
         proxies = tuple(dict.fromkeys(str(own["proxies"]).split(",")))
         enable_compilation_cache()
-        if own["coordinator"]:
-            executors.join(own["coordinator"], own["processes"], own["process"])
-        scores = score.run(config, own["archs"], proxies, own["out"], str(own["executor"]), Progress())
+        if others["coordinator"]:
+            join(**others)
+        scores = score.run(config, own["archs"], proxies, own["out"], own["executor"] or "local", Progress())
         if jax.process_index() == 0:
             print_scores(scores, proxies, str(own["out"]))
     return outcome.status
@@ -342,6 +355,19 @@ def _parse(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
             value = following
         options.append((key, value))
     return others, options
+
+
+def _taken(
+    options: list[tuple[str, str]], names: tuple[str, ...]
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The options of these names, None where not given, and the other options."""
+    taken = dict.fromkeys(names) | {key: value for key, value in options if key in names}
+    return taken, [(key, value) for key, value in options if key not in names]
+
+
+def _check_processes(options: dict[str, Any]) -> None:
+    if (options["processes"] or options["process"]) and not options["coordinator"]:
+        raise InputError("--processes and --process need --coordinator: give HOST:PORT of process 0")
 
 
 def _parse_run(command: str, example: str, arguments: list[str]) -> tuple[str, list[tuple[str, str]], Path]:

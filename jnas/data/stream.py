@@ -30,8 +30,9 @@ class Stream(NamedTuple):
     """name; image: (H, W, C); classes; images: how many there are to train on; augmentable: whether shifting and
     mirroring on the device is in place. mean, std: float32[C] of images from 0 to 1 (of floats as they are).
 
-    train: (seed, batch, first step) -> endless batches uint8 or float32 [B, H, W, C], int32[B]; images that do not
-    fill a batch sit an epoch out. test: batch -> all test images, the last batch filled up with label -1.
+    train: (seed, batch, first step, rows) -> endless batches uint8 or float32 [B, H, W, C], int32[B]; images that do
+    not fill a batch sit an epoch out. test: (batch, rows) -> all test images, the last batch filled up with label -1.
+    rows: those of each batch that are wanted, where several processes share it.
     """
 
     name: str
@@ -42,25 +43,28 @@ class Stream(NamedTuple):
     augmentable: bool
     mean: np.ndarray
     std: np.ndarray
-    train: Callable[[int, int, int], Batches]
-    test: Callable[[int], Batches]
+    train: Callable[[int, int, int, slice], Batches]
+    test: Callable[[int, slice], Batches]
 
 
 def of_dataset(dataset: Dataset) -> Stream:
     """The stream of a data set in memory."""
 
-    def train(seed: int, batch: int, first: int) -> Batches:
+    def train(seed: int, batch: int, first: int, rows: slice) -> Batches:
         key, count = jax.random.key(seed), len(dataset.x_train)
         epoch, within = divmod(first, count // batch)
         while True:
-            for rows in np.asarray(transforms.batches(key, epoch, count, batch))[within:]:
-                yield dataset.x_train[rows], dataset.y_train[rows]
+            for chosen in np.asarray(transforms.batches(key, epoch, count, batch))[within:, rows]:
+                yield dataset.x_train[chosen], dataset.y_train[chosen]
             epoch, within = epoch + 1, 0
+
+    def test(batch: int, rows: slice) -> Batches:
+        for x, y in transforms.parts(dataset.x_test, dataset.y_test, batch):
+            yield x[rows], y[rows]
 
     return Stream(
         dataset.name, dataset.x_train.shape[1:], dataset.classes, len(dataset.x_train), len(dataset.x_test),
-        transforms.augmentable(dataset), dataset.mean, dataset.std, train,
-        lambda batch: transforms.parts(dataset.x_test, dataset.y_test, batch),
+        transforms.augmentable(dataset), dataset.mean, dataset.std, train, test,
     )  # fmt: skip
 
 
@@ -87,28 +91,37 @@ def of_folder(path: str | Path, side: int, threads: int = 16) -> Stream:
     (files, labels), (tests, test_labels) = (folder.listed(path / part, names) for part in ("train", held))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
 
-    def train(seed: int, batch: int, first: int) -> Batches:
-        def read(index: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-            return random_part(_open(files[index]), side, generator), labels[index]
+    def batches_of(items: np.ndarray, read: Callable[..., Any]) -> Batches:
+        """`read` of each of items [batches, B], a batch at a time."""
+        source = grain.MapDataset.source(items.reshape(-1)).map(read)
+        for x, y in source.batch(items.shape[1]).to_iter_dataset(options):
+            yield x, y.astype(np.int32)
 
+    def train(seed: int, batch: int, first: int, rows: slice) -> Batches:
         batches = len(files) // batch
         # An epoch at a time: a shuffle over the repeated set would mix epochs.
         epoch, within = divmod(first, batches)
         while True:
             order = np.random.default_rng((seed, epoch)).permutation(len(files))
-            dataset = grain.MapDataset.source(order[: batches * batch]).seed(seed + epoch).random_map(read)
-            for x, y in dataset.batch(batch)[within:].to_iter_dataset(options):
-                yield x, y.astype(np.int32)
+
+            def read(place: int, epoch: int = epoch, order: np.ndarray = order) -> tuple[np.ndarray, Any]:
+                # By its place, so that whoever reads an image cuts the same part of it.
+                generator = np.random.default_rng((seed, epoch, int(place)))
+                index = order[place]
+                return random_part(_open(files[index]), side, generator), labels[index]
+
+            yield from batches_of(np.arange(batches * batch).reshape(batches, batch)[within:, rows], read)
             epoch, within = epoch + 1, 0
 
-    def test(batch: int) -> Batches:
-        def read(index: int) -> tuple[np.ndarray, np.ndarray]:
+    def test(batch: int, rows: slice) -> Batches:
+        def read(index: int) -> tuple[np.ndarray, Any]:
+            if index < 0:
+                return np.zeros((side, side, 3), np.uint8), np.int32(-1)
             return middle_part(_open(tests[index]), side), test_labels[index]
 
-        whole = grain.MapDataset.source(np.arange(len(tests))).map(read).batch(batch)
-        for x, y in whole.to_iter_dataset(options):
-            fill = batch - len(x)
-            yield np.pad(x, [(0, fill), (0, 0), (0, 0), (0, 0)]), np.pad(y, (0, fill), constant_values=-1)
+        batches = -(-len(tests) // batch)
+        filled = np.pad(np.arange(len(tests)), (0, batches * batch - len(tests)), constant_values=-1)
+        yield from batches_of(filled.reshape(batches, batch)[:, rows], read)
 
     mean, std = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return Stream(

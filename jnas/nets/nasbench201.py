@@ -161,9 +161,10 @@ class Network(nn.Module):
             if not self.is_initializing() and gates is not None and _are_choices(gates):
                 x = self._chosen_cells(stage, channels, x, gates[0])
                 continue
+            own = None if gates is None else gates[0] if _are_choices(gates) else gates[..., 0, :, :]
             for index in range(self.cells_per_stage):
                 cell = Cell(channels, build, self.architecture, name=f"cell_{stage}_{index}")
-                x = cell(x, None if gates is None else gates[..., 0, :, :])
+                x = cell(x, own)
                 x = self._boundary(f"after_cell_{stage}_{index}", x)
         x = BatchNorm(channels, build, name="last_norm")(x)
         sow_pattern(self, "last", x > 0)

@@ -35,7 +35,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 class Loaded:
     """A trained network.
 
-    apply: compiled function of images as they are stored, uint8 or float32 [N, H, W, C], to logits float32[N, O].
+    apply: compiled function of images as they are stored, uint8 or float32 [N, H, W, C], to logits float32[N, O];
+      raises `InputError` for images of another size.
     params, batch_stats: its weights and running statistics. architecture, space: what it is. image: (H, W, C).
     classes: O. mean, std: of the channels, as `apply` standardises images.
     """
@@ -131,6 +132,9 @@ def load(path: str | Path) -> Loaded:
 
     @jax.jit
     def apply(images: Array) -> Array:
+        if images.ndim != 4 or images.shape[1:] != image:
+            own, given = ("x".join(map(str, shape)) for shape in (("N", *image), images.shape))
+            raise InputError(f"images {given} do not fit: '{path}' was trained on images {own}")
         return built.evaluate(params, statistics, transforms.standardise(images, mean, std))
 
     return Loaded(apply, params, statistics, space, text, image, sizes[1], mean, std)

@@ -112,7 +112,7 @@ def curves_svg(training: Mapping[str, Any]) -> str:
     panels = [("test_accuracy_by_epoch", "test accuracy, %"), ("train_loss_by_epoch", "training loss")]
 
     def draw(figure: Any) -> None:
-        from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+        from matplotlib.ticker import MaxNLocator
 
         for axes, (key, title) in zip(figure.subplots(1, 2), panels, strict=True):
             for number, (run, found) in enumerate(runs):
@@ -128,10 +128,7 @@ def curves_svg(training: Mapping[str, Any]) -> str:
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if key == "train_loss_by_epoch":
-                axes.set_yscale("log", nonpositive="mask")
-                axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-                axes.yaxis.set_major_formatter("{x:g}")
-                axes.yaxis.set_minor_locator(NullLocator())
+                _show_loss(axes)
                 axes.legend(frameon=False, loc="upper right")
             elif settled:
                 # The first epochs would take the room in which the cells differ.
@@ -157,7 +154,7 @@ def training_svg(curves: Mapping[str, Sequence[float]]) -> str:
         left.set_title("accuracy, %", loc="left", size=11, color=INK)
         left.legend(frameon=False, loc="lower right")
         right.plot(epochs, curves["train_loss"], color=OTHERS, linewidth=2, marker=marker)
-        right.set_yscale("log")
+        _show_loss(right)
         right.set_title("training loss", loc="left", size=11, color=INK)
         for axes in (left, right):
             axes.set_xlabel("epoch")
@@ -165,6 +162,18 @@ def training_svg(curves: Mapping[str, Sequence[float]]) -> str:
         figure.get_layout_engine().set(wspace=0.08)
 
     return as_svg(draw, (10.6, 3.7), "training")
+
+
+def _show_loss(axes: Any) -> None:
+    """A logarithmic axis for the losses that were drawn, with plain numbers however little they vary."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    axes.set_yscale("log", nonpositive="mask")
+    low, high = axes.get_ylim()
+    # Within a factor of a few there may be no round number of a logarithmic axis.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)) if high > 10 * low else MaxNLocator(5))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def as_svg(draw: Any, size: tuple[float, float], name: str) -> str:

@@ -25,7 +25,8 @@ from jnas.errors import InputError, unknown_name
 from jnas.proxies import PROXIES
 from jnas.proxies.base import SIZE
 from jnas.study import scoring
-from jnas.study.executors import EXECUTORS, run_chunks, together, worker_count
+from jnas.study.executors import EXECUTORS, run_chunks, worker_count
+from jnas.study.processes import Everyone, together
 from jnas.study.progress import Progress
 from jnas.study.records import RunError
 from jnas.study.score_files import (
@@ -134,7 +135,7 @@ def _run(
     out: str | Path | None,
     executor: str,
     progress: Progress,
-    everyone: scoring.Everyone | None,
+    everyone: Everyone | None,
 ) -> Scores:
     if isinstance(proxies, str):
         proxies = proxies.split(",")
@@ -274,7 +275,7 @@ def _compute(
     proxies: tuple[str, ...],
     names: list[str],
     executor: str,
-    everyone: scoring.Everyone | None,
+    everyone: Everyone | None,
     journal: Journal | None,
     table: _Table,
     progress: Progress,

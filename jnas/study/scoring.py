@@ -33,6 +33,7 @@ from jnas.proxies import PROXIES, batch
 from jnas.proxies.base import KERNEL, NETWORK, REGIONS, SIZE
 from jnas.study import strict
 from jnas.study.config import NetworkConfig, NtkConfig, RegionsConfig
+from jnas.study.processes import Everyone
 from jnas.study.strict import option
 
 log = logging.getLogger("jnas")
@@ -45,8 +46,6 @@ ROWS_ON_ACCELERATOR = 256
 # Widths tried first on an accelerator, before its memory says more.
 FIRST_WIDTH = 8
 SCORES = Mapping[str, tuple[np.ndarray, list[str]]]
-# From what this process says to what each of the processes said, in their order: `executors.together`.
-Everyone = Callable[[Any], list[Any]]
 
 
 # Scores of one architecture at a time are what is compared here; a search averages three.

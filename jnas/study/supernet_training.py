@@ -16,6 +16,7 @@ from jnas import data as datasets
 from jnas.oneshot.posterior import Gating
 from jnas.oneshot.supernets import Supernet
 from jnas.oneshot.training import Objective, SupernetState, SupernetTrainer, supernet_trainer
+from jnas.study import checkpoints as stored_states
 from jnas.study.config import PosteriorConfig
 from jnas.study.progress import Progress
 from jnas.study.records import Evaluation, RunError
@@ -99,14 +100,12 @@ def train(
         ocp.CheckpointManager(directory, options=options) as checkpoints,
         progress.task(text, epochs, "epochs") as advance,
     ):
-        done = checkpoints.latest_step() or 0
-        if done:
-            state = checkpoints.restore(done, args=ocp.args.StandardRestore(state))
-            advance(done)
+        done, state = stored_states.restore(checkpoints, state, directory)
+        advance(done)
 
         def store(step: int, state: SupernetState) -> None:
             if checkpoints.latest_step() != step:
-                checkpoints.save(step, args=ocp.args.StandardSave(state))
+                stored_states.store(checkpoints, step, state, directory)
 
         stored = time.monotonic()
         for number in range(done, epochs):

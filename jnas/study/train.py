@@ -2,9 +2,13 @@
 
 The folder of a training holds what the folder of a search holds, its weights in `checkpoints`, and in `tensorboard`
 the curves as TensorBoard reads them. A state is stored every so many seconds, at any step: the same command goes on
-from there and ends, bit for bit on the same device, as it would have ended.
+from there and ends, bit for bit on the same devices, as it would have ended.
+
+All devices share each batch. Of several processes (`jnas.study.processes`) each reads its own rows of it; the first
+has the folder, and tells the others where to go on.
 """
 
+import contextlib
 import json
 import logging
 import queue
@@ -19,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jnas
@@ -27,6 +32,9 @@ from jnas.data import stream, transforms
 from jnas.errors import InputError
 from jnas.estimators import recipe
 from jnas.nets import darts_macro, trainable
+from jnas.study import checkpoints as stored_states
+from jnas.study.config import digest
+from jnas.study.processes import together
 from jnas.study.progress import Progress
 from jnas.study.records import Evaluation, RunError
 from jnas.study.run_folder import RunFolder, open_run
@@ -41,8 +49,9 @@ CURVES = ("train_loss", "train_accuracy", "test_accuracy")
 def run(config: TrainConfig, out: str | Path, progress: Progress) -> dict[str, Any]:
     """Train as `config` says in the folder `out`, or go on where an earlier call was interrupted.
 
-    Returns what result.json holds. Raises `InputError` for a configuration that cannot be run, before anything is
-    written, and `RunError` when the machine gives up or the loss is not finite.
+    Returns what result.json holds. After `jax.distributed.initialize` all its processes call this alike, and the
+    first alone uses `out`. Raises `InputError` for a configuration that cannot be run, before anything is written, and
+    `RunError` when the machine gives up or the loss is not finite.
     """
     text, space = architecture_of(config)
     data = (
@@ -55,14 +64,27 @@ def run(config: TrainConfig, out: str | Path, progress: Progress) -> dict[str, A
         raise InputError(
             f"recipe.batch {batch} does not fit: '{data.name}' has {data.images} training images"
         )
+    if batch % jax.process_count():
+        raise InputError(
+            f"recipe.batch {batch} does not fit: {jax.process_count()} processes take equal shares of it"
+        )
     network = network_of(config, text, space, data)
-    with open_run(out, config, from_mapping) as folder:
+    with together() as everyone, contextlib.ExitStack() as stack:
+        if everyone is not None and len(set(everyone(digest(config)))) > 1:
+            raise InputError("the processes were given different configurations: give all the same command")
+        first = jax.process_index() == 0
+        folder = stack.enter_context(open_run(out, config, from_mapping)) if first else None
         try:
-            return _run(config, text, space, data, network, folder, progress)
+            _run(config, space, data, network, folder, progress if first else Progress(quiet=True))
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                 raise RunError("out of memory: lower recipe.batch, and give another --out") from error
             raise
+        result = {}
+        if folder is not None:
+            result = _result(config, text, space, data, network, folder)
+            folder.write_result(result)
+        return result if everyone is None else dict(everyone(result)[0])
 
 
 def architecture_of(config: TrainConfig) -> tuple[str, str]:
@@ -94,16 +116,23 @@ def recipe_of(settings: RecipeConfig, data: stream.Stream) -> recipe.Recipe:
     return recipe.Recipe(**values | {"augment": settings.augment and data.augmentable})
 
 
-def sharding_of(batch: int) -> NamedSharding | None:
-    """How a batch is shared by the devices of this process; None where it is not."""
-    devices = jax.local_devices()
-    while batch % len(devices):
-        devices = devices[:-1]
-    return (
-        NamedSharding(Mesh(np.array(devices), ("images",)), PartitionSpec("images"))
-        if len(devices) > 1
-        else None
-    )
+def sharding_of(batch: int) -> NamedSharding:
+    """How a batch is shared by as many devices of each process as it can be: B images along the axis `images`."""
+    processes = jax.process_count()
+    each = jax.local_device_count()
+    while batch % (each * processes):
+        each -= 1
+    by_process: dict[int, list[Any]] = {number: [] for number in range(processes)}
+    for device in sorted(jax.devices(), key=lambda device: device.id):
+        by_process[device.process_index].append(device)
+    devices = [device for own in by_process.values() for device in own[:each]]
+    return NamedSharding(Mesh(np.array(devices), ("images",)), PartitionSpec("images"))
+
+
+def share_of(batch: int) -> slice:
+    """The rows of a batch that lie on devices of this process."""
+    own = batch // jax.process_count()
+    return slice(jax.process_index() * own, (jax.process_index() + 1) * own)
 
 
 def ahead(batches: Iterator[Any], place: Callable[[Any], Any]) -> Generator[Any, None, None]:
@@ -142,16 +171,14 @@ def ahead(batches: Iterator[Any], place: Callable[[Any], Any]) -> Generator[Any,
 
 def _run(
     config: TrainConfig,
-    text: str,
     space: str,
     data: stream.Stream,
     network: trainable.Trainable,
-    folder: RunFolder,
+    folder: RunFolder | None,
     progress: Progress,
-) -> dict[str, Any]:
-    import orbax.checkpoint as ocp
-
-    settings = config.recipe
+) -> None:
+    """Train to the end. folder: None in all processes but the first."""
+    settings, rows = config.recipe, share_of(config.recipe.batch)
     each = data.images // settings.batch
     total = settings.epochs * each
     init_key, run_key, order_key = jax.random.split(jax.random.key(config.seed), 3)
@@ -163,28 +190,28 @@ def _run(
         normalise=partial(transforms.standardise, mean=data.mean, std=data.std),
     )
     sharding = sharding_of(settings.batch)
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
 
     def place(item: tuple[np.ndarray, np.ndarray]) -> tuple[Array, Array]:
-        return jax.device_put(item, sharding) if sharding is not None else jax.device_put(item)
+        x, y = (jax.make_array_from_process_local_data(sharding, part) for part in item)
+        return x, y
 
-    state = jax.jit(trainer.init)(init_key)
-    if sharding is not None:
-        state = jax.device_put(state, NamedSharding(sharding.mesh, PartitionSpec()))
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    size = darts_macro.parameters(state.params)
     progress.say(
-        f"training {space} network of {size:,} parameters on {data.images:,} images of {data.name}: "
+        f"training {space} network of {_size(network):,} parameters on {data.images:,} images of {data.name}: "
         f"{settings.epochs} epochs of {each} steps of {settings.batch} images"
+        + (f" on {sharding.mesh.size} devices" if sharding.mesh.size > 1 else "")
     )
-    with (
-        ocp.CheckpointManager((folder.path / "checkpoints").absolute(), options=options) as checkpoints,
-        progress.task("training", total, "steps") as advance,
-    ):
-        state = _restore(checkpoints, state, folder.path)
+    with _checkpoints(folder) as checkpoints, progress.task("training", total, "steps") as advance:
+        state = jax.device_get(jax.jit(trainer.init)(init_key))
+        if folder is not None:
+            _, state = stored_states.restore(checkpoints, state, folder.path / "checkpoints")
+        if jax.process_count() > 1:
+            state = multihost_utils.broadcast_one_to_all(state)
+        state = jax.device_put(state, everywhere)
         done = int(state.step)
         advance(done)
         seed = int(jax.random.bits(order_key, dtype=jnp.uint32)) >> 1
-        batches = ahead(data.train(seed, settings.batch, done), place)
+        batches = ahead(data.train(seed, settings.batch, done, rows), place)
         stored, began, waited = time.monotonic(), time.perf_counter(), 0.0
         try:
             for number in range(done, total):
@@ -197,82 +224,73 @@ def _run(
                 advance(1)
                 last = number + 1 == total
                 if (number + 1) % config.log_steps == 0 or last:
-                    _require_finite(state, folder.path, checkpoints.latest_step())
+                    _require_finite(state, checkpoints)
                 if (number + 1) % each == 0:
-                    _note_epoch(config, data, trainer, state, number // each, folder, place, began, waited)
+                    seconds = time.perf_counter() - began
+                    parts = data.test(settings.batch, rows)
+                    right = sum(int(trainer.right(state, *place(part))) for part in parts)
+                    if folder is not None:
+                        _note_epoch(config, data, state, number // each, folder, right, seconds, waited)
                     began, waited = time.perf_counter(), 0.0
-                if last or time.monotonic() - stored > config.checkpoint_seconds:
-                    _store(checkpoints, number + 1, state, folder.path)
+                if folder is not None and (last or time.monotonic() - stored > config.checkpoint_seconds):
+                    _require_finite(state, checkpoints)
+                    path = folder.path / "checkpoints"
+                    stored_states.store(checkpoints, number + 1, jax.device_get(state), path)
                     stored = time.monotonic()
         finally:
             batches.close()
-    result = _result(config, text, space, data, size, folder)
-    folder.write_result(result)
-    return result
 
 
-def _restore(checkpoints: Any, state: recipe.State, path: Path) -> recipe.State:
-    """The last stored state that can be read, or the one given where there is none."""
+def _size(network: trainable.Trainable) -> int:
+    return darts_macro.parameters(trainable.shapes(network)[0])
+
+
+@contextlib.contextmanager
+def _checkpoints(folder: RunFolder | None) -> Iterator[Any]:
+    """The stored states in the folder; None where there is no folder."""
     import orbax.checkpoint as ocp
 
-    steps = sorted(checkpoints.all_steps(), reverse=True)
-    for place, step in enumerate(steps):
-        try:
-            restored: recipe.State = checkpoints.restore(step, args=ocp.args.StandardRestore(state))
-        except Exception as error:
-            log.warning("the state of step %d cannot be read (%s)", step, type(error).__name__)
-            continue
-        for unreadable in steps[:place]:
-            # In the way of the one that will be stored in its place.
-            checkpoints.delete(unreadable)
-        return restored
-    if steps:
-        raise RunError(
-            f"no state in '{path / 'checkpoints'}' can be read, or they are of another network: remove that folder "
-            "to begin anew, or give another --out"
-        )
-    return state
+    if folder is None:
+        yield None
+        return
+    # The first process stores what all have: nobody else need see its disk.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="jnas"
+    )
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=2, enable_async_checkpointing=False,
+        **({"multiprocessing_options": alone, "create": False} if jax.process_count() > 1 else {}),
+    )  # fmt: skip
+    path = (folder.path / "checkpoints").absolute()
+    path.mkdir(exist_ok=True)
+    with ocp.CheckpointManager(path, options=options) as checkpoints:
+        yield checkpoints
 
 
-def _store(checkpoints: Any, step: int, state: recipe.State, path: Path) -> None:
-    import orbax.checkpoint as ocp
-
-    _require_finite(state, path, checkpoints.latest_step())
-    try:
-        checkpoints.save(step, args=ocp.args.StandardSave(state), force=True)
-    except Exception as error:
-        raise RunError(
-            f"cannot store the state in '{path / 'checkpoints'}' ({type(error).__name__}): make room there, then run "
-            "the same command again"
-        ) from error
-
-
-def _require_finite(state: recipe.State, path: Path, kept: int | None) -> None:
+def _require_finite(state: recipe.State, checkpoints: Any) -> None:
     if not np.isfinite(float(state.loss)):
+        kept = None if checkpoints is None else checkpoints.latest_step()
         good = f"the last good state, of step {kept}, is kept" if kept else "no state was stored before"
         raise RunError(
             f"the loss is not finite at step {int(state.step)}: lower recipe.learning_rate and give another --out "
-            f"({good} in '{path}')"
+            f"({good})"
         )
 
 
 def _note_epoch(
     config: TrainConfig,
     data: stream.Stream,
-    trainer: recipe.Trainer,
     state: recipe.State,
     epoch: int,
     folder: RunFolder,
-    place: Callable[[Any], Any],
-    began: float,
+    right: int,
+    seconds: float,
     waited: float,
 ) -> None:
-    """The epoch's curves to the records, the log and TensorBoard."""
+    """The epoch's curves to the records, the log and TensorBoard. right: of the test images."""
     batch = config.recipe.batch
     images = data.images // batch * batch
     loss, hits = float(state.loss) / images, 100 * float(state.hits) / images
-    seconds = time.perf_counter() - began
-    right = sum(int(trainer.right(state, *place(part))) for part in data.test(batch))
     values = dict(zip(CURVES, (loss, hits, 100 * right / data.tests), strict=True))
     folder.records.add(
         Evaluation("training", epoch, 0, 0, name, "network", value, seconds / len(values))
@@ -301,7 +319,12 @@ def _tensorboard(path: Path, step: int, values: dict[str, float]) -> None:
 
 
 def _result(
-    config: TrainConfig, text: str, space: str, data: stream.Stream, size: int, folder: RunFolder
+    config: TrainConfig,
+    text: str,
+    space: str,
+    data: stream.Stream,
+    network: trainable.Trainable,
+    folder: RunFolder,
 ) -> dict[str, Any]:
     records = folder.records.all()
     curves = {name: [e.value for e in records if e.proxy == name] for name in CURVES}
@@ -315,7 +338,7 @@ def _result(
         "classes": data.classes,
         "mean": np.asarray(data.mean).tolist(),
         "std": np.asarray(data.std).tolist(),
-        "parameters": size,
+        "parameters": _size(network),
         "epochs": config.recipe.epochs,
         "test_accuracy": curves["test_accuracy"][-1],
         "curves": curves,

@@ -10,6 +10,7 @@ import numpy as np
 from jnas.data import Dataset
 from jnas.estimators.training import Trainer, TrainState, trainer
 from jnas.spaces import Space
+from jnas.study import checkpoints as stored_states
 from jnas.study.config import TrainingConfig
 from jnas.study.progress import Progress
 from jnas.study.records import Evaluation, Records
@@ -88,11 +89,13 @@ def _train_one(
     options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
     directory = (folder.path / "checkpoints" / str(index)).absolute()
     with ocp.CheckpointManager(directory, options=options) as checkpoints:
-        done = checkpoints.latest_step() or 0
-        if done:
-            state = checkpoints.restore(done, args=ocp.args.StandardRestore(state))
+        done, state = stored_states.restore(checkpoints, state, directory)
         advance(done)
-        _epochs(steps, state, range(done, config.epochs), folder.records, index, name, checkpoints, advance)
+
+        def store(step: int, state: TrainState) -> None:
+            stored_states.store(checkpoints, step, state, directory)
+
+        _epochs(steps, state, range(done, config.epochs), folder.records, index, name, store, advance)
 
 
 def _epochs(
@@ -102,11 +105,9 @@ def _epochs(
     records: Records,
     index: int,
     name: str,
-    checkpoints: Any,
+    store: Callable[[int, TrainState], None],
     advance: Callable[[int], None],
 ) -> None:
-    import orbax.checkpoint as ocp
-
     stored = time.monotonic()
     for number in numbers:
         start = time.perf_counter()
@@ -118,7 +119,7 @@ def _epochs(
             for proxy, value in values.items()
         )
         if time.monotonic() - stored > CHECKPOINT_SECONDS or number == numbers[-1]:
-            checkpoints.save(number + 1, args=ocp.args.StandardSave(state))
+            store(number + 1, state)
             stored = time.monotonic()
         advance(1)
 

@@ -24,8 +24,9 @@ from jnas import data as datasets
 from jnas import spaces
 from jnas.data.base import dataset as make_dataset
 from jnas.errors import InputError
-from jnas.study import executors, interruption, scoring
-from jnas.study.executors import ATTEMPTS, join, run_chunks, together, worker_count
+from jnas.study import executors, interruption, processes, scoring
+from jnas.study.executors import ATTEMPTS, run_chunks, worker_count
+from jnas.study.processes import join, together
 from jnas.study.records import RunError
 
 SPACE = spaces.get("nasbench201")
@@ -328,7 +329,7 @@ def store(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "process_index", lambda: 0)
     monkeypatch.setattr(distributed.global_state, "client", stand_in)
-    monkeypatch.setattr(executors, "_meetings", iter("ab"))
+    monkeypatch.setattr(processes, "_meetings", iter("ab"))
     return stand_in
 
 

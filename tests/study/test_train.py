@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -179,6 +180,13 @@ def test_exported_and_loaded_in_a_fresh_process(trained, small, tmp_path, compil
     np.testing.assert_allclose(there["program"], here, rtol=1e-4, atol=1e-5)
 
 
+def test_images_of_another_size_do_not_fit_a_loaded_network(trained, tmp_path):
+    loaded = jnas.load(export.export(trained[0], tmp_path / "exported"))
+    for shape in ((2, 8, 8, 3), (2, 32, 32, 1), (8, 8, 1)):
+        with pytest.raises(InputError, match=r"do not fit: .* was trained on images Nx8x8x1"):
+            loaded.apply(np.zeros(shape, np.float32))
+
+
 @pytest.mark.parametrize("harm", ["truncated", "foreign", "other weights", "missing"])
 def test_what_is_no_network(harm, trained, tmp_path):
     import safetensors.numpy
@@ -266,6 +274,48 @@ def test_wrong_configurations(changes, fault, small, tmp_path):
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("change", ["channels", "classes"])
+def test_states_of_a_network_for_other_data(change, trained, small, tmp_path):
+    """The file that the configuration names holds other data than when the states were stored."""
+    own, arrays = tmp_path / "small.npz", dict(np.load(small))
+    np.savez(own, **arrays)
+    config = replace(CONFIG, data=str(own), recipe=replace(CONFIG.recipe, epochs=1))
+    train.run(config, tmp_path / "run", QUIET)
+    (tmp_path / "run" / "result.json").unlink()
+    if change == "channels":
+        arrays |= {name: np.repeat(arrays[name], 3, axis=-1) for name in ("x_train", "x_test")}
+    else:
+        arrays |= {name: arrays[name] % 7 for name in ("y_train", "y_test")}
+    np.savez(own, **arrays)
+    with pytest.raises(RunError, match=r"no state in .* can be read, or they are of another network"):
+        train.run(config, tmp_path / "run", QUIET)
+
+
+def test_a_disk_that_is_really_full(small, tmp_path, compiled_once):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        config = tmp_path / "config.yaml"
+        config.write_text(
+            f'arch: "{LIGHT}"\ndata: {small}\nchannels: 16\ncells_per_stage: 1\ncheckpoint_seconds: 0\n'
+            "recipe: {epochs: 2, batch: 64, auxiliary: 0}\n"
+        )
+        command = [sys.executable, "-m", "jnas", "train", str(config), "--out", str(place / "run")]
+        environment = {**os.environ, **compiled_once}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        complaints = [line for line in done.stderr.splitlines() if line.startswith("jnas: ")]
+        assert done.returncode == 1 and len(complaints) == 1, done.stderr
+        assert re.search("jnas: failed: cannot .*: make room there, then run .* again", complaints[0])
+        subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
 def test_another_configuration_in_the_same_folder(trained, small):
     out, _ = trained
     with pytest.raises(InputError, match="channels: 4 -> 6"):
@@ -276,9 +326,9 @@ def test_batches_from_memory_go_on_at_any_step(small):
     from jnas import data
 
     own = stream.of_dataset(data.load(small))
-    batches = own.train(3, 40, 0)
+    batches = own.train(3, 40, 0, slice(None))
     whole = [next(batches) for _ in range(8)]
-    later = own.train(3, 40, 5)
+    later = own.train(3, 40, 5, slice(None))
     for x, y in whole[5:]:
         again = next(later)
         assert np.array_equal(again[0], x) and np.array_equal(again[1], y)
@@ -304,13 +354,13 @@ def folder(tmp_path):
 def test_images_are_read_from_disk_as_they_are_needed(folder):
     own = stream.of_folder(folder, 16, threads=2)
     assert (own.image, own.classes, own.images, own.tests) == ((16, 16, 3), 2, 12, 6)
-    batches = own.train(1, 5, 0)
+    batches = own.train(1, 5, 0, slice(None))
     whole = [next(batches) for _ in range(5)]
     assert all(x.shape == (5, 16, 16, 3) and x.dtype == np.uint8 and y.dtype == np.int32 for x, y in whole)
     assert not np.array_equal(whole[0][0], whole[2][0])
-    for (x, y), again in zip(whole[3:], own.train(1, 5, 3), strict=False):
+    for (x, y), again in zip(whole[3:], own.train(1, 5, 3, slice(None)), strict=False):
         assert np.array_equal(again[0], x) and np.array_equal(again[1], y)
-    tests = list(own.test(4))
+    tests = list(own.test(4, slice(None)))
     assert np.concatenate([y for _, y in tests]).tolist() == [0, 0, 0, 1, 1, 1, -1, -1]
 
 
