@@ -514,14 +514,12 @@ cluster.shutdown()
 
 
 @pytest.fixture
-def real_cluster(monkeypatch, tmp_path):
-    """Two node processes on this machine; what is compiled here is read from the cache there."""
+def real_cluster(monkeypatch):
+    """Two node processes on this machine."""
     ray = pytest.importorskip("ray")
     if not Path("/proc/self/stat").exists():
         pytest.skip("finds the workers' processes in /proc")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     with subprocess.Popen(
         [sys.executable, "-c", START],
         stdin=subprocess.PIPE,

@@ -26,11 +26,11 @@ def records_of(folder: Path) -> list:
         return []
 
 
-def kill_when(command: list[str], environment: dict[str, str], reached) -> None:
+def kill_when(command: list[str], reached) -> None:
     """Start `command`, kill it as soon as `reached()` holds."""
     process = subprocess.Popen(
         command,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -52,13 +52,11 @@ def test_a_search_that_was_killed_twice_ends_as_if_it_had_not_been(tiny_run, tin
     config.write_text(yaml.safe_dump(tiny))
     command = [sys.executable, "-m", "jnas", "search", str(config), "--out", str(folder)]
 
-    environment = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
-
-    kill_when(command, environment, lambda: len(records_of(folder)) > 0)
+    kill_when(command, lambda: len(records_of(folder)) > 0)
     first = records_of(folder)
     assert {record.stage for record in first} == {"search"} and not (folder / "result.json").exists()
 
-    kill_when(command, environment, lambda: any(r.stage == "training" for r in records_of(folder)))
+    kill_when(command, lambda: any(r.stage == "training" for r in records_of(folder)))
     # What was on disk at the first kill is still there, to the last bit, and was not evaluated again.
     assert first == [record for record in records_of(folder) if record in first]
 

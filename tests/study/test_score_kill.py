@@ -27,34 +27,27 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> dict[str, str]:
-    """Compile once."""
-    return {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
-    }
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def command(out: Path) -> list[str]:
     return [sys.executable, "-c", RUN, "score", *ARGUMENTS, "--out", str(out)]
 
 
-def finish(out: Path, environment: dict[str, str]) -> str:
+def finish(out: Path) -> str:
     """Run to the end; what it said on stderr."""
     done = subprocess.run(
-        command(out), env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+        command(out), env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory, environment) -> bytes:
+def expected(tmp_path_factory) -> bytes:
     """The file of an uninterrupted scoring."""
     out = tmp_path_factory.mktemp("uninterrupted") / "scores.csv"
-    finish(out, environment)
+    finish(out)
     table = out.read_bytes()
     assert table.count(b"\n") == 9001
     return table
@@ -69,10 +62,10 @@ def stored(out: Path) -> dict[str, tuple]:
         return {}
 
 
-def stop(out: Path, environment: dict[str, str], number: int, more_than: int) -> subprocess.CompletedProcess:
+def stop(out: Path, number: int, more_than: int) -> subprocess.CompletedProcess:
     """Start, and send the signal as soon as more than so many values are stored."""
     process = subprocess.Popen(
-        command(out), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(out), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     started = time.monotonic()
     try:
@@ -88,16 +81,14 @@ def stop(out: Path, environment: dict[str, str], number: int, more_than: int) ->
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
-def test_a_scoring_that_was_killed_and_interrupted_ends_as_if_it_had_not_been(
-    expected, environment, tmp_path
-):
+def test_a_scoring_that_was_killed_and_interrupted_ends_as_if_it_had_not_been(expected, tmp_path):
     out = tmp_path / "my scores.csv"
-    assert stop(out, environment, signal.SIGKILL, 0).returncode == -signal.SIGKILL
+    assert stop(out, signal.SIGKILL, 0).returncode == -signal.SIGKILL
     first = stored(out)
     # The table is the beginning of the final one, though perhaps not to the end of a row.
     assert expected.startswith(out.read_bytes()) and out.read_bytes() != expected
 
-    done = stop(out, environment, signal.SIGINT, len(first) + 500)
+    done = stop(out, signal.SIGINT, len(first) + 500)
     assert (done.returncode, done.stdout) == (130, "")
     last = done.stderr.splitlines()[-1]
     assert last.startswith("jnas: interrupted; nothing finished is lost, to resume run again: jnas score ")
@@ -107,6 +98,6 @@ def test_a_scoring_that_was_killed_and_interrupted_ends_as_if_it_had_not_been(
     assert first.items() <= second.items() and len(first) < len(second)
     assert expected.startswith(out.read_bytes()) and out.read_bytes() != expected
 
-    assert f"{len(second):,} of them done before" in finish(out, environment)
+    assert f"{len(second):,} of them done before" in finish(out)
     assert second.items() <= stored(out).items()
     assert out.read_bytes() == expected

@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import shutil
 import signal
@@ -46,30 +45,6 @@ def small(tmp_path_factory):
         x_test=digits.x_test[:70], y_test=digits.y_test[:70],
     )  # fmt: skip
     return str(path)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Every training here compiles the same programs; processes that are started find them as well."""
-    folder = str(tmp_path_factory.mktemp("cache"))
-    settings = {
-        "jax_compilation_cache_dir": folder,
-        "jax_persistent_cache_min_compile_time_secs": 0,
-    }
-    before = {
-        "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir,
-        "jax_persistent_cache_min_compile_time_secs": jax.config.jax_persistent_cache_min_compile_time_secs,
-    }
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    jax.clear_caches()
-    yield {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": folder,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -136,27 +111,26 @@ def test_going_on_from_any_step_ends_the_same(trained, small, tmp_path, monkeypa
     jax.tree.map(np.testing.assert_array_equal, last_state(tmp_path / "run"), last_state(out))
 
 
-def test_kill_9(trained, small, tmp_path, compiled_once):
+def test_kill_9(trained, small, tmp_path):
     out, result = trained
     config = tmp_path / "config.yaml"
     shutil.copy(out / "config.yaml", config)
     command = [sys.executable, "-m", "jnas", "train", str(config), "--out", str(tmp_path / "run")]
-    environment = {**os.environ, **compiled_once}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     # Once a state is stored.
     while not list((tmp_path / "run" / "checkpoints").glob("[0-9]*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     again = json.loads((tmp_path / "run" / "result.json").read_text())
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
     jax.tree.map(np.testing.assert_array_equal, last_state(tmp_path / "run"), last_state(out))
 
 
-def test_exported_and_loaded_in_a_fresh_process(trained, small, tmp_path, compiled_once):
+def test_exported_and_loaded_in_a_fresh_process(trained, small, tmp_path):
     out, _ = trained
     weights = export.export(out, tmp_path / "exported")
     images = np.load(small)["x_test"][:5]
@@ -173,7 +147,7 @@ def test_exported_and_loaded_in_a_fresh_process(trained, small, tmp_path, compil
         "np.savez(sys.argv[3], logits=logits, program=program.call(images.astype(np.float32)))\n"
     )
     arguments = [str(tmp_path / name) for name in ("exported", "images.npy", "out.npz")]
-    subprocess.run([sys.executable, "-c", code, *arguments], check=True, env={**os.environ, **compiled_once})
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
     there = np.load(tmp_path / "out.npz")
     np.testing.assert_array_equal(there["logits"], here)
     # The program is for any number of images, and fused otherwise.
@@ -291,7 +265,7 @@ def test_states_of_a_network_for_other_data(change, trained, small, tmp_path):
         train.run(config, tmp_path / "run", QUIET)
 
 
-def test_a_disk_that_is_really_full(small, tmp_path, compiled_once):
+def test_a_disk_that_is_really_full(small, tmp_path):
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
@@ -304,13 +278,12 @@ def test_a_disk_that_is_really_full(small, tmp_path, compiled_once):
             "recipe: {epochs: 2, batch: 64, auxiliary: 0}\n"
         )
         command = [sys.executable, "-m", "jnas", "train", str(config), "--out", str(place / "run")]
-        environment = {**os.environ, **compiled_once}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
         complaints = [line for line in done.stderr.splitlines() if line.startswith("jnas: ")]
         assert done.returncode == 1 and len(complaints) == 1, done.stderr
         assert re.search("jnas: failed: cannot .*: make room there, then run .* again", complaints[0])
         subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     finally:
         subprocess.run(["umount", str(place)], check=True)

@@ -44,7 +44,6 @@ def start(work: Path, devices: int, out: str, *more: str) -> subprocess.Popen:
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "JAX_COMPILATION_CACHE_DIR": str(work / "cache"),
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
