@@ -1,6 +1,7 @@
 """`kill -9` at random moments of a search, resumed: is the result the uninterrupted one?
 
-    python benchmarks/kill_and_resume.py [--strategy pruning|posterior] [--kills 10] [--seed 0]
+    python benchmarks/kill_and_resume.py [--work pruning|posterior] [--kills 10] [--seed 0]
+    python benchmarks/kill_and_resume.py --work train [--data D] [--kills 3]
 
 Runs a tiny but whole search (every stage of the strategy, checkpoints) twice without interruption, the
 second time to learn how long it takes once everything is compiled. Then, for each kill, starts it in a new
@@ -8,6 +9,9 @@ folder, kills its process at a random moment, runs the same command again to the
 but for the times in it. The moments are stratified: one at random in each of as many equal parts of the
 uninterrupted duration as there are kills. A run that ended before its kill counts as such, not as a kill.
 Exit status 1 where a result differs.
+
+train: a training of a small DARTS network, killed so many times in a row in one folder; all of its last state
+(weights, their average, momenta, running statistics) is compared as well, bit for bit.
 """
 
 import argparse
@@ -50,13 +54,34 @@ CONFIGS = {
             "tuning_epochs": 3,
         },
     },
+    "train": {
+        "arch": (
+            "Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1), ('dil_conv_3x3', 2), ('sep_conv_3x3', 1)], "
+            "normal_concat=[2, 3], reduce=[('max_pool_3x3', 0), ('skip_connect', 1), ('sep_conv_3x3', 2), "
+            "('skip_connect', 2)], reduce_concat=[2, 3])"
+        ),
+        "data": "digits",
+        "channels": 8,
+        "cells_per_stage": 1,
+        "checkpoint_seconds": 1,
+        "recipe": {
+            "epochs": 12,
+            "batch": 64,
+            "auxiliary": 0,
+            "drop_path": 0.2,
+            "cutout": 4,
+            "label_smoothing": 0.1,
+            "average": 0.99,
+        },
+    },
 }
 STAGES = ("test", "tuning", "blind", "candidates", "supernet", "training", "compare", "search")
 TIMES = ("seconds", "search_seconds")
 
 
 def command(config: Path, folder: Path) -> list[str]:
-    return [sys.executable, "-m", "jnas", "search", str(config), "--out", str(folder)]
+    name = "train" if config.stem == "train" else "search"
+    return [sys.executable, "-m", "jnas", name, str(config), "--out", str(folder)]
 
 
 def start(arguments: list[str], cache: Path) -> subprocess.Popen:
@@ -104,17 +129,60 @@ def records(folder: Path) -> tuple[int, str]:
     return len(stored), last
 
 
+def last_state(folder: Path) -> dict[str, bytes]:
+    """Every array of the last stored state of a training, by its name."""
+    import jax
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    with ocp.CheckpointManager((folder / "checkpoints").absolute()) as checkpoints:
+        state = checkpoints.restore(checkpoints.latest_step(), args=ocp.args.StandardRestore())
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
+
+
+def train_through_kills(config: Path, base: Path, cache: Path, kills: int, draw: random.Random) -> int:
+    """One training, killed so many times in a row, beside one that was not."""
+    console = Console()
+    arguments, folder = command(config, base / "killed"), base / "killed"
+    finish(command(config, base / "first"), cache)
+    duration = finish(command(config, base / "again"), cache)
+    for number in range(kills):
+        after = duration / (kills + 1) * (1 + draw.random())
+        killed = kill(arguments, cache, after)
+        stored = sorted(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*"))
+        console.print(
+            f"kill {number + 1}{'' if killed else ' (had ended)'}: after {after:.1f} s, "
+            f"{records(folder)[0]} values recorded, states stored of steps {stored}"
+        )
+    seconds = finish(arguments, cache)
+    states = [last_state(base / name) for name in ("first", "again", "killed")]
+    results = [result(base / name) for name in ("first", "again", "killed")]
+    equal = states[0] == states[1] == states[2] and results[0] == results[1] == results[2]
+    console.print(
+        f"uninterrupted {duration:.1f} s; resumed in {seconds:.1f} s; {len(states[0])} arrays of the last state, "
+        f"{sum(map(len, states[0].values())):,} bytes, and the results: {'equal' if equal else 'DIFFERENT'}; test "
+        f"accuracy {results[2]['test_accuracy']:.2f} %"
+    )
+    return int(not equal)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--strategy", choices=CONFIGS, default="pruning")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", choices=CONFIGS, default="pruning")
+    parser.add_argument("--data", default="digits", help="name or absolute path")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     options = parser.parse_args()
     draw, console = random.Random(options.seed), Console()
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
-        config, cache = base / "tiny.yaml", base / "cache"
-        config.write_text(yaml.safe_dump(CONFIGS[options.strategy]))
+        config, cache = base / f"{options.work}.yaml", base / "cache"
+        config.write_text(yaml.safe_dump(CONFIGS[options.work] | {"data": options.data}))
+        if options.work == "train":
+            return train_through_kills(config, base, cache, options.kills, draw)
         first = finish(command(config, base / "first"), cache)
         duration = finish(command(config, base / "again"), cache)
         expected = result(base / "first")

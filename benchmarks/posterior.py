@@ -9,7 +9,8 @@
 masks: the error of the best candidate of the posterior beside that of blind masks of equal expected size, with
 inherited weights and after tuning. samples: the best of 10, 50, 500, 1500 candidates of the posterior beside the best
 of as many blind ones from a supernet that was trained blindly. ablations: temperature, penalty, kind of gates.
-cells: accuracy in a table of the cells found, and the rank correlation of inherited with stand-alone accuracy.
+cells: accuracy in a table of the cells found, and the rank correlation of inherited with stand-alone accuracy; with
+--filter as well the best of equally many candidates that a proxy chose among four times as many.
 speed: candidates a second by how many are evaluated side by side, training steps a second.
 
 Candidates are chosen on held-out training images; errors are those of the test images. Means and standard deviations
@@ -32,10 +33,12 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from jnas import data as datasets
+from jnas import spaces
 from jnas.estimators.table import read_accuracies
 from jnas.oneshot import candidates, posterior, training
 from jnas.oneshot.supernets import Supernet
-from jnas.study import posterior_search, strict, supernet_training
+from jnas.proxies import PROXIES
+from jnas.study import posterior_search, scoring, strict, supernet_training
 from jnas.study.compilation_cache import enable_compilation_cache
 from jnas.study.config import SearchConfig, from_mapping
 from jnas.study.progress import Progress
@@ -260,31 +263,52 @@ def ablations(
     console.print(table)
 
 
+def distinct(kept: np.ndarray) -> np.ndarray:
+    _, first = np.unique(kept, axis=0, return_index=True)
+    return np.asarray(kept[np.sort(first)])
+
+
+def worth(score: Any, trained: Trained, kept: np.ndarray, proxy: str) -> np.ndarray:
+    """Scores of the cells of candidates, higher is better, -inf where they failed."""
+    space, size = spaces.get("nasbench201"), scoring.chunk_size(jax.local_devices())
+    architectures = np.stack(
+        [space.from_string(candidates.to_text(trained.work.supernet, own)) for own in kept]
+    )
+    parts = [score(architectures[start : start + size])[proxy] for start in range(0, len(kept), size)]
+    values = PROXIES[proxy].sign * np.concatenate([values for values, _ in parts])
+    return np.where([status == "ok" for _, statuses in parts for status in statuses], values, -np.inf)
+
+
 def cells(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace) -> None:
     known = read_accuracies(options.table)
     rows: dict[str, dict[str, list[float]]] = {}
     informed = replace(config, posterior=replace(config.posterior, prior="training_free"))
     kinds = [("posterior", config, False), ("posterior, prior from theory", informed, False)]
     kinds.append(("uniform paths", config, True))
+    score = (
+        scoring.chunk_scorer(scoring.from_mapping({}), (options.filter,), dataset) if options.filter else None
+    )
     for seed in range(seeds):
         for name, own, blind in kinds:
             trained = train(replace(own, seed=seed), dataset, blind)
-            kept = drawn(trained, options.candidates, blind)
-            _, first = np.unique(kept, axis=0, return_index=True)
-            kept = kept[np.sort(first)]
-            texts = [candidates.to_text(trained.work.supernet, own) for own in kept]
-            found = texts[int(np.argmax(accuracies(trained, kept)))]
+            pools = {name: distinct(drawn(trained, options.candidates, blind))}
+            if score is not None:
+                many = distinct(drawn(trained, config.posterior.filter_factor * options.candidates, blind))
+                best = np.argsort(-worth(score, trained, many, options.filter), kind="stable")
+                pools[f"{name}, filtered by {options.filter}"] = many[best[: options.candidates]]
             random = candidates.blind(
                 jax.random.key(1000 + seed), trained.work.supernet, trained.work.gating, 0.5, options.ranked
             )
             standing = np.array([known[candidates.to_text(trained.work.supernet, own)] for own in random])
             tau = float(kendalltau(accuracies(trained, random), standing).statistic)
-            row = rows.setdefault(name, {})
-            for key, value in (
-                ("found", known[found]), ("drawn", float(np.mean([known[text] for text in texts]))), ("tau", tau),
-            ):  # fmt: skip
-                row.setdefault(key, []).append(value)
-            print(f"  {name}, seed {seed}: {found} {known[found]:.2f} %, tau {tau:.3f}", flush=True)
+            for pool, kept in pools.items():
+                texts = [candidates.to_text(trained.work.supernet, own) for own in kept]
+                found = texts[int(np.argmax(accuracies(trained, kept)))]
+                row = rows.setdefault(pool, {})
+                average = float(np.mean([known[text] for text in texts]))
+                for key, value in (("found", known[found]), ("drawn", average), ("tau", tau)):
+                    row.setdefault(key, []).append(value)
+                print(f"  {pool}, seed {seed}: {found} {known[found]:.2f} %, tau {tau:.3f}", flush=True)
     table = Table(
         title=f"nasbench201 on {dataset.name}, {seeds} seeds, {options.candidates} candidates drawn"
     )
@@ -299,12 +323,12 @@ def cells(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
 def speed(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace) -> None:
     trained = train(replace(config, posterior=replace(config.posterior, epochs=1)), dataset)
     state, split = trained.state, trained.work.split
-    kept = drawn(trained, 256, blind=True)
+    kept = drawn(trained, 100, blind=True)
     table = Table(title=f"{config.space}, {len(split.images)} images of {dataset.name}")
     for heading in ("side by side", "candidates a second", "times one at a time", "memory, MB"):
         table.add_column(heading, justify="right")
     first = 0.0
-    for count in (1, 2, 5, 10, 25, 50, 100, 250):
+    for count in (1, 2, 5, 10, 25, 50, 100):
         part = kept[:count]
 
         def run(part=part):
@@ -312,7 +336,7 @@ def speed(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
 
         run()
         times = []
-        for _ in range(5):
+        for _ in range(3):
             start = time.perf_counter()
             run()
             times.append(time.perf_counter() - start)
@@ -381,6 +405,7 @@ def main() -> None:
     parser.add_argument("--tuning_epochs", type=int, default=5)
     parser.add_argument("--ranked", type=int, default=200, help="random cells whose ranks are compared")
     parser.add_argument("--table")
+    parser.add_argument("--filter", help="proxy that filters candidates (cells)")
     parser.add_argument("--shrink", type=int, default=1, help="take images of this fraction of the size")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="keys of the section posterior"
