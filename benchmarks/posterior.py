@@ -38,7 +38,7 @@ from jnas.estimators.table import read_accuracies
 from jnas.oneshot import candidates, posterior, training
 from jnas.oneshot.supernets import Supernet
 from jnas.proxies import PROXIES
-from jnas.study import posterior_search, scoring, strict, supernet_training
+from jnas.study import posterior_search, scoring, scoring_config, strict, supernet_training
 from jnas.study.compilation_cache import enable_compilation_cache
 from jnas.study.config import SearchConfig, from_mapping
 from jnas.study.progress import Progress
@@ -286,7 +286,9 @@ def cells(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
     kinds = [("posterior", config, False), ("posterior, prior from theory", informed, False)]
     kinds.append(("uniform paths", config, True))
     score = (
-        scoring.chunk_scorer(scoring.from_mapping({}), (options.filter,), dataset) if options.filter else None
+        scoring.chunk_scorer(scoring_config.from_mapping({}), (options.filter,), dataset)
+        if options.filter
+        else None
     )
     for seed in range(seeds):
         for name, own, blind in kinds:

@@ -25,7 +25,7 @@ from jnas import data as datasets
 from jnas import spaces
 from jnas.proxies import PROXIES
 from jnas.proxies.base import SIZE
-from jnas.study import scoring
+from jnas.study import scoring, scoring_config
 
 CURVE = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -40,7 +40,7 @@ def finished(run, *arguments) -> None:
     jax.block_until_ready(run(*arguments))
 
 
-def measure(config: scoring.ScoreConfig, name: str, dataset, cells: np.ndarray) -> tuple[float, float]:
+def measure(config: scoring_config.ScoreConfig, name: str, dataset, cells: np.ndarray) -> tuple[float, float]:
     """Seconds of the first batch, compilation included, and seconds an architecture after it."""
     size = scoring.chunk_size(jax.local_devices())
     score = scoring.chunk_scorer(config, [name], dataset)
@@ -49,7 +49,9 @@ def measure(config: scoring.ScoreConfig, name: str, dataset, cells: np.ndarray) 
     return first, each
 
 
-def curve(config: scoring.ScoreConfig, name: str, dataset, cells: np.ndarray) -> list[tuple[int, float]]:
+def curve(
+    config: scoring_config.ScoreConfig, name: str, dataset, cells: np.ndarray
+) -> list[tuple[int, float]]:
     """(architectures in a call, architectures a second)."""
     lower, (repeat, *_) = scoring.PROGRAMS[PROXIES[name].subject](config, (name,), dataset, None)
     choices = np.argmax(np.asarray(spaces.get(config.space).gates(cells)), axis=-1).astype(np.int32)
@@ -79,7 +81,7 @@ def main() -> None:
     parser.add_argument("--curve", action="store_true")
     arguments = parser.parse_args()
     network = {key: getattr(arguments, key) for key in ("cells_per_stage", "channels", "batch")}
-    config = scoring.from_mapping({"network": network})
+    config = scoring_config.from_mapping({"network": network})
     console = Console(width=120)
     with tempfile.TemporaryDirectory() as folder:
         dataset = datasets.load(arguments.data or noise(Path(folder) / "noise.npz", 5000))

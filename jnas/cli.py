@@ -250,7 +250,7 @@ def _export(arguments: list[str]) -> int:
 
 def _score(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        from jnas.study.scoring import describe_options
+        from jnas.study.scoring_config import describe_options
 
         return _print(SCORE_HELP + PROCESSES_HELP + _keys_help(describe_options()))
     unexpected, options = _parse(arguments)
@@ -265,13 +265,13 @@ def _score(arguments: list[str]) -> int:
     with _failing("score", arguments, _print_traceback) as outcome:
         import jax
 
-        from jnas.study import score, scoring
+        from jnas.study import score, scoring_config
         from jnas.study.compilation_cache import enable_compilation_cache
         from jnas.study.processes import join
         from jnas.study.progress import Progress
         from jnas.study.summary import print_scores
 
-        config = scoring.read_settings(settings)
+        config = scoring_config.read_settings(settings)
         proxies = tuple(dict.fromkeys(str(own["proxies"]).split(",")))
         enable_compilation_cache()
         if others["coordinator"]:

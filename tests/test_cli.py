@@ -266,7 +266,7 @@ def scorer(monkeypatch):
 
 
 def test_a_scoring(call, folder, scorer):
-    from jnas.study import scoring
+    from jnas.study import scoring_config
 
     Path("cells.txt").write_text("\n".join(CELLS))
     arguments = [
@@ -286,7 +286,7 @@ def test_a_scoring(call, folder, scorer):
     assert [row[0] for row in rows[1:]] == CELLS
     assert [float(row[1]) for row in rows[1:]] == [1, 2, 3, 4]
     assert {config for config, _ in scorer.asked} == {
-        scoring.from_mapping({"network": {"channels": 4}, "seed": 2})
+        scoring_config.from_mapping({"network": {"channels": 4}, "seed": 2})
     }
     # What was found, on stdout: each proxy, the cell it likes most, and where the table is.
     assert "4 architectures" in out and "new/x.csv" in out.splitlines()[-1]

@@ -19,7 +19,7 @@ from jnas import spaces
 from jnas.proxies import PROXIES
 from jnas.proxies.combination import log_rank_sum, oriented
 from jnas.strategies import evolution
-from jnas.study import scoring
+from jnas.study import scoring, scoring_config
 from jnas.study.config import NetworkConfig, SearchConfig
 from jnas.study.progress import Progress
 from jnas.study.records import Evaluation
@@ -90,10 +90,10 @@ def check(config: SearchConfig, dataset: datasets.Dataset) -> None:
         scoring.check(score_config(config, network, 0), names(text), dataset)
 
 
-def score_config(config: SearchConfig, network: NetworkConfig, repeat: int) -> scoring.ScoreConfig:
+def score_config(config: SearchConfig, network: NetworkConfig, repeat: int) -> scoring_config.ScoreConfig:
     """How the architectures of a search are scored; each repeat has weights and images of its own."""
     seed = int(jax.random.randint(jax.random.fold_in(jax.random.key(config.seed), repeat), (), 0, 2**31 - 1))
-    return scoring.ScoreConfig(
+    return scoring_config.ScoreConfig(
         space=config.space,
         seed=seed,
         data=config.data,
@@ -108,7 +108,7 @@ class StoredScorer:
 
     def __init__(
         self,
-        config: scoring.ScoreConfig,
+        config: scoring_config.ScoreConfig,
         space: spaces.Space,
         dataset: datasets.Dataset,
         folder: RunFolder,

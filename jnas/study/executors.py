@@ -14,7 +14,7 @@ import numpy as np
 
 from jnas import data as datasets
 from jnas.errors import InputError
-from jnas.study import scoring
+from jnas.study import scoring, scoring_config
 from jnas.study.compilation_cache import enable_compilation_cache
 from jnas.study.processes import Everyone
 from jnas.study.records import RunError
@@ -29,7 +29,7 @@ ATTEMPTS = 4
 
 def run_chunks(
     executor: str,
-    config: scoring.ScoreConfig,
+    config: scoring_config.ScoreConfig,
     proxies: Sequence[str],
     dataset: datasets.Dataset,
     chunks: Sequence[np.ndarray],
@@ -62,7 +62,9 @@ def worker_count(executor: str, chunks: int) -> int:
 class _Worker:
     """Compiles once, then scores chunk after chunk."""
 
-    def __init__(self, config: scoring.ScoreConfig, proxies: tuple[str, ...], dataset: datasets.Dataset):
+    def __init__(
+        self, config: scoring_config.ScoreConfig, proxies: tuple[str, ...], dataset: datasets.Dataset
+    ):
         self._arguments = config, proxies, dataset
         self._score: Any = None
 
@@ -75,7 +77,7 @@ class _Worker:
 
 
 def _on_ray(
-    config: scoring.ScoreConfig,
+    config: scoring_config.ScoreConfig,
     proxies: Sequence[str],
     dataset: datasets.Dataset,
     chunks: Sequence[np.ndarray],

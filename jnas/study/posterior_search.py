@@ -23,7 +23,7 @@ from jnas.oneshot.supernets import Supernet
 from jnas.oneshot.training import SupernetState
 from jnas.proxies import PROXIES
 from jnas.strategies import pruning
-from jnas.study import evolving, scoring, supernet_training
+from jnas.study import evolving, scoring, scoring_config, supernet_training
 from jnas.study.config import SearchConfig
 from jnas.study.progress import Progress
 from jnas.study.records import Evaluation, RunError
@@ -229,7 +229,7 @@ def _draw_blind(work: Work, key: Array, logits: Array) -> np.ndarray:
     )
 
 
-def _filter_config(config: SearchConfig) -> scoring.ScoreConfig:
+def _filter_config(config: SearchConfig) -> scoring_config.ScoreConfig:
     return evolving.score_config(config, config.network, 0)
 
 

@@ -24,7 +24,7 @@ from jnas import spaces
 from jnas.errors import InputError, unknown_name
 from jnas.proxies import PROXIES
 from jnas.proxies.base import SIZE
-from jnas.study import scoring
+from jnas.study import scoring, scoring_config
 from jnas.study.executors import EXECUTORS, run_chunks, worker_count
 from jnas.study.processes import Everyone, together
 from jnas.study.progress import Progress
@@ -104,19 +104,21 @@ def score(
       seed: of weights, images and random architectures.
       out: a .csv or .parquet file to write; the same call after an interruption goes on.
       executor: `"local"`, or `"ray"` for a Ray cluster.
-      settings: sections of `jnas.study.scoring.ScoreConfig`, such as `{"network": {"cells_per_stage": 1}}`.
+      settings: sections of `jnas.study.scoring_config.ScoreConfig`, such as `{"network": {"cells_per_stage": 1}}`.
 
     Returns:
       One row an architecture, in the order given. A failed score has a status that is not `"ok"`.
 
     Raises `InputError` for what cannot be scored, `RunError` when the machine gives up.
     """
-    config = scoring.from_mapping({**(settings or {}), "space": space, "data": str(data), "seed": seed})
+    config = scoring_config.from_mapping(
+        {**(settings or {}), "space": space, "data": str(data), "seed": seed}
+    )
     return run(config, architectures, proxies, out, executor, progress or Progress())
 
 
 def run(
-    config: scoring.ScoreConfig,
+    config: scoring_config.ScoreConfig,
     architectures: Any,
     proxies: Sequence[str],
     out: str | Path | None,
@@ -129,7 +131,7 @@ def run(
 
 
 def _run(
-    config: scoring.ScoreConfig,
+    config: scoring_config.ScoreConfig,
     given: Any,
     proxies: Sequence[str],
     out: str | Path | None,
@@ -162,7 +164,11 @@ def _run(
         journal = stack.enter_context(open_journal(path, config)) if path else None
         known = journal.read(measured) if journal else {}
         if everyone is not None:
-            asked = [scoring.digest(config), hashlib.sha256(architectures.tobytes()).hexdigest(), *proxies]
+            asked = [
+                scoring_config.digest(config),
+                hashlib.sha256(architectures.tobytes()).hexdigest(),
+                *proxies,
+            ]
             answers = everyone([asked, known])
             if any(other != answers[0][0] for other, _ in answers):
                 raise InputError("the processes were asked for different scores: give all the same command")
@@ -218,7 +224,7 @@ class _Table:
     def __init__(
         self,
         space: spaces.Space,
-        config: scoring.ScoreConfig,
+        config: scoring_config.ScoreConfig,
         dataset: datasets.Dataset,
         architectures: np.ndarray,
         representatives: list[str],
@@ -269,7 +275,7 @@ class _Table:
 
 
 def _compute(
-    config: scoring.ScoreConfig,
+    config: scoring_config.ScoreConfig,
     space: spaces.Space,
     dataset: datasets.Dataset,
     proxies: tuple[str, ...],

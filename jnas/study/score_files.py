@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from jnas.errors import InputError
-from jnas.study import scoring
+from jnas.study import scoring_config
 from jnas.study.config import differences
 from jnas.study.records import RunError, translated
 
@@ -62,7 +62,7 @@ class Journal:
 
 
 @contextlib.contextmanager
-def open_journal(out: Path, config: scoring.ScoreConfig) -> Iterator[Journal]:
+def open_journal(out: Path, config: scoring_config.ScoreConfig) -> Iterator[Journal]:
     """The journal beside `out`, for this configuration.
 
     Raises `InputError` when it is damaged, in use, of another configuration or cannot be written, and when
@@ -102,7 +102,7 @@ def open_journal(out: Path, config: scoring.ScoreConfig) -> Iterator[Journal]:
                 connection.execute("PRAGMA synchronous=FULL")
                 with connection:
                     connection.executescript(_SCHEMA)
-                    digest, settings = scoring.digest(config), scoring.described(config)
+                    digest, settings = scoring_config.digest(config), scoring_config.described(config)
                     connection.execute("INSERT OR IGNORE INTO meta VALUES ('config', ?)", (digest,))
                     connection.execute(
                         "INSERT OR IGNORE INTO meta SELECT 'settings', ? FROM meta "
@@ -120,10 +120,10 @@ def open_journal(out: Path, config: scoring.ScoreConfig) -> Iterator[Journal]:
             connection.close()
 
 
-def _changes(settings: str | None, config: scoring.ScoreConfig) -> str:
+def _changes(settings: str | None, config: scoring_config.ScoreConfig) -> str:
     """What differs, in brackets; nothing where that is not known: journals once held no settings."""
     try:
-        old = scoring.from_mapping(json.loads(settings or ""))
+        old = scoring_config.from_mapping(json.loads(settings or ""))
     except (ValueError, InputError):
         return ""
     changes = differences(dataclasses.replace(old, memory_gb=config.memory_gb), config)

@@ -24,13 +24,13 @@ from jnas import data as datasets
 from jnas import spaces
 from jnas.data.base import dataset as make_dataset
 from jnas.errors import InputError
-from jnas.study import executors, interruption, processes, scoring
+from jnas.study import executors, interruption, processes, scoring, scoring_config
 from jnas.study.executors import ATTEMPTS, run_chunks, worker_count
 from jnas.study.processes import join, together
 from jnas.study.records import RunError
 
 SPACE = spaces.get("nasbench201")
-CONFIG = scoring.from_mapping({"network": {"channels": 1, "cells_per_stage": 1, "batch": 4}})
+CONFIG = scoring_config.from_mapping({"network": {"channels": 1, "cells_per_stage": 1, "batch": 4}})
 IMAGES = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
 DATA = make_dataset("few", IMAGES, np.arange(20) % 2, IMAGES, np.arange(20) % 2)
 CHUNKS = [SPACE.all()[start : start + 3] for start in range(0, 21, 3)]

@@ -21,10 +21,10 @@ import pytest
 import jnas
 from jnas import spaces
 from jnas.errors import InputError
-from jnas.study import executors, scoring
+from jnas.study import executors, scoring, scoring_config
 from jnas.study.progress import Progress
 from jnas.study.score import read_architectures, score
-from jnas.study.scoring import digest
+from jnas.study.scoring_config import digest
 
 ROOT = Path(__file__).parents[2]
 SPACE = spaces.get("nasbench201")
@@ -440,8 +440,8 @@ def test_memory_is_no_part_of_what_scores_depend_on(scorer, tmp_path):
     call([FIRST], out=tmp_path / "scores.csv")
     scorer.fail_at = len(scorer.asked)
     call([FIRST], out=tmp_path / "scores.csv", settings={**SMALL, "memory_gb": 3.0})
-    plain, other = scoring.from_mapping(SMALL), scoring.from_mapping({**SMALL, "seed": 1})
-    assert digest(plain) == digest(scoring.from_mapping({**SMALL, "memory_gb": 3.0})) != digest(other)
+    plain, other = scoring_config.from_mapping(SMALL), scoring_config.from_mapping({**SMALL, "seed": 1})
+    assert digest(plain) == digest(scoring_config.from_mapping({**SMALL, "memory_gb": 3.0})) != digest(other)
 
 
 def test_progress_says_what_is_computed(scorer, tmp_path, capsys):

@@ -16,7 +16,7 @@ import pytest
 
 from jnas import spaces
 from jnas.errors import InputError
-from jnas.study import score_files, scoring
+from jnas.study import score_files, scoring, scoring_config
 from jnas.study.progress import Progress
 from jnas.study.records import RunError
 from jnas.study.score import score
@@ -25,7 +25,7 @@ from jnas.study.score_files import CsvTable, as_csv, columns, journal_path, open
 ROOT = Path(__file__).parents[2]
 SPACE = spaces.get("nasbench201")
 SMALL = {"network": {"channels": 1, "cells_per_stage": 1, "batch": 4}}
-CONFIG = scoring.from_mapping(SMALL)
+CONFIG = scoring_config.from_mapping(SMALL)
 CHUNK = 4
 
 
@@ -140,7 +140,7 @@ def test_a_journal_without_settings_opens_and_gets_them(scorer, tmp_path):
     assert scorer == [] and out.read_bytes() == table
     with (
         pytest.raises(InputError, match=r"\(seed: 0 -> 1\)"),
-        open_journal(out, scoring.from_mapping({**SMALL, "seed": 1})),
+        open_journal(out, scoring_config.from_mapping({**SMALL, "seed": 1})),
     ):
         pass
 
@@ -170,7 +170,7 @@ def other_database(path: Path) -> None:
 
 
 def other_configuration(path: Path) -> None:
-    with open_journal(path, scoring.from_mapping({"seed": 7, "ntk": {"batch": 8}, **SMALL})):
+    with open_journal(path, scoring_config.from_mapping({"seed": 7, "ntk": {"batch": 8}, **SMALL})):
         pass
 
 
@@ -367,7 +367,7 @@ FULL = f"""
 import sys
 import numpy as np
 from jnas import cli, spaces
-from jnas.study import scoring
+from jnas.study import scoring, scoring_config
 space = spaces.get("nasbench201")
 scoring.chunk_size = lambda devices: {CHUNK}
 

@@ -16,9 +16,10 @@ from jnas import spaces
 from jnas.data.base import dataset as make_dataset
 from jnas.errors import InputError
 from jnas.proxies import PROXIES, batch
-from jnas.study import scoring
+from jnas.study import scoring, scoring_config
 from jnas.study.config import NtkConfig, RegionsConfig
-from jnas.study.scoring import check, chunk_scorer, chunk_size, from_mapping, read_settings, sizes
+from jnas.study.scoring import check, chunk_scorer, chunk_size, sizes
+from jnas.study.scoring_config import from_mapping, read_settings
 
 SPACE = spaces.get("nasbench201")
 NETWORK = {"channels": 1, "cells_per_stage": 1, "batch": 4}
@@ -75,7 +76,7 @@ def test_bad_settings(key, text, message):
 
 
 def test_help_has_a_line_for_every_key():
-    lines = {key: default for key, _, default, _ in scoring.describe_options()}
+    lines = {key: default for key, _, default, _ in scoring_config.describe_options()}
     assert lines["ntk.repeats"] == lines["regions.repeats"] == "1" and lines["network.batch"] == "64"
     for key, default in lines.items():
         section, _, name = key.rpartition(".")
