@@ -1,4 +1,4 @@
-"""The command line: `jnas search`, `jnas score`, `jnas train`, `jnas report`, `jnas list`.
+"""The command line: a function for each command, what they share, and what errors become.
 
 Exit status: 0 done; 2 bad input, one line on stderr; 1 failed, one line there and the traceback in log.txt;
 130 interrupted, resumable. Results go to stdout, everything else to stderr. A command imports what it needs.
@@ -18,117 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import jnas
+from jnas.cli_help import (
+    EXPORT_HELP,
+    HELP,
+    LIST_HELP,
+    PROCESSES_HELP,
+    REPORT_HELP,
+    SCORE_HELP,
+    SEARCH_HELP,
+    TABLE_HELP,
+    TRAIN_HELP,
+)
 from jnas.errors import InputError, unknown_name
 from jnas.study.interruption import interruptible
 
-HELP = """\
-jnas: neural architecture search in JAX
-
-  jnas search CONFIG [--key.path value ...] --out DIR   search; the same command again resumes
-  jnas score --proxies A,B --archs all --out FILE        score architectures; the same command again goes on
-  jnas train CONFIG --arch A --out DIR                   train one network; the same command again goes on
-  jnas export DIR --out DIR                             a trained network as files for others
-  jnas report DIR                                       write DIR/report.html anew
-  jnas list [FAMILY]                                    what there is to choose from
-  jnas --version
-
-Each command explains itself with --help.
-"""
-
 # Where several processes share the work of a command: options of `jnas.study.processes.join`.
 PROCESSES = ("coordinator", "processes", "process")
-
-SEARCH_HELP = """\
-jnas search CONFIG [--key.path value ...] --out DIR
-
-Searches as the YAML file CONFIG says and leaves in DIR: config.yaml, records.sqlite, result.json, report.html
-and log.txt. The same command again resumes an interrupted run, or shows the result of a finished one.
-
-Examples
-  jnas search configs/tenas_digits.yaml --out runs/digits
-  jnas search configs/tenas_nasbench201.yaml --data cifar10 --seed 3 --out runs/cifar10_seed3
-  jnas search configs/tenas_digits.yaml --ntk.normalisation frozen --training.epochs 0 --out runs/frozen
-  jnas search configs/posterior_shakeshake_digits.yaml --out runs/shakeshake
-
-Keys, in CONFIG (those with a point in their section) or here as --key value
-"""
-
-SCORE_HELP = """\
-jnas score --space S --proxies A,B --archs FILE|all|random:N --data D --out scores.csv|.parquet
-
-Scores architectures by training-free proxies, in compiled batches on all devices. Columns: architecture,
-each proxy with its status, params, flops. Rows appear in the CSV as they are computed; beside it lies
-FILE.journal, from which the same command, or one that asks for more, goes on. Equivalent architectures are
-computed once. A score that failed has a status other than ok, and counts as the worst.
-
-Examples
-  jnas score --proxies naswot,synflow --archs random:1000 --data cifar10 --out scores.csv
-  jnas score --proxies ntk,regions --archs all --data cifar10 --out tenas.parquet
-  jnas score --proxies zico --archs cells.txt --network.cells_per_stage 1 --executor ray --out zico.csv
-  srun jnas score --proxies ntk --archs all --coordinator auto --out ntk.csv
-
-  --proxies  names, separated by commas (jnas list proxies)
-  --archs    a file with one architecture a line or a CSV with a column 'architecture', all, or random:N
-  --out      the table to write, .csv or .parquet (extra 'parquet')
-  --executor [local]  local, or ray for a Ray cluster (extra 'ray')
-
-"""
-
-PROCESSES_HELP = """\
-
-Several machines, or processes, share the work where each is given the same command and what jax.distributed needs.
-Process 0 alone reads and writes the files of --out; if one fails or is interrupted, all end.
-
-  --coordinator  HOST:PORT of process 0; or auto, with nothing else, under Slurm, Open MPI or on TPUs
-  --processes    how many processes there are, N
-  --process      which of them this is, 0 to N-1
-
-Keys, in CONFIG where there is one (those with a point in their section) or here as --key value
-"""
-
-TRAIN_HELP = """\
-jnas train CONFIG --arch ARCHITECTURE|DIR [--key.path value ...] --out DIR
-
-Trains the network of one architecture, or of the one that a finished search in a folder found, as the YAML file
-CONFIG says, and leaves in DIR: config.yaml, records.sqlite, result.json, report.html, log.txt, the weights in
-checkpoints and curves in tensorboard. The same command again goes on where an interrupted training was stored.
-
-Examples
-  jnas train configs/train_darts_digits.yaml --arch runs/darts_seed0 --out runs/train_digits
-  jnas train configs/train_darts_cifar10.yaml --arch runs/darts_seed0 --recipe.precision bfloat16 --out runs/cifar10
-  jnas train configs/train_nasbench201.yaml --arch "|nor_conv_3x3~0|+|..." --out runs/nasbench201
-  srun jnas train configs/train_darts_imagenet.yaml --arch runs/darts --coordinator auto --out runs/imagenet
-"""
-
-EXPORT_HELP = """\
-jnas export TRAINING --out DIR
-
-Writes the network of a finished training as DIR/network.safetensors, weights with architecture and preprocessing,
-which jnas.load gives back, and DIR/network.stablehlo, from images to logits, which jax.export.deserialize runs
-without jnas.
-
-Example
-  jnas export runs/train_digits --out exported/digits
-"""
-
-REPORT_HELP = """\
-jnas report DIR
-
-Writes DIR/report.html anew from the result.json, config.yaml and records.sqlite of a finished run: one file
-that opens without a network.
-
-Example
-  jnas report runs/digits
-"""
-
-LIST_HELP = """\
-jnas list [spaces|proxies|strategies|oneshot|supernets|estimators|data]
-
-Prints the names that a configuration may use, with one line each; all families where none is named.
-
-Example
-  jnas list data
-"""
 
 # family: (module, the name of its dict)
 FAMILIES = {
@@ -148,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "search": _search,
         "score": _score,
         "train": _train,
+        "table": _table,
         "export": _export,
         "report": _report,
         "list": _list,
@@ -245,6 +151,46 @@ def _export(arguments: list[str]) -> int:
         from jnas.study.export import export
 
         _print(f"{export(runs[0], dict(options)['out'])}\n")
+    return outcome.status
+
+
+def _table(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        from jnas.study.table_build import describe_options
+
+        return _print(TABLE_HELP + _keys_help(describe_options()))
+    (action, *files), options = _parse(arguments) if arguments else ([""], [])
+    wanted = {"build": 0, "import": 1, "show": 1}
+    if wanted.get(action) != len(files):
+        raise InputError("jnas table takes build, import FILE or show FILE: see jnas table --help")
+    if action != "show" and not dict(options).get("out"):
+        raise InputError(f"jnas table {action} needs --out: for example --out table.npz")
+    with _failing("table", arguments, _print_traceback) as outcome:
+        from jnas.study import table_build
+        from jnas.study.compilation_cache import enable_compilation_cache
+        from jnas.study.progress import Progress
+
+        if action == "build":
+            own, settings = _taken(options, ("cells", "out", "executor"))
+            cells = own["cells"] or "all"
+            if cells != "all" and not cells.isdecimal():
+                raise InputError(f"--cells is '{cells}': give a number, or all")
+            config = table_build.read_settings(settings)
+            enable_compilation_cache()
+            count = None if cells == "all" else int(cells)
+            table = table_build.build(config, count, own["out"], own["executor"] or "local", Progress())
+        elif action == "import":
+            own, others = _taken(options, ("data", "epochs", "out"))
+            if others:
+                raise InputError(f"jnas table import knows no --{others[0][0]}: see jnas table --help")
+            table = table_build.import_published(
+                files[0], own["data"] or "cifar10", own["epochs"] or "200", own["out"], Progress()
+            )
+        else:
+            from jnas.estimators.compact_table import read
+
+            table = read(files[0])
+        _print(table_build.described(table))
     return outcome.status
 
 

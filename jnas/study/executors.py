@@ -7,14 +7,14 @@ chunks in step, and tell each other what they found.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from jnas import data as datasets
 from jnas.errors import InputError
-from jnas.study import scoring, scoring_config
+from jnas.study import scoring
 from jnas.study.compilation_cache import enable_compilation_cache
 from jnas.study.processes import Everyone
 from jnas.study.records import RunError
@@ -23,29 +23,30 @@ EXECUTORS = {
     "local": "this process, on all its devices; or several together, on all of theirs",
     "ray": "the workers of a Ray cluster (extra 'ray'; RAY_ADDRESS says which, else one is started here)",
 }
+Make = Callable[..., Callable[[np.ndarray], scoring.SCORES]]
 # A chunk that fails so often with its worker is not the victim but the cause.
 ATTEMPTS = 4
 
 
 def run_chunks(
     executor: str,
-    config: scoring_config.ScoreConfig,
+    config: Any,
     proxies: Sequence[str],
     dataset: datasets.Dataset,
     chunks: Sequence[np.ndarray],
     everyone: Everyone | None = None,
+    make: Make | None = None,
 ) -> Iterator[tuple[int, scoring.SCORES]]:
     """(number of the chunk, its scores) as they are finished; `chunks` are architectures int32[B, D] each.
 
-    Several processes call this alike, with what `together` gave them.
+    Several processes call this alike, with what `together` gave them. make: what makes of the configuration, names
+    and data a function from a chunk to its scores; by default `scoring.chunk_scorer`.
     """
+    make = make or scoring.chunk_scorer
     if executor == "ray":
-        yield from _on_ray(config, proxies, dataset, chunks)
+        yield from _on_ray(make, config, proxies, dataset, chunks)
         return
-    if everyone is None:
-        score = scoring.chunk_scorer(config, proxies, dataset)
-    else:
-        score = scoring.chunk_scorer(config, proxies, dataset, everyone)
+    score = make(config, proxies, dataset, *(() if everyone is None else (everyone,)))
     for index, chunk in enumerate(chunks):
         yield index, score(chunk)
 
@@ -62,22 +63,21 @@ def worker_count(executor: str, chunks: int) -> int:
 class _Worker:
     """Compiles once, then scores chunk after chunk."""
 
-    def __init__(
-        self, config: scoring_config.ScoreConfig, proxies: tuple[str, ...], dataset: datasets.Dataset
-    ):
-        self._arguments = config, proxies, dataset
+    def __init__(self, make: Make, config: Any, proxies: tuple[str, ...], dataset: datasets.Dataset):
+        self._make, self._arguments = make, (config, proxies, dataset)
         self._score: Any = None
 
     def score(self, chunk: np.ndarray) -> scoring.SCORES:
         if self._score is None:
             # Made here: what goes wrong in a constructor looks to the caller as if the worker had died.
             enable_compilation_cache()
-            self._score = scoring.chunk_scorer(*self._arguments)
+            self._score = self._make(*self._arguments)
         return self._score(chunk)
 
 
 def _on_ray(
-    config: scoring_config.ScoreConfig,
+    make: Make,
+    config: Any,
     proxies: Sequence[str],
     dataset: datasets.Dataset,
     chunks: Sequence[np.ndarray],
@@ -97,7 +97,7 @@ def _on_ray(
     shared = ray.put(dataset)
 
     def hire() -> Any:
-        return remote.remote(config, tuple(proxies), shared)
+        return remote.remote(make, config, tuple(proxies), shared)
 
     workers = [hire() for _ in range(_ray_worker_count(ray, len(chunks)))]
     waiting = list(range(len(chunks)))[::-1]

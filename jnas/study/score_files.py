@@ -16,8 +16,9 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,11 +63,13 @@ class Journal:
 
 
 @contextlib.contextmanager
-def open_journal(out: Path, config: scoring_config.ScoreConfig) -> Iterator[Journal]:
+def open_journal(
+    out: Path, config: Any, read: Callable[..., Any] = scoring_config.from_mapping
+) -> Iterator[Journal]:
     """The journal beside `out`, for this configuration.
 
-    Raises `InputError` when it is damaged, in use, of another configuration or cannot be written, and when
-    `out` exists without one.
+    config: a frozen dataclass, of a scoring or a table; read: what makes it of a mapping. Raises `InputError` when the
+    journal is damaged, in use, of another configuration or cannot be written, and when `out` exists without one.
     """
     path = journal_path(out)
     if out.is_dir():
@@ -112,7 +115,7 @@ def open_journal(out: Path, config: scoring_config.ScoreConfig) -> Iterator[Jour
                 stored = dict(connection.execute("SELECT key, value FROM meta"))
             if stored["config"] != digest:
                 raise InputError(
-                    f"{path}: holds scores of another configuration{_changes(stored.get('settings'), config)}: "
+                    f"{path}: holds scores of another configuration{_changes(stored.get('settings'), config, read)}: "
                     "choose another --out"
                 )
             yield Journal(connection, path)
@@ -120,13 +123,15 @@ def open_journal(out: Path, config: scoring_config.ScoreConfig) -> Iterator[Jour
             connection.close()
 
 
-def _changes(settings: str | None, config: scoring_config.ScoreConfig) -> str:
+def _changes(settings: str | None, config: Any, read: Callable[..., Any]) -> str:
     """What differs, in brackets; nothing where that is not known: journals once held no settings."""
     try:
-        old = scoring_config.from_mapping(json.loads(settings or ""))
+        old = read(json.loads(settings or ""))
     except (ValueError, InputError):
         return ""
-    changes = differences(dataclasses.replace(old, memory_gb=config.memory_gb), config)
+    # What does not change the scores is not compared.
+    free = {name: getattr(config, name) for name in scoring_config.FREE if hasattr(config, name)}
+    changes = differences(dataclasses.replace(old, **free), config)
     return f" ({'; '.join(changes)})" if changes else ""
 
 

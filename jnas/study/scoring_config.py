@@ -13,6 +13,8 @@ from jnas.study.strict import option
 
 # Scores of one architecture at a time are what is compared here; a search averages three.
 IMPLIED: Mapping[str, Mapping[str, Any]] = {"ntk": {"repeats": 1}, "regions": {"repeats": 1}}
+# Fields that the scores do not depend on.
+FREE = ("memory_gb",)
 # TE-NAS's channels; every cell of a network takes seconds to compile for each proxy, and five have every kind of place.
 OF_SPACE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "darts": {"ntk": {"channels": 1}, "network": {"cells_per_stage": 1}}
@@ -54,13 +56,13 @@ def read_settings(options: Sequence[tuple[str, str]]) -> ScoreConfig:
     return from_mapping(mapping, source="command line")
 
 
-def described(config: ScoreConfig) -> str:
+def described(config: Any) -> str:
     """What the scores depend on, as JSON that `from_mapping` reads back: equal texts for equal scores."""
-    fields = {name: value for name, value in dataclasses.asdict(config).items() if name != "memory_gb"}
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in FREE}
     return json.dumps(fields, sort_keys=True)
 
 
-def digest(config: ScoreConfig) -> str:
+def digest(config: Any) -> str:
     """SHA-256 of what the scores depend on: equal for equal configurations, on every machine."""
     return hashlib.sha256(described(config).encode()).hexdigest()
 
