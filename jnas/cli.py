@@ -26,6 +26,7 @@ from jnas.cli_help import (
     REPORT_HELP,
     SCORE_HELP,
     SEARCH_HELP,
+    STUDY_HELP,
     TABLE_HELP,
     TRAIN_HELP,
 )
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "score": _score,
         "train": _train,
         "table": _table,
+        "study": _study,
         "export": _export,
         "report": _report,
         "list": _list,
@@ -138,6 +140,27 @@ def _train(arguments: list[str]) -> int:
             f"{result['test_accuracy']:.2f} % after {result['epochs']} epochs, {result['seconds']:.1f} s\n"
             f"Report: {report}\n"
         )
+    return outcome.status
+
+
+def _study(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        from jnas.study.study_config import describe_options
+
+        return _print(STUDY_HELP + _keys_help(describe_options()))
+    config_path, overrides, out = _parse_run("study", "configs/study_search.yaml", arguments)
+    with _failing("study", arguments, lambda: _log_traceback(out)) as outcome:
+        from jnas.study.study_config import read_config
+
+        config = read_config(config_path, overrides)
+
+        from jnas.study.compilation_cache import enable_compilation_cache
+        from jnas.study.progress import Progress
+        from jnas.study.studies.run import run
+
+        enable_compilation_cache()
+        findings, page = run(config, out, Progress())
+        _print("\n\n".join([findings.title, *findings.paragraphs, f"Report: {page}"]) + "\n")
     return outcome.status
 
 

@@ -7,6 +7,7 @@ jnas: neural architecture search in JAX
   jnas score --proxies A,B --archs all --out FILE        score architectures; the same command again goes on
   jnas train CONFIG --arch A --out DIR                   train one network; the same command again goes on
   jnas table build|import|show                          accuracies of many cells as one file
+  jnas study CONFIG --out DIR                           theory beside experiment, on a table
   jnas export DIR --out DIR                             a trained network as files for others
   jnas report DIR                                       write DIR/report.html anew
   jnas list [FAMILY]                                    what there is to choose from
@@ -95,6 +96,19 @@ Examples
   --executor [local]  local, or ray for a Ray cluster (extra 'ray')
 
 Keys of build
+"""
+
+STUDY_HELP = """\
+jnas study CONFIG [--key.path value ...] --out DIR
+
+Sets theory beside experiment as the YAML file CONFIG says, and leaves in DIR: study.csv, each figure as PNG and SVG,
+and report.html with a paragraph that says what the numbers say.
+
+Examples
+  jnas study configs/study_search.yaml --table digits.npz --out runs/study_search
+  jnas study configs/study_rank.yaml --table cifar10.npz --data cifar10 --out runs/study_rank
+
+Keys, in CONFIG (those with a point in their section) or here as --key value
 """
 
 EXPORT_HELP = """\

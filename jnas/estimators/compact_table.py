@@ -6,6 +6,7 @@ seeds take some hundred kilobytes. Where the architectures are canonical ones al
 """
 
 import io
+import re
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from jax.typing import ArrayLike
 
 from jnas import spaces
 from jnas.errors import InputError
+from jnas.estimators.table import read_columns
 from jnas.spaces import base
 
 FORMAT = "jnas table 1"
@@ -65,13 +67,14 @@ class Table:
 
         Raises `InputError` for an epoch after which nothing was measured.
         """
-        place = len(self.epochs) - 1 if epoch is None else self._place(epoch)
+        place = len(self.epochs) - 1 if epoch is None else self.place(epoch)
         values = self.accuracy[:, :, place].astype(np.float64)
         counted = np.isfinite(values)
         total = np.where(counted, values, 0).sum(axis=1)
         return np.where(counted.any(axis=1), total / np.maximum(counted.sum(axis=1), 1), np.nan)
 
-    def _place(self, epoch: int) -> int:
+    def place(self, epoch: int) -> int:
+        """Where an epoch stands among `epochs`. Raises `InputError` where it does not."""
         if epoch not in self.epochs:
             known = ", ".join(map(str, self.epochs))
             raise InputError(f"the table has no accuracies after epoch {epoch}: choose among {known}")
@@ -123,3 +126,25 @@ def read(path: str | Path) -> Table:
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         text = " ".join(str(error).split())
         raise InputError(f"'{path}' is damaged or no table of jnas's ({text}): make it again") from None
+
+
+def from_csv(path: str | Path, space: str) -> Table:
+    """The table in a CSV or gzipped CSV with the columns `architecture` and `test_acc`, in percent.
+
+    Columns `test_acc_run0`, `test_acc_run1`, ... are the seeds where they are there. A CSV says nothing of epochs and
+    seconds: its accuracies are those after 1 epoch, its seconds nan. Raises `InputError` as `read_accuracies` does.
+    """
+    columns = read_columns(path, lambda name: re.fullmatch(r"test_acc(_run\d+)?", name) is not None)
+    runs = [name for name in columns if name.startswith("test_acc_run")] or ["test_acc"]
+    names = columns.pop("architecture")
+    if not names:
+        raise InputError(f"table '{path}' has no rows: give one with an architecture a row")
+    architectures = np.stack([spaces.get(space).from_string(name) for name in names])
+    accuracy = np.stack([np.array(columns[name], np.float32) for name in runs], axis=1)
+    epochs, seconds = np.ones(1, np.int32), np.full(len(names), np.nan, np.float32)
+    return Table(space, Path(path).name, architectures, epochs, accuracy[:, :, None], seconds)
+
+
+def open_table(path: str | Path, space: str = "nasbench201") -> Table:
+    """`read` of an `.npz`, `from_csv` of anything else."""
+    return read(path) if Path(path).suffix == ".npz" else from_csv(path, space)

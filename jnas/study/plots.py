@@ -178,14 +178,24 @@ def _show_loss(axes: Any) -> None:
 
 def as_svg(draw: Any, size: tuple[float, float], name: str) -> str:
     """Draw on a fresh figure, without pyplot's global state, and return its <svg> element."""
+    # The salt keeps the page the same for the same run.
+    text = _drawn(draw, size, {"svg.hashsalt": name}, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.decode()
+    # Two charts in one page need ids of their own.
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", svg[svg.index("<svg") :])
+
+
+def as_png(draw: Any, size: tuple[float, float]) -> bytes:
+    """Draw on a fresh figure and return it as a PNG of twice the usual resolution, on white."""
+    return _drawn(draw, size, {}, format="png", dpi=200, metadata={"Software": None})
+
+
+def _drawn(draw: Any, size: tuple[float, float], style: Any, **how: Any) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
-    # The salt keeps the page the same for the same run.
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}), io.StringIO() as stream:
+    with matplotlib.rc_context({**_STYLE, **style}), io.BytesIO() as stream:
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-        text = stream.getvalue()
-    # Two charts in one page need ids of their own.
-    return re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", text[text.index("<svg") :])
+        figure.savefig(stream, **how)
+        return stream.getvalue()

@@ -1,7 +1,6 @@
 """The report of a run: one HTML file that opens without a network, made from the files of its folder."""
 
 import itertools
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from jnas import spaces
 from jnas.errors import InputError
 from jnas.proxies import PROXIES, combination
 from jnas.spaces.base import Space
-from jnas.study import plots, posterior_report
+from jnas.study import page, plots, posterior_report
 from jnas.study.config import ENVIRONMENT_KEY
 from jnas.study.drawing import cell_edges, cell_svg, short_names
 from jnas.study.records import Evaluation, read_records
@@ -54,7 +53,7 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
     trained = bool(training and training.get("found"))
     settings = {key: value for key, value in config.items() if key != ENVIRONMENT_KEY}
     colours = operation_colours(space) if space else {}
-    return _template("report.html.j2").render(
+    return page.template("report.html.j2").render(
         result=result,
         rows=rows,
         headline=headline(rows) if rows else "",
@@ -82,24 +81,13 @@ def render_training(result: Mapping[str, Any], config: Mapping[str, Any]) -> str
     except InputError:
         # A genotype with other nodes or operations than the space's has no drawing here.
         cells = []
-    return _template("training.html.j2").render(
+    return page.template("training.html.j2").render(
         result=result,
         cells=cells,
         curves=plots.training_svg(result["curves"]),
         settings=_settings_view(settings, None),
         environment=config.get(ENVIRONMENT_KEY, {}),
     )
-
-
-def _template(name: str) -> Any:
-    import jinja2
-
-    page = jinja2.Environment(
-        loader=jinja2.PackageLoader("jnas.study"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page.filters["number"] = _number
-    return page.get_template(name)
 
 
 def _cells_view(space: Space, architecture: str) -> list[tuple[str, str]]:
@@ -226,12 +214,3 @@ def _time_view(records: Sequence[Evaluation]) -> list[dict[str, Any]]:
         }
         for (stage, proxy), entries in groups.items()
     ]
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    """A number to `digits` significant digits, thousands set apart; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if isinstance(value, int) or abs(value) >= 10**digits:
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}" if value == 0 or abs(value) < 1e-3 else f"{value:#.{digits}g}".rstrip(".")

@@ -48,12 +48,12 @@ def from_mapping(mapping: Mapping[str, Any], source: str = "settings") -> ScoreC
     return strict.build(ScoreConfig, {**mapping, **implied}, source)
 
 
-def read_settings(options: Sequence[tuple[str, str]]) -> ScoreConfig:
-    """The configuration of `(dotted key, text)` pairs of the command line. Raises `InputError`."""
+def read_settings(options: Sequence[tuple[str, str]], source: str = "command line") -> ScoreConfig:
+    """The configuration of `(dotted key, text)` pairs. Raises `InputError`, which names `source`."""
     mapping: dict[str, Any] = {}
     for key, text in options:
-        mapping = strict.override(ScoreConfig, mapping, key, text, source="command line")
-    return from_mapping(mapping, source="command line")
+        mapping = strict.override(ScoreConfig, mapping, key, text, source)
+    return from_mapping(mapping, source)
 
 
 def described(config: Any) -> str:

@@ -1,0 +1,60 @@
+"""How well a score says which architectures are good: rank correlations and what choosing by it costs.
+
+Scores are oriented, higher is better; -inf is a failure, which ranks last. Letters: A architectures.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import kendalltau, spearmanr
+
+Statistic = Callable[[np.ndarray, np.ndarray], float]
+
+
+def _ranks(scores: np.ndarray) -> np.ndarray:
+    # Correlations of infinities are not defined, those of their places are.
+    return np.unique(scores, return_inverse=True)[1].reshape(-1)
+
+
+def kendall(scores: np.ndarray, accuracy: np.ndarray) -> float:
+    """Kendall's tau-b of float[A] with float[A]; nan where all are equal."""
+    return float(kendalltau(_ranks(scores), accuracy).statistic)
+
+
+def spearman(scores: np.ndarray, accuracy: np.ndarray) -> float:
+    """Spearman's rho; nan where all are equal."""
+    ranks = _ranks(scores)
+    if len(np.unique(ranks)) < 2 or len(np.unique(accuracy)) < 2:
+        return float("nan")
+    return float(spearmanr(ranks, accuracy).statistic)
+
+
+def precision_at_top(scores: np.ndarray, accuracy: np.ndarray, share: float = 0.05) -> float:
+    """Of the best `share` by score, which part is among the best `share` by accuracy: in [0, 1].
+
+    Ties at the edge count in proportion to the room that is left for them.
+    """
+    room = max(1, round(share * len(scores)))
+
+    def membership(values: np.ndarray) -> np.ndarray:
+        edge = np.sort(values)[-room]
+        above, at = values > edge, values == edge
+        return above + at * (room - above.sum()) / at.sum()
+
+    return float(np.sum(membership(scores) * membership(accuracy)) / room)
+
+
+def regret(scores: np.ndarray, accuracy: np.ndarray) -> float:
+    """Accuracy of the best architecture minus that of the one with the best score, of equals their mean; >= 0."""
+    return float(accuracy.max() - accuracy[scores == scores.max()].mean())
+
+
+def interval(
+    statistic: Statistic, scores: np.ndarray, accuracy: np.ndarray, resamples: int, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile bootstrap over architectures (Efron and Tibshirani, 1993)."""
+    generator = np.random.default_rng(seed)
+    draws = (generator.integers(0, len(accuracy), len(accuracy)) for _ in range(resamples))
+    values = [statistic(scores[draw], accuracy[draw]) for draw in draws]
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)

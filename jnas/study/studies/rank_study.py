@@ -1,0 +1,183 @@
+"""Training-free scores against trained accuracies: do they rank architectures, and better than counting does?
+
+Every proxy, always beside parameters, FLOPs and convolutions, and the combinations of TE-NAS and AZ-NAS where their
+members are there: Kendall's tau, Spearman's rho, precision among the best, the regret of taking the best score, each
+with a bootstrap interval. Variants repeat all of it with other settings of the scoring.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jnas import spaces
+from jnas.errors import InputError
+from jnas.estimators.compact_table import Table
+from jnas.proxies import PROXIES
+from jnas.proxies.base import SIZE
+from jnas.proxies.combination import log_rank_sum, oriented, rank_sum
+from jnas.study import score, scoring_config, statistics
+from jnas.study.plots import INK
+from jnas.study.progress import Progress
+from jnas.study.studies.base import COLOURS, Figure, Findings
+from jnas.study.study_config import StudyConfig
+
+SIZES = tuple(name for name, proxy in PROXIES.items() if proxy.subject == SIZE)
+STATISTICS = ("kendall", "spearman", "precision", "regret")
+COLUMNS = (
+    "variant", "score",
+    *(f"{name}{end}" for name in STATISTICS for end in ("", "_low", "_high")), "failed",
+)  # fmt: skip
+# What papers combine, and how.
+COMBINATIONS = {
+    "TE-NAS: rank sum of ntk, regions": (rank_sum, ("ntk", "regions")),
+    "AZ-NAS: log rank sum of its components": (
+        log_rank_sum,
+        ("az_expressivity", "az_progressivity", "az_trainability", "flops"),
+    ),
+}
+PLAIN = "as configured"
+
+
+def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
+    """Score what the table holds, and compare. Raises `InputError` for what is unknown."""
+    settings, space = config.rank, spaces.get(table.space)
+    accuracy = table.mean()
+    places = np.flatnonzero(np.isfinite(accuracy))
+    if settings.cells and settings.cells < len(places):
+        places = np.sort(np.random.default_rng(config.seed).permutation(places)[: settings.cells])
+    if len(places) < 3:
+        raise InputError("rank needs a table of at least three architectures")
+    accuracy, texts = accuracy[places], [space.to_string(own) for own in table.architectures[places]]
+    proxies = [*(name.strip() for name in settings.proxies.split(",") if name.strip()), *SIZES]
+    rows: list[tuple[Any, ...]] = []
+    for label, options in variants(settings.variants).items():
+        pairs = [("space", table.space), ("data", config.data), ("seed", str(config.seed)), *options]
+        own = scoring_config.read_settings(pairs)
+        progress.say(f"scoring {len(texts):,} architectures: {label}")
+        scores = score.run(own, texts, tuple(dict.fromkeys(proxies)), None, "local", progress)
+        rows += _rows(label, _oriented(scores, proxies), accuracy, settings.top, settings.resamples)
+    return Findings(
+        title=f"What training-free scores say of {len(texts):,} trained architectures",
+        question=f"Do scores at initialisation rank {table.space} on {table.data} as training does, and better than "
+        "counting parameters?",
+        columns=COLUMNS,
+        rows=rows,
+        figures=[_figure(rows)],
+        paragraphs=_paragraphs(rows, len(texts), settings.top),
+    )
+
+
+def variants(text: str) -> dict[str, list[tuple[str, str]]]:
+    """`"a.b=1 c.d=2; e.f=3"` to settings by label, the plain ones first. Raises `InputError`."""
+    found: dict[str, list[tuple[str, str]]] = {PLAIN: []}
+    for part in (part.strip() for part in text.split(";") if part.strip()):
+        pairs = [entry.partition("=") for entry in part.split()]
+        if not all(equals and key and value for key, equals, value in pairs):
+            raise InputError(f"rank.variants has '{part}': write key=value, such as network.batch=16")
+        found[part] = [(key, value) for key, _, value in pairs]
+        scoring_config.read_settings(found[part], "rank.variants")
+    return found
+
+
+def _oriented(scores: score.Scores, proxies: Sequence[str]) -> dict[str, np.ndarray]:
+    values = {
+        name: oriented(
+            np.asarray(scores[name], np.float64),
+            list(scores.columns.get(f"{name}_status", ["ok"] * len(scores[name]))),
+            PROXIES[name].sign,
+        )
+        for name in dict.fromkeys(proxies)
+    }
+    for label, (combine, members) in COMBINATIONS.items():
+        if all(name in values for name in members):
+            values[label] = combine({name: values[name] for name in members})
+    return values
+
+
+def _rows(
+    variant: str, scores: Mapping[str, np.ndarray], accuracy: np.ndarray, top: float, resamples: int
+) -> list[tuple[Any, ...]]:
+    functions = {
+        "kendall": statistics.kendall,
+        "spearman": statistics.spearman,
+        "precision": lambda s, a: statistics.precision_at_top(s, a, top),
+        "regret": statistics.regret,
+    }
+    rows = []
+    for name, values in scores.items():
+        measured: list[float] = []
+        for function in functions.values():
+            low, high = statistics.interval(function, values, accuracy, resamples)
+            measured += [function(values, accuracy), low, high]
+        rows.append((variant, name, *measured, int(np.isinf(values).sum())))
+    return sorted(rows, key=lambda row: -np.nan_to_num(row[2], nan=-2.0))
+
+
+def _figure(rows: Sequence[tuple[Any, ...]]) -> Figure:
+    names = list(dict.fromkeys(row[1] for row in rows))
+    labels = list(dict.fromkeys(row[0] for row in rows))
+
+    def draw(figure: Any) -> None:
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+        height = 0.8 / len(labels)
+        for number, label in enumerate(labels):
+            own = {row[1]: row for row in rows if row[0] == label}
+            for place, name in enumerate(reversed(names)):
+                if name not in own:
+                    continue
+                row = own[name]
+                y = place + (number - (len(labels) - 1) / 2) * height
+                colour = INK if name in SIZES else COLOURS[number % len(COLOURS)]
+                for axes, first in ((left, 2), (right, 8)):
+                    value, low, high = row[first : first + 3]
+                    axes.plot([low, high], [y, y], color=colour, linewidth=2, alpha=0.7)
+                    axes.plot([value], [y], marker="o^svDP"[number % 6], color=colour, markersize=5)
+        left.set_yticks(range(len(names)), list(reversed(names)))
+        left.axvline(0, color=INK, linewidth=0.8)
+        left.set_xlabel("Kendall's tau with trained accuracy")
+        right.set_xlabel("precision among the best")
+        right.set_xlim(-0.02, 1.02)
+        if len(labels) > 1:
+            handles = [
+                left.plot([], [], marker="o^svDP"[n % 6], color=COLOURS[n % len(COLOURS)], label=label)[0]
+                for n, label in enumerate(labels)
+            ]
+            figure.legend(
+                handles=handles, loc="outside upper center", ncols=min(3, len(labels)), frameon=False
+            )
+
+    size = (10.6, 1.2 + 0.34 * len(names) * max(1.0, len(labels) / 2))
+    caption = "Bars are 95 % bootstrap intervals over architectures; sizes, which need no network, are dark."
+    return Figure("rank", caption, draw, size)
+
+
+def _paragraphs(rows: Sequence[tuple[Any, ...]], count: int, top: float) -> list[str]:
+    plain = [row for row in rows if row[0] == PLAIN]
+    counted = max((row for row in plain if row[1] in SIZES), key=lambda row: np.nan_to_num(row[2], nan=-2))
+    scored = [row for row in plain if row[1] not in SIZES]
+    sentences = [
+        f"Of what merely counts, {counted[1]} ranks the {count:,} architectures best: tau {counted[2]:.3f} "
+        f"[{counted[3]:.3f}, {counted[4]:.3f}]."
+    ]
+    if scored:
+        best = scored[0]
+        better = [row[1] for row in scored if row[3] > counted[4]]
+        worse = [row[1] for row in scored if row[4] < counted[3]]
+        sentences.append(
+            f"The best score is {best[1]}: tau {best[2]:.3f} [{best[3]:.3f}, {best[4]:.3f}], precision among the best "
+            f"{100 * top:g} % {best[8]:.2f}, and choosing by it costs {best[11]:.2f} percentage points."
+        )
+        sentences.append(
+            f"Surely better than {counted[1]} (intervals apart): {', '.join(better) or 'none'}; surely worse: "
+            f"{', '.join(worse) or 'none'}."
+        )
+    moved = []
+    for row in rows:
+        if row[0] != PLAIN:
+            before = next(other for other in plain if other[1] == row[1])
+            if row[3] > before[4] or row[4] < before[3]:
+                moved.append(f"{row[1]} with {row[0]} ({before[2]:.3f} to {row[2]:.3f})")
+    if any(row[0] != PLAIN for row in rows):
+        sentences.append(f"Settings that surely change a tau: {'; '.join(moved) or 'none of those tried'}.")
+    return [" ".join(sentences)]

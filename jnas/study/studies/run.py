@@ -1,0 +1,29 @@
+"""A study from its configuration to its folder."""
+
+from pathlib import Path
+
+from jnas.errors import InputError
+from jnas.estimators.compact_table import open_table
+from jnas.study.config import to_mapping
+from jnas.study.progress import Progress
+from jnas.study.run_folder import open_run
+from jnas.study.studies import STUDIES
+from jnas.study.studies.base import Findings, leave
+from jnas.study.study_config import StudyConfig, from_mapping
+
+
+def run(config: StudyConfig, out: str | Path, progress: Progress) -> tuple[Findings, Path]:
+    """Do the study and leave its table, figures and page in the folder `out`; returns what it found, and the page.
+
+    Raises `InputError` for a configuration that cannot be run, `RunError` when the disk is full.
+    """
+    if not config.table:
+        raise InputError(
+            "no table: add --table with the file of jnas table build, or a CSV of trained accuracies"
+        )
+    table = open_table(config.table)
+    with open_run(out, config, from_mapping) as folder:
+        findings = STUDIES[config.kind](config, table, progress)
+        plain = {key: value for key, value in to_mapping(config).items() if not isinstance(value, dict)}
+        settings = [*plain.items(), *to_mapping(config)[config.kind].items()]
+        return findings, leave(findings, config.kind, settings, folder.path)
