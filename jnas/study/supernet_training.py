@@ -101,7 +101,8 @@ def train(
         progress.task(text, epochs, "epochs") as advance,
     ):
         done, state = stored_states.restore(checkpoints, state, directory)
-        advance(done)
+        if done:
+            advance(done)
 
         def store(step: int, state: SupernetState) -> None:
             if checkpoints.latest_step() != step:

@@ -72,15 +72,15 @@ def test_the_same_study_again_is_the_same(hill, tmp_path):
 
 def test_rank(hill, tmp_path, capsys):
     out, rows = run(
-        tmp_path, "rank", "--table", hill, "--rank.cells", 60, "--rank.proxies", "swap", "--rank.resamples", 30,
-        "--rank.variants", "network.cells_per_stage=1 network.channels=2; network.cells_per_stage=1",
+        tmp_path, "rank", "--table", hill, "--rank.cells", 60, "--rank.proxies", "regions", "--rank.resamples", 30,
+        "--rank.variants", "regions.inputs=100; regions.inputs=100 regions.channels=2",
     )  # fmt: skip
     text = capsys.readouterr().out
     assert {row["variant"] for row in rows} == {
-        "as configured", "network.cells_per_stage=1 network.channels=2", "network.cells_per_stage=1",
+        "as configured", "regions.inputs=100", "regions.inputs=100 regions.channels=2",
     }  # fmt: skip
     plain = {row["score"]: row for row in rows if row["variant"] == "as configured"}
-    assert set(plain) == {"swap", "params", "flops", "convs"}
+    assert set(plain) == {"regions", "params", "flops", "convs"}
     # The accuracy counts convolutions of 3x3, and so do parameters.
     assert float(plain["params"]["kendall"]) > 0.7 and "params ranks the 60" in text
     for row in rows:
