@@ -1,7 +1,7 @@
 """`kill -9` at random moments of a search, resumed: is the result the uninterrupted one?
 
     python benchmarks/kill_and_resume.py [--work pruning|posterior] [--kills 10] [--seed 0]
-    python benchmarks/kill_and_resume.py --work train [--data D] [--kills 3]
+    python benchmarks/kill_and_resume.py --work train [--data D] [--epochs 12] [--kills 3]
 
 Runs a tiny but whole search (every stage of the strategy, checkpoints) twice without interruption, the
 second time to learn how long it takes once everything is compiled. Then, for each kill, starts it in a new
@@ -173,6 +173,7 @@ def main() -> int:
     )
     parser.add_argument("--work", choices=CONFIGS, default="pruning")
     parser.add_argument("--data", default="digits", help="name or absolute path")
+    parser.add_argument("--epochs", type=int, default=12, help="of a training")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     options = parser.parse_args()
@@ -180,7 +181,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
         config, cache = base / f"{options.work}.yaml", base / "cache"
-        config.write_text(yaml.safe_dump(CONFIGS[options.work] | {"data": options.data}))
+        settings = CONFIGS[options.work] | {"data": options.data}
+        if options.work == "train":
+            settings["recipe"] |= {"epochs": options.epochs}
+        config.write_text(yaml.safe_dump(settings))
         if options.work == "train":
             return train_through_kills(config, base, cache, options.kills, draw)
         first = finish(command(config, base / "first"), cache)
