@@ -49,7 +49,6 @@ Examples
   --archs    a file with one architecture a line or a CSV with a column 'architecture', all, or random:N
   --out      the table to write, .csv or .parquet (extra 'parquet')
   --executor [local]  local, or ray for a Ray cluster (extra 'ray')
-
 """
 
 PROCESSES_HELP = """\

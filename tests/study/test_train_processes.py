@@ -75,7 +75,7 @@ def result(work: Path, out: str) -> dict:
     return json.loads((work / out / "result.json").read_text())
 
 
-def test_two_processes_one_of_which_is_killed_train_as_one_does(work):
+def test_two_processes_that_were_killed_train_as_one_does(work):
     ((status, errors),) = end(start(work, 4, "alone"))
     assert status == 0, errors
 
@@ -83,8 +83,9 @@ def test_two_processes_one_of_which_is_killed_train_as_one_does(work):
     while not list((work / "here" / "checkpoints").glob("[0-9]*")):
         assert time.monotonic() - started < PATIENCE_SECONDS and both[0].poll() is None
         time.sleep(0.01)
-    both[1].send_signal(signal.SIGKILL)
-    both[0].send_signal(signal.SIGKILL)
+    # Both at once: one alone learns only by JAX's heartbeat, after more than a minute, that the other is gone.
+    for process in both:
+        process.send_signal(signal.SIGKILL)
     end(*both)
     assert not (work / "here" / "result.json").exists()
 
