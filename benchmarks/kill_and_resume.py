@@ -148,7 +148,7 @@ def train_through_kills(config: Path, base: Path, cache: Path, kills: int, draw:
     finish(command(config, base / "first"), cache)
     duration = finish(command(config, base / "again"), cache)
     for number in range(kills):
-        after = duration / (kills + 1) * (1 + draw.random())
+        after = duration / (kills + 1) * draw.uniform(0.8, 1.2)
         killed = kill(arguments, cache, after)
         stored = sorted(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*"))
         console.print(
