@@ -79,6 +79,11 @@ def run(config: TrainConfig, out: str | Path, progress: Progress) -> dict[str, A
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                 raise RunError("out of memory: lower recipe.batch, and give another --out") from error
+            if everyone is not None:
+                raise RunError(
+                    f"the other processes cannot be reached ({' '.join(str(error).split())[:200]}): run the same "
+                    "command again in all of them"
+                ) from error
             raise
         result = {}
         if folder is not None:
