@@ -81,7 +81,7 @@ class Table:
         return int(np.flatnonzero(self.epochs == epoch)[0])
 
 
-def write(table: Table, path: str | Path) -> bytes:
+def to_bytes(table: Table, path: str | Path) -> bytes:
     """The content of the file that `read` reads."""
     codes = np.rint(np.nan_to_num(table.accuracy, nan=0) / UNIT).astype(np.int64)
     if codes.min(initial=0) < 0 or codes.max(initial=0) >= MISSING:
@@ -102,7 +102,7 @@ def write(table: Table, path: str | Path) -> bytes:
 
 
 def read(path: str | Path) -> Table:
-    """The table in a file that `write` made. Raises `InputError` where there is none or it is damaged."""
+    """The table in a file of what `to_bytes` gave. Raises `InputError` where there is none or it is damaged."""
     try:
         # Opened here, as NumPy leaves a damaged file open.
         with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:

@@ -205,7 +205,7 @@ def build(
                 everyone(known)
             _train(config, dataset, trained, texts, known, executor, everyone, journal, progress)
         table = _table(config, trained, texts, known)
-        write_file(path, compact_table.write(table, path))
+        write_file(path, compact_table.to_bytes(table, path))
         return table
 
 
@@ -283,7 +283,7 @@ def import_published(path: str, data: str, epochs: str, out: str | Path, progres
             done = number
 
         table = official_tables.read(path, data, int(epochs), note)
-    write_file(Path(out), compact_table.write(table, out))
+    write_file(Path(out), compact_table.to_bytes(table, out))
     return table
 
 

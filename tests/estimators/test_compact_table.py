@@ -34,7 +34,7 @@ def table_of(accuracy, architectures=None, epochs=None):
 def test_hundredths_of_a_percent_come_back_as_they_were(tmp_path_factory, accuracy):
     path = tmp_path_factory.mktemp("table") / "t.npz"
     table = table_of(accuracy)
-    path.write_bytes(compact_table.write(table, path))
+    path.write_bytes(compact_table.to_bytes(table, path))
     again = compact_table.read(path)
     np.testing.assert_allclose(again.accuracy, accuracy, rtol=0, atol=1e-5)
     for name in ("architectures", "epochs", "seconds"):
@@ -46,7 +46,7 @@ def test_all_cells_take_less_than_a_megabyte(tmp_path):
     generator = np.random.default_rng(0)
     table = table_of(np.round(generator.uniform(10, 94, (15_625, 3, 4)), 2))
     path = tmp_path / "t.npz"
-    path.write_bytes(compact_table.write(table, path))
+    path.write_bytes(compact_table.to_bytes(table, path))
     assert path.stat().st_size < 1e6
     assert len(compact_table.read(path).architectures) == 15_625
 
@@ -78,9 +78,9 @@ def test_what_is_no_table(harm, tmp_path):
     if harm == "not percent":
         path, wide = tmp_path / "t.npz", table_of(np.full((2, 1, 1), 300.0))
         with pytest.raises(InputError, match="must be percentages"):
-            compact_table.write(wide, path)
+            compact_table.to_bytes(wide, path)
         return
-    content = compact_table.write(table, path)
+    content = compact_table.to_bytes(table, path)
     if harm == "truncated":
         path.write_bytes(content[: len(content) // 2])
     elif harm == "foreign":

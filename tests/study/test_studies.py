@@ -28,7 +28,7 @@ def hill(tmp_path_factory):
         (1.0 + (CELLS[kept] >= 2).sum(axis=1)).astype(np.float32),
     )  # fmt: skip
     path = tmp_path_factory.mktemp("table") / "hill.npz"
-    path.write_bytes(compact_table.write(table, path))
+    path.write_bytes(compact_table.to_bytes(table, path))
     return path
 
 
