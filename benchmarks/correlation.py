@@ -19,13 +19,15 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import kendalltau, norm, spearmanr
+from scipy.stats import norm, spearmanr
 
 from jnas import spaces
 from jnas.estimators.predictor import predict
 from jnas.estimators.table import read_accuracies
 from jnas.proxies import PROXIES
 from jnas.proxies.combination import log_rank_sum, oriented, rank_sum
+from jnas.study import statistics
+from jnas.study.statistics import kendall as tau
 
 SPLIT_SEED = 0
 LARGEST_COMBINATION = 8
@@ -68,16 +70,8 @@ def halves(names: list[str]) -> np.ndarray:
     return np.isin(group.reshape(-1), order[: len(order) // 2])
 
 
-def tau(scores: np.ndarray, accuracy: np.ndarray) -> float:
-    # Ranks, because Kendall's tau of infinities is not defined.
-    return float(kendalltau(np.unique(scores, return_inverse=True)[1], accuracy).statistic)
-
-
 def interval(scores: np.ndarray, accuracy: np.ndarray, resamples: int) -> str:
-    generator = np.random.default_rng(0)
-    draws = (generator.integers(0, len(accuracy), len(accuracy)) for _ in range(resamples))
-    values = [tau(scores[draw], accuracy[draw]) for draw in draws]
-    low, high = np.percentile(values, [2.5, 97.5])
+    low, high = statistics.interval(tau, scores, accuracy, resamples)
     return f"{tau(scores, accuracy):.3f} [{low:.3f}, {high:.3f}]"
 
 

@@ -258,9 +258,7 @@ def read_as(
     mapping.pop(ENVIRONMENT_KEY, None)
     # The file by itself first, so that its mistakes are not blamed on the command line.
     build(mapping, source=str(path))
-    for key, text in overrides:
-        mapping = strict.override(kind, mapping, key, text, source="command line")
-    return build(mapping, source="command line")
+    return build(strict.overridden(kind, mapping, overrides, "command line"), source="command line")
 
 
 def from_mapping(mapping: Mapping[str, Any], source: str = "configuration") -> SearchConfig:

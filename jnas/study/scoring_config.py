@@ -50,10 +50,7 @@ def from_mapping(mapping: Mapping[str, Any], source: str = "settings") -> ScoreC
 
 def read_settings(options: Sequence[tuple[str, str]], source: str = "command line") -> ScoreConfig:
     """The configuration of `(dotted key, text)` pairs. Raises `InputError`, which names `source`."""
-    mapping: dict[str, Any] = {}
-    for key, text in options:
-        mapping = strict.override(ScoreConfig, mapping, key, text, source)
-    return from_mapping(mapping, source)
+    return from_mapping(strict.overridden(ScoreConfig, {}, options, source), source)
 
 
 def described(config: Any) -> str:

@@ -11,7 +11,7 @@ import difflib
 import json
 import math
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,16 @@ def override(kind: type, mapping: Mapping[str, Any], key: str, text: str, source
         with contextlib.suppress(yaml.YAMLError, ValueError, OverflowError):
             value = yaml.safe_load(text)
     return _set(mapping, key.split("."), value)
+
+
+def overridden(
+    kind: type, mapping: Mapping[str, Any], options: Sequence[tuple[str, str]], source: str
+) -> dict[str, Any]:
+    """`mapping` with each of `(dotted key, text)` pairs set by `override`."""
+    result = dict(mapping)
+    for key, text in options:
+        result = override(kind, result, key, text, source)
+    return result
 
 
 def expected(annotation: Any, metadata: Mapping[str, Any]) -> str:

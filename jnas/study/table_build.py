@@ -19,7 +19,7 @@ from scipy.stats import kendalltau
 
 from jnas import data as datasets
 from jnas import spaces
-from jnas.errors import InputError
+from jnas.errors import InputError, unknown_name
 from jnas.estimators import batch_training, compact_table, official_tables
 from jnas.estimators.compact_table import Table
 from jnas.proxies.batch import AXIS
@@ -68,10 +68,7 @@ def from_mapping(mapping: Mapping[str, Any], source: str = "settings") -> TableC
 
 def read_settings(options: Sequence[tuple[str, str]]) -> TableConfig:
     """The configuration of `(key, text)` pairs of the command line. Raises `InputError`."""
-    mapping: dict[str, Any] = {}
-    for key, text in options:
-        mapping = strict.override(TableConfig, mapping, key, text, source="command line")
-    return from_mapping(mapping, source="command line")
+    return from_mapping(strict.overridden(TableConfig, {}, options, "command line"), source="command line")
 
 
 def describe_options() -> Iterator[tuple[str, str, str, str]]:
@@ -183,7 +180,7 @@ def build(
     if path.suffix != ".npz":
         raise InputError(f"--out '{path}': give a file ending in .npz")
     if executor not in EXECUTORS:
-        raise InputError(f"unknown executor '{executor}': choose one of {', '.join(EXECUTORS)}")
+        raise unknown_name("executor", executor, EXECUTORS)
     dataset, wanted, trained = datasets.load(config.data), names(config), order(config)
     if config.batch > len(dataset.x_train):
         raise InputError(f"batch {config.batch} does not fit: there are {len(dataset.x_train)} images")

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import small_digits
 
 from jnas import cli, data, spaces
 from jnas.errors import InputError
@@ -18,13 +19,7 @@ SPACE, QUIET = spaces.get("nasbench201"), Progress(quiet=True)
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    digits = data.load("digits")
-    path = tmp_path_factory.mktemp("data") / "small.npz"
-    np.savez(
-        path, x_train=digits.x_train[:200], y_train=digits.y_train[:200],
-        x_test=digits.x_test[:80], y_test=digits.y_test[:80],
-    )  # fmt: skip
-    return str(path)
+    return small_digits.write(tmp_path_factory.mktemp("data") / "small.npz", 200, 80)
 
 
 @pytest.fixture(scope="module")

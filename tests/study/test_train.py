@@ -10,6 +10,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+import small_digits
 
 import jnas
 from jnas import cli
@@ -36,15 +37,7 @@ QUIET = Progress(quiet=True)
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A file of 150 images of digits: three epochs in seconds."""
-    from jnas import data
-
-    digits = data.load("digits")
-    path = tmp_path_factory.mktemp("data") / "small.npz"
-    np.savez(
-        path, x_train=digits.x_train[:150], y_train=digits.y_train[:150],
-        x_test=digits.x_test[:70], y_test=digits.y_test[:70],
-    )  # fmt: skip
-    return str(path)
+    return small_digits.write(tmp_path_factory.mktemp("data") / "small.npz", 150, 70)
 
 
 @pytest.fixture(scope="module")

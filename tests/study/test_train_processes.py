@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from jnas import data
+import small_digits
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 300
@@ -26,11 +25,7 @@ ARGUMENTS = [
 
 @pytest.fixture
 def work(tmp_path):
-    digits = data.load("digits")
-    np.savez(
-        tmp_path / "small.npz", x_train=digits.x_train[:200], y_train=digits.y_train[:200],
-        x_test=digits.x_test[:70], y_test=digits.y_test[:70],
-    )  # fmt: skip
+    small_digits.write(tmp_path / "small.npz", 200, 70)
     (tmp_path / "config.yaml").write_text("{}\n")
     return tmp_path
 
