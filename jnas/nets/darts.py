@@ -23,7 +23,7 @@ from jax import Array
 
 from jnas.errors import InputError
 from jnas.nets.darts_edges import Edges, on_planes
-from jnas.nets.darts_operations import bring
+from jnas.nets.darts_operations import bring_inputs
 from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser, sow_pattern
 from jnas.spaces import darts
 from jnas.spaces.genotype import INPUTS
@@ -52,12 +52,7 @@ class Cell(nn.Module):
     @nn.compact
     def __call__(self, older: Array, younger: Array, gates: Array) -> Array:
         build = self.build
-        sow_pattern(self, "input_older", older > 0)
-        sow_pattern(self, "input_younger", younger > 0)
-        inputs = [
-            bring(self.inputs[0], self.channels, self.halve, build, "older")(older),
-            bring(self.inputs[1], self.channels, False, build, "younger")(younger),
-        ]
+        inputs = bring_inputs(self, older, younger)
         edges = [
             Edges(
                 self.channels, len(edges_from(source)), build,

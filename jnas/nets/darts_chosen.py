@@ -23,7 +23,7 @@ from jax import Array
 
 from jnas.nets import darts_cost, operations
 from jnas.nets.darts_macro import stem
-from jnas.nets.darts_operations import POOLS, SEPARABLE, bring, module_of, pool
+from jnas.nets.darts_operations import POOLS, SEPARABLE, bring_inputs, module_of, pool
 from jnas.nets.modules import Build, initialiser, sow_pattern
 from jnas.spaces import darts
 from jnas.spaces.genotype import INPUTS
@@ -76,14 +76,7 @@ class Cell(nn.Module):
 
     @nn.compact
     def __call__(self, older: Array, younger: Array, choices: Array) -> Array:
-        sow_pattern(self, "input_older", older > 0)
-        sow_pattern(self, "input_younger", younger > 0)
-        brought = jnp.stack(
-            [
-                bring(self.inputs[0], self.channels, self.halve, self.build, "older")(older),
-                bring(self.inputs[1], self.channels, False, self.build, "younger")(younger),
-            ]
-        )
+        brought = jnp.stack(bring_inputs(self, older, younger))
         stride = 2 if self.reduction else 1
         small = operations.every(brought[0], stride, "NHWC")
         nodes = jnp.zeros((INPUTS + darts.NODES, *small.shape), small.dtype)

@@ -23,7 +23,7 @@ from jax import Array
 
 from jnas.errors import InputError
 from jnas.nets import darts_cost, operations
-from jnas.nets.darts_operations import KNOWN, POOLS, bring, module_of, pool
+from jnas.nets.darts_operations import KNOWN, POOLS, bring_inputs, module_of, pool
 from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser, sow_pattern
 from jnas.spaces.genotype import INPUTS, Genotype
 
@@ -55,11 +55,7 @@ class Cell(nn.Module):
 
     @nn.compact
     def __call__(self, older: Array, younger: Array, drop: Array | float, key: Array | None) -> Array:
-        build = self.build
-        nodes = [
-            bring(self.inputs[0], self.channels, self.halve, build, "older")(older),
-            bring(self.inputs[1], self.channels, False, build, "younger")(younger),
-        ]
+        nodes = bring_inputs(self, older, younger)
         for place in range(0, len(self.edges), 2):
             parts = [self._edge(number, nodes, drop, key) for number in (place, place + 1)]
             nodes.append(parts[0] + parts[1])

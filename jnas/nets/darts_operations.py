@@ -149,7 +149,20 @@ def pool(operation: str, x: Array, stride: int, layout: str) -> Array:
     return operations.every(pooled, stride, layout)
 
 
-def bring(inputs: int, channels: int, halve: bool, build: Build, name: str) -> nn.Module:
+def bring_inputs(cell: nn.Module, older: Array, younger: Array) -> list[Array]:
+    """The two inputs of `cell`, in whose compact call this stands, brought to its channels and size; signs sown.
+
+    cell: with the channels of its `inputs`, its own `channels`, and whether its older input has to `halve`.
+    """
+    sow_pattern(cell, "input_older", older > 0)
+    sow_pattern(cell, "input_younger", younger > 0)
+    return [
+        _bring(cell.inputs[0], cell.channels, cell.halve, cell.build, "older")(older),
+        _bring(cell.inputs[1], cell.channels, False, cell.build, "younger")(younger),
+    ]
+
+
+def _bring(inputs: int, channels: int, halve: bool, build: Build, name: str) -> nn.Module:
     """What brings a cell's input to its channels and, where a reduction cell lies between, to its size."""
     if halve:
         return FactorizedReduction(inputs, channels, build, name=name)
