@@ -181,7 +181,7 @@ def _table(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         from jnas.study.table_build import describe_options
 
-        return _print(TABLE_HELP + _keys_help(describe_options()))
+        return _print(TABLE_HELP + PROCESSES_HELP + _keys_help(describe_options()))
     (action, *files), options = _parse(arguments) if arguments else ([""], [])
     wanted = {"build": 0, "import": 1, "show": 1}
     if wanted.get(action) != len(files):
@@ -189,31 +189,39 @@ def _table(arguments: list[str]) -> int:
     if action != "show" and not dict(options).get("out"):
         raise InputError(f"jnas table {action} needs --out: for example --out table.npz")
     with _failing("table", arguments, _print_traceback) as outcome:
+        import jax
+
         from jnas.study import table_build
         from jnas.study.compilation_cache import enable_compilation_cache
+        from jnas.study.processes import join
         from jnas.study.progress import Progress
 
         if action == "build":
-            own, settings = _taken(options, ("cells", "out", "executor"))
+            others, settings = _taken(options, PROCESSES)
+            _check_processes(others)
+            own, settings = _taken(settings, ("cells", "out", "executor"))
             cells = own["cells"] or "all"
             if cells != "all" and not cells.isdecimal():
                 raise InputError(f"--cells is '{cells}': give a number, or all")
             config = table_build.read_settings(settings)
             enable_compilation_cache()
             count = None if cells == "all" else int(cells)
+            if others["coordinator"]:
+                join(**others)
             table = table_build.build(config, count, own["out"], own["executor"] or "local", Progress())
         elif action == "import":
-            own, others = _taken(options, ("data", "epochs", "out"))
-            if others:
-                raise InputError(f"jnas table import knows no --{others[0][0]}: see jnas table --help")
+            own, unknown = _taken(options, ("data", "epochs", "out"))
+            if unknown:
+                raise InputError(f"jnas table import knows no --{unknown[0][0]}: see jnas table --help")
             table = table_build.import_published(
                 files[0], own["data"] or "cifar10", own["epochs"] or "200", own["out"], Progress()
             )
         else:
-            from jnas.estimators.compact_table import read
+            from jnas.estimators.compact_table import open_table
 
-            table = read(files[0])
-        _print(table_build.described(table))
+            table = open_table(files[0])
+        if jax.process_index() == 0:
+            _print(table_build.described(table))
     return outcome.status
 
 

@@ -80,12 +80,13 @@ Examples
 TABLE_HELP = """\
 jnas table build  --out FILE.npz [--cells N|all] [--key value ...]
 jnas table import FILE --data D --epochs 12|200 --out FILE.npz
-jnas table show   FILE.npz
+jnas table show   FILE.npz|digits
 
 build trains the distinct cells of a space, in a fixed random order, many in one program, with several seeds, and
 writes what each reached as one small file. The same command again goes on after a kill, or with more cells. import
 makes such a file of what NAS-Bench-201 (.pth) and NATS-Bench (.pickle.pbz2, or the folder ending in -simple) are
-published as; these are pickles, of which nothing but numbers and texts is read. show says what a table holds.
+published as; these are pickles, of which nothing but numbers and texts is read. show says what a table holds; digits
+is the one that comes with jnas.
 
 Examples
   jnas table build --data digits --cells 1500 --out digits.npz
@@ -93,8 +94,6 @@ Examples
 
   --cells    [all]  of the distinct cells as many; a table grows by more
   --executor [local]  local, or ray for a Ray cluster (extra 'ray')
-
-Keys of build
 """
 
 STUDY_HELP = """\
@@ -104,7 +103,7 @@ Sets theory beside experiment as the YAML file CONFIG says, and leaves in DIR: s
 and report.html with a paragraph that says what the numbers say.
 
 Examples
-  jnas study configs/study_search.yaml --table digits.npz --out runs/study_search
+  jnas study configs/study_search.yaml --out runs/study_search
   jnas study configs/study_rank.yaml --table cifar10.npz --data cifar10 --out runs/study_rank
 
 Keys, in CONFIG (those with a point in their section) or here as --key value

@@ -11,6 +11,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -25,6 +26,9 @@ UNIT = 0.002
 # Of a seed that was not trained, or whose training diverged.
 MISSING = np.iinfo(np.uint16).max
 
+# Tables that come with jnas, made by `jnas table build` with its defaults.
+SHIPPED = {"digits": Path(__file__).with_name("digits_table.npz")}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -32,7 +36,8 @@ class Table:
 
     space, data: what was trained on what. architectures: int32[A, D]. epochs: int32[T], ascending, the numbers of
     epochs after which accuracies were measured. accuracy: float32[A, S, T], in percent, nan where there is none.
-    seconds: float32[A], of training one seed to the last epoch, nan where unknown.
+    seconds: float32[A], of training one seed to the last epoch, nan where unknown. parameters: int64[A], of the
+    networks that were trained, None where unknown.
     """
 
     space: str
@@ -41,6 +46,7 @@ class Table:
     epochs: np.ndarray
     accuracy: np.ndarray
     seconds: np.ndarray
+    parameters: np.ndarray | None = None
 
     @cached_property
     def _places(self) -> dict[int, int]:
@@ -87,9 +93,13 @@ def to_bytes(table: Table, path: str | Path) -> bytes:
     if codes.min(initial=0) < 0 or codes.max(initial=0) >= MISSING:
         raise InputError(f"accuracies for '{path}' must be percentages, from 0 to 100")
     numbers = np.asarray(base.index(spaces.get(table.space).decisions, table.architectures))
+    counted: dict[str, Any] = {}
+    if table.parameters is not None:
+        counted["parameters"] = table.parameters.astype(np.uint32)
     with io.BytesIO() as stream:
         np.savez_compressed(
             stream,
+            **counted,
             format=np.array(FORMAT),
             space=np.array(table.space),
             data=np.array(table.data),
@@ -112,12 +122,25 @@ def read(path: str | Path) -> Table:
         space = spaces.get(str(content["space"]))
         codes = content["accuracy"]
         numbers = content["architectures"].astype(np.int64)
-        if codes.shape[::2] != (len(numbers), len(content["epochs"])) or (numbers >= space.size).any():
+        of_each = [content[name] for name in ("seconds", "parameters") if name in content]
+        fits = all(array.shape == numbers.shape for array in of_each)
+        if (
+            codes.shape[::2] != (len(numbers), len(content["epochs"]))
+            or (numbers >= space.size).any()
+            or not fits
+        ):
             raise ValueError("its arrays do not fit each other")
         architectures = np.stack(np.unravel_index(numbers, space.decisions), axis=-1).astype(np.int32)
         accuracy = np.where(codes == MISSING, np.nan, codes * UNIT).astype(np.float32)
+        parameters = content["parameters"].astype(np.int64) if "parameters" in content else None
         return Table(
-            space.name, str(content["data"]), architectures, content["epochs"], accuracy, content["seconds"]
+            space.name,
+            str(content["data"]),
+            architectures,
+            content["epochs"],
+            accuracy,
+            content["seconds"],
+            parameters,
         )
     except FileNotFoundError:
         raise InputError(f"no table '{path}': make it with jnas table build or jnas table import") from None
@@ -146,5 +169,7 @@ def from_csv(path: str | Path, space: str) -> Table:
 
 
 def open_table(path: str | Path, space: str = "nasbench201") -> Table:
-    """`read` of an `.npz`, `from_csv` of anything else."""
+    """The table of `SHIPPED` by that name, `read` of an `.npz`, `from_csv` of anything else."""
+    if str(path) in SHIPPED:
+        return read(SHIPPED[str(path)])
     return read(path) if Path(path).suffix == ".npz" else from_csv(path, space)

@@ -120,7 +120,6 @@ def test_values_at_every_number_of_the_space():
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ([], "no table: add --table"),
         (["--table", "absent.npz"], "no table 'absent.npz'"),
         (["--table", "absent.csv"], "no table 'absent.csv'"),
         (["--kind", "ranks", "--table", "x"], "kind"),

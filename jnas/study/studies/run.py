@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from jnas.errors import InputError
 from jnas.estimators.compact_table import open_table
 from jnas.study.config import to_mapping
 from jnas.study.progress import Progress
@@ -17,10 +16,6 @@ def run(config: StudyConfig, out: str | Path, progress: Progress) -> tuple[Findi
 
     Raises `InputError` for a configuration that cannot be run, `RunError` when the disk is full.
     """
-    if not config.table:
-        raise InputError(
-            "no table: add --table with the file of jnas table build, or a CSV of trained accuracies"
-        )
     table = open_table(config.table)
     with open_run(out, config, from_mapping) as folder:
         findings = STUDIES[config.kind](config, table, progress)
