@@ -17,8 +17,9 @@ The recipe is that of NAS-Bench-201 (Dong and Yang, ICLR 2020, https://arxiv.org
   differ by the architecture alone. `key` stands for one seed; call again with another for its spread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +37,29 @@ from jnas.nets.nasbench201 import Network, check_images
 from jnas.proxies.batch import over_architectures
 from jnas.spaces import nasbench201
 
+# (network, parameters, choices int32[cells, E] of one architecture) to arrays.
+Observe = Callable[[Network, Any, Array], Any]
+
 
 def accuracies(
+    key: Array,
+    choices: ArrayLike,
+    dataset: datasets.Dataset,
+    *,
+    evaluate_at: Sequence[int] | None = None,
+    epochs: int,
+    **settings: Any,
+) -> Array:
+    """Test accuracy in percent after training: float32[B, len(evaluate_at)], nan where training diverged.
+
+    evaluate_at: numbers of epochs after which to evaluate, from 0, before training, to `epochs`; the last alone where
+    None. key, choices and all else as for `observations`, which has also what is raised.
+    """
+    wanted = (epochs,) if evaluate_at is None else tuple(evaluate_at)
+    return observations(key, choices, dataset, epochs=epochs, observe_at=wanted, **settings)[0]
+
+
+def observations(
     key: Array,
     choices: ArrayLike,
     dataset: datasets.Dataset,
@@ -49,29 +71,31 @@ def accuracies(
     channels: int,
     cells_per_stage: int,
     stages: int = 3,
-    evaluate_at: Sequence[int] | None = None,
+    observe_at: Sequence[int],
+    observe: Observe | None = None,
     width: int = 1,
     mesh: Mesh | None = None,
-) -> Array:
-    """Test accuracy in percent after training: float32[B, len(evaluate_at)], nan where training diverged.
+) -> tuple[Array, Any]:
+    """(test accuracy in percent float32[B, T], what `observe` sees [B, T, ...]) of networks while they train.
 
     Args:
       key: of the weights, of the order of the images and of the parts that the test images are evaluated in.
       choices: int32[B, cells, E], the operation of each edge.
       epochs, batch, learning_rate, weight_decay: of SGD; the images that do not fill a batch sit an epoch out.
       channels, cells_per_stage, stages: of the network.
-      evaluate_at: numbers of epochs after which to evaluate, from 1 to `epochs`; the last alone where None. The
+      observe_at: T numbers of epochs after which to look, from 0, before training, to `epochs`. The
         learning rate falls towards `epochs` whatever they are.
+      observe: (network, parameters, choices of one architecture) to arrays; one function, or each call compiles.
       width: architectures side by side on each device: 1 on a CPU, where an architecture then runs only the
         operations that it has; mesh: devices that share B, along `jnas.proxies.batch.AXIS`.
 
-    An accuracy does not depend on which other architectures are in the batch. Raises `InputError` for epochs, a
-    batch, choices or images that do not fit.
+    Accuracy is nan where training diverged. What is seen of an architecture does not depend on which others are in the
+    batch. Raises `InputError` for epochs, a batch, choices or images that do not fit.
     """
-    wanted = (epochs,) if evaluate_at is None else tuple(evaluate_at)
-    if not wanted or not all(1 <= number <= epochs for number in wanted):
+    wanted = tuple(observe_at)
+    if not wanted or not all(0 <= number <= epochs for number in wanted):
         raise InputError(
-            f"evaluate_at {wanted} does not fit: choose from 1 to {epochs}, the number of epochs"
+            f"evaluate_at {wanted} does not fit: choose from 0 to {epochs}, the number of epochs"
         )
     choices = jnp.asarray(choices)
     if choices.ndim != 3 or 0 in choices.shape or not jnp.issubdtype(choices.dtype, jnp.integer):
@@ -82,7 +106,7 @@ def accuracies(
     count, together = len(choices), width * (1 if mesh is None else mesh.size)
     # Filled up with the first ones, so that every call of the program's body is of the same width.
     filled = jnp.arange(-(-count // together) * together) % count
-    measured = _accuracies(
+    measured = _observations(
         key,
         choices.astype(jnp.int32)[filled],
         (transforms.normalise(dataset, dataset.x_train), jnp.asarray(dataset.y_train)),
@@ -92,15 +116,16 @@ def accuracies(
         epochs=epochs,
         batch=batch,
         wanted=wanted,
+        observe=observe,
         width=width,
         mesh=mesh,
     )
-    return measured[:count]
+    return jax.tree.map(lambda leaf: leaf[:count], measured)
 
 
-@partial(jax.jit, static_argnames=("network", "epochs", "batch", "wanted", "width", "mesh"))
-def _accuracies(key, choices, train, test, rates, *, network, epochs, batch, wanted, width, mesh):
-    """`accuracies` of what has been checked; train, test: (standardised images, labels)."""
+@partial(jax.jit, static_argnames=("network", "epochs", "batch", "wanted", "observe", "width", "mesh"))
+def _observations(key, choices, train, test, rates, *, network, epochs, batch, wanted, observe, width, mesh):
+    """`observations` of what has been checked; train, test: (standardised images, labels)."""
     weights_key, order_key, parts_key = jax.random.split(key, 3)
     images, count = len(train[0]), len(test[0])
     params = initial_parameters(
@@ -142,13 +167,24 @@ def _accuracies(key, choices, train, test, rates, *, network, epochs, batch, wan
 
             return 100.0 * jnp.sum(jax.lax.map(right, parts)) / len(x_test)
 
+        def look(params):
+            return accuracy(params), () if observe is None else observe(network, params, choice)
+
+        def unseen(params):
+            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(look, params))
+
         def epoch(state, now):
             order, evaluated = now
             state, _ = jax.lax.scan(step, state, order)
-            return state, jax.lax.cond(evaluated, accuracy, lambda params: jnp.nan, state[0])
+            return state, jax.lax.cond(evaluated, look, unseen, state[0])
 
-        return jax.lax.scan(epoch, (params, optimizer.init(params)), (order, evaluated))[1]
+        seen = jax.lax.scan(epoch, (params, optimizer.init(params)), (order, evaluated))[1]
+        if 0 not in wanted:
+            return jax.tree.map(lambda leaf: leaf[jnp.array(wanted) - 1], seen)
+        before = look(params)
+        return jax.tree.map(
+            lambda first, leaf: jnp.concatenate([first[None], leaf])[jnp.array(wanted)], before, seen
+        )
 
     shared = (params, train, test, rates, order, jnp.isin(numbers + 1, jnp.array(wanted)), parts)
-    by_epoch = over_architectures(train_one, shared, choices, width, mesh)
-    return by_epoch[:, jnp.array(wanted) - 1]
+    return over_architectures(train_one, shared, choices, width, mesh)

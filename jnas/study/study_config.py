@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from jnas.errors import InputError
 from jnas.study import strict
 from jnas.study.config import read_as
 from jnas.study.strict import option
@@ -38,21 +39,109 @@ class RankStudyConfig:
     resamples: int = option(200, "bootstrap samples of each interval", minimum=20)
 
 
-_SEARCH, _RANK = SearchStudyConfig(), RankStudyConfig()
+@dataclass(frozen=True)
+class KernelStudyConfig:
+    """Kernels of wide networks against those of infinite width."""
+
+    cells: int = option(
+        5, "cells of the table that are followed as width grows, evenly by accuracy", minimum=1
+    )
+    ranked: int = option(60, "cells whose kernel of infinite width is held against accuracy", minimum=0)
+    widths: str = option("8,16,32,64,128", "channels, separated by commas")
+    draws: int = option(4, "networks of each width", minimum=2)
+    images: int = option(12, "images that kernels are taken on", minimum=3)
+    depth: int = option(1, "cells one after another", minimum=1)
+    resamples: int = option(200, "bootstrap samples of each interval", minimum=20)
+
+
+@dataclass(frozen=True)
+class DynamicsStudyConfig:
+    """Training of the linearised network against training."""
+
+    cells: int = option(4, "cells of the table that are trained, evenly by accuracy", minimum=1)
+    widths: str = option("8,32", "channels, separated by commas: wider is closer to linear")
+    train: int = option(48, "training images", minimum=4)
+    test: int = option(96, "test images", minimum=4)
+    steps: int = option(512, "steps of gradient descent on all training images", minimum=8)
+    rate: float = option(0.5, "learning rate as a share of the largest stable one", above=0, maximum=1)
+    depth: int = option(1, "cells one after another", minimum=1)
+
+
+@dataclass(frozen=True)
+class DriftStudyConfig:
+    """Neural tangent kernels while the networks train."""
+
+    cells: int = option(100, "cells of the table that are trained, at random; 0: all", minimum=0)
+    images: int = option(32, "training images that kernels are taken on", minimum=4)
+    channels: int = option(16, "channels of the first stage", minimum=1)
+    cells_per_stage: int = option(1, "cells in each stage", minimum=1)
+    stages: int = option(1, "stages", minimum=1)
+    epochs: str = option("0,1,2,5", "epochs after which to measure, ascending; training ends with the last")
+    batch: int = option(128, "images in a batch", minimum=1)
+    learning_rate: float = option(0.2, "largest learning rate of the cosine", above=0)
+    weight_decay: float = option(5e-4, "weight decay", minimum=0)
+    resamples: int = option(200, "bootstrap samples of each interval", minimum=20)
+
+
+@dataclass(frozen=True)
+class OneshotStudyConfig:
+    """Inherited weights against trainings of one's own."""
+
+    cells: int = option(200, "cells of the table that are evaluated, at random; 0: all", minimum=0)
+    supernets: str = option("uniform,posterior", "kinds compared: uniform paths, posterior")
+    seeds: int = option(3, "supernets of each kind", minimum=1)
+    channels: int = option(16, "channels of the first stage of the supernet", minimum=1)
+    cells_per_stage: int = option(1, "cells in each stage", minimum=1)
+    stages: int = option(1, "stages", minimum=1, maximum=3)
+    epochs: int = option(60, "epochs of a supernet's training", minimum=1)
+    batch: int = option(32, "images in a batch", minimum=1)
+    learning_rate: float = option(0.1, "largest learning rate of the cosine", above=0)
+    logits_rate: float = option(2.0, "learning rate of the posterior's logits", above=0)
+    weight_penalty: float = option(0.02, "weight of the posterior's penalty on weights", minimum=0)
+    drop_probability: float = option(0.5, "the posterior's drop probability at the start", above=0, below=1)
+    recalibrate: int = option(
+        256, "training images by which a cell's normalisation is measured again; 0: not", minimum=0
+    )
+    resamples: int = option(200, "bootstrap samples of each interval", minimum=20)
+
+
+_SEARCH, _RANK, _KERNEL = SearchStudyConfig(), RankStudyConfig(), KernelStudyConfig()
+_DYNAMICS, _DRIFT, _ONESHOT = DynamicsStudyConfig(), DriftStudyConfig(), OneshotStudyConfig()
 
 
 @dataclass(frozen=True)
 class StudyConfig:
     """A study; `read_config` builds it."""
 
-    kind: Literal["search", "rank"] = option("search", "what is studied")
+    kind: Literal["search", "rank", "kernel", "dynamics", "drift", "oneshot"] = option(
+        "search", "what is studied"
+    )
     table: str = option(
-        "", "table of trained accuracies: .npz of jnas table, or a CSV with architecture and test_acc"
+        "digits",
+        "table of trained accuracies: digits comes with jnas; or the .npz of jnas table, or a CSV with architecture "
+        "and test_acc",
     )
     data: str = option("digits", "images that scores are measured on: those of the table")
     seed: int = option(0, "seed of everything random", minimum=0, maximum=2**32 - 1)
     search: SearchStudyConfig = _SEARCH
     rank: RankStudyConfig = _RANK
+    kernel: KernelStudyConfig = _KERNEL
+    dynamics: DynamicsStudyConfig = _DYNAMICS
+    drift: DriftStudyConfig = _DRIFT
+    oneshot: OneshotStudyConfig = _ONESHOT
+
+
+def whole_numbers(text: str, name: str, least: int) -> tuple[int, ...]:
+    """`"8,16"` to (8, 16), ascending. Raises `InputError`, which calls the option `name`."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or list(found) != sorted(set(found)) or found[0] < least:
+        raise InputError(
+            f"{name} is '{text}': give ascending whole numbers from {least}, separated by commas"
+        )
+    return found
 
 
 def read_config(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> StudyConfig:

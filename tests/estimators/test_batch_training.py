@@ -160,9 +160,9 @@ def test_what_diverges_is_not_a_number(digits):
 @pytest.mark.parametrize(
     ("choices", "settings", "message"),
     [
-        (batched(CELLS), {"evaluate_at": (0, 3)}, r"evaluate_at \(0, 3\) does not fit: choose from 1 to 3"),
-        (batched(CELLS), {"evaluate_at": (4,)}, "choose from 1 to 3"),
-        (batched(CELLS), {"evaluate_at": ()}, "choose from 1 to 3"),
+        (batched(CELLS), {"evaluate_at": (-1, 3)}, r"evaluate_at \(-1, 3\) does not fit: choose from 0 to 3"),
+        (batched(CELLS), {"evaluate_at": (4,)}, "choose from 0 to 3"),
+        (batched(CELLS), {"evaluate_at": ()}, "choose from 0 to 3"),
         (batched(CELLS), {"batch": IMAGES + 1}, "batch 521 does not fit: there are 520 images"),
         (batched(CELLS), {"stages": 5}, "images of 8x8 do not fit a network of 5 stages"),
         (np.array(CELLS), {}, r"choices are int32\[4, 6\]: give integers \[architectures, cells, edges\]"),
