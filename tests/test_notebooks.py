@@ -48,7 +48,7 @@ def test_both_forms_hold_the_same_cells(script):
 
 @pytest.mark.parametrize("script", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(script, tmp_path):
-    if "to_pandas" in script.read_text(encoding="utf-8"):
+    if "pandas" in script.read_text(encoding="utf-8"):
         pytest.importorskip("pandas", reason="this notebook shows a pandas table")
     figures = "import matplotlib.pyplot as plt; print(len(plt.get_fignums()), 'figures')"
     code = f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__'); {figures}"
