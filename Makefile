@@ -20,7 +20,7 @@ MAKE_VENV = $(PYTHON) -m venv --clear $(VENV)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test lint bench clean
+.PHONY: help install search test lint bench docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -43,6 +43,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) -e '.[dev]'
 	@touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@echo "Installing what builds the documentation into $(VENV) ..."
+	$(INSTALL) -e '.[docs]'
+	@touch $@
+
 install: $(VENV)/.installed ## make .venv and install jnas into it, for a CPU
 
 search: $(VENV)/.installed ## the main job: search, train, report, on the embedded data
@@ -58,6 +63,9 @@ test: lint ## lint, then every test
 
 bench: $(VENV)/.installed ## print the speed tables of this machine
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+docs: $(VENV)/.installed-docs ## build the documentation into site/, from where it opens offline
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## remove the environment and the caches; runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

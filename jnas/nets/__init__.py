@@ -1,0 +1,1 @@
+"""Networks in Flax: cells, supernets and single architectures, by one definition each."""
