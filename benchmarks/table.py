@@ -1,0 +1,95 @@
+"""Trainings a second: many architectures in one compiled program against one architecture after another.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=2 python benchmarks/table.py [--cells 32] [--alone 4] [--seeds 3]
+
+Random distinct cells of NAS-Bench-201 in three stages, on the digits, by the recipe of `jnas table build`. One at a
+time: `jnas.estimators.training`, which compiles a step for each cell, once for all its seeds, and calls it from Python.
+Its time is told with and without compilation. The flag gives each of two cores a device of its own.
+"""
+
+import argparse
+import time
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.table import Table
+
+from jnas import data as datasets
+from jnas import spaces
+from jnas.estimators import batch_training, training
+from jnas.proxies.batch import AXIS
+from jnas.study.table_build import TableConfig, order
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, default, text in (
+        ("cells", 32, "cells trained in the batch"),
+        ("alone", 4, "cells trained one at a time"),
+        ("seeds", 3, "trainings of each cell"),
+        ("channels", 4, "channels of the first stage"),
+        ("epochs", 5, "epochs of a training"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=text)
+    return parser.parse_args()
+
+
+def main() -> None:
+    own, config = arguments(), TableConfig()
+    space, dataset = spaces.get(config.space), datasets.load(config.data)
+    recipe = {
+        "epochs": own.epochs, "batch": config.batch, "learning_rate": config.learning_rate,
+        "weight_decay": config.weight_decay, "channels": own.channels, "cells_per_stage": config.cells_per_stage,
+    }  # fmt: skip
+    cells = order(config)[: own.cells]
+    choices = np.argmax(np.asarray(space.gates(cells)), axis=-1).astype(np.int32)
+    mesh = Mesh(np.array(jax.devices()), (AXIS,))
+    keys = jax.random.split(jax.random.key(0), own.seeds)
+
+    def together(key: jax.Array) -> np.ndarray:
+        return np.asarray(batch_training.accuracies(key, choices, dataset, mesh=mesh, **recipe))
+
+    start = time.perf_counter()
+    together(keys[0])
+    first = time.perf_counter() - start
+    start = time.perf_counter()
+    for key in keys:
+        together(key)
+    batched = (time.perf_counter() - start) / (own.seeds * own.cells)
+
+    whole, warm = 0.0, []
+    for cell in cells[: own.alone]:
+        start = time.perf_counter()
+        trainer = training.trainer(dataset, tuple(map(int, cell)), keys[0], augment=False, **recipe)
+        for number, key in enumerate(keys):
+            began, state = time.perf_counter(), trainer.init(key)
+            for epoch in range(own.epochs):
+                state, _ = trainer.epoch(state, epoch)
+            trainer.accuracy(state)
+            if number:
+                warm.append(time.perf_counter() - began)
+        whole += time.perf_counter() - start
+    alone = whole / (own.seeds * own.alone)
+    table = Table(
+        title=f"{own.channels} channels, {own.epochs} epochs of {config.batch} images, {jax.devices()}"
+    )
+    for name in ("", "trainings/s", "seconds each", "times as fast as one at a time"):
+        table.add_column(name, justify="right" if name else "left")
+    rows = {
+        "one at a time": alone,
+        "one at a time, without compilation": float(np.mean(warm)) if warm else float("nan"),
+        f"{own.cells} in one program": batched,
+        "all 6,466 cells, with compilation once": batched
+        + (first - batched * own.cells) / (6466 * own.seeds),
+    }
+    for name, seconds in rows.items():
+        table.add_row(name, f"{1 / seconds:.2f}", f"{seconds:.3f}", f"{alone / seconds:.1f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
