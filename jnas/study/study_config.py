@@ -94,10 +94,11 @@ class OneshotStudyConfig:
     cells_per_stage: int = option(1, "cells in each stage", minimum=1)
     stages: int = option(1, "stages", minimum=1, maximum=3)
     epochs: int = option(60, "epochs of a supernet's training", minimum=1)
-    batch: int = option(32, "images in a batch", minimum=1)
+    # Uniform paths train one operation an edge at a step: with few steps they rank by what was trained.
+    batch: int = option(32, "images in a batch", minimum=2)
     learning_rate: float = option(0.1, "largest learning rate of the cosine", above=0)
-    logits_rate: float = option(2.0, "learning rate of the posterior's logits", above=0)
-    weight_penalty: float = option(0.02, "weight of the posterior's penalty on weights", minimum=0)
+    logits_rate: float = option(2.0, "how many times faster logits of dropping learn than weights", above=0)
+    weight_penalty: float = option(0.02, "weight of the penalty on weights, of both kinds", minimum=0)
     drop_probability: float = option(0.5, "the posterior's drop probability at the start", above=0, below=1)
     recalibrate: int = option(
         256, "training images by which a cell's normalisation is measured again; 0: not", minimum=0
