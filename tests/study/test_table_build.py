@@ -39,8 +39,8 @@ def test_it_holds_what_the_trainings_reach(config, table):
     choices = np.argmax(np.asarray(SPACE.gates(cells)), axis=-1).astype(np.int32)
     for seed, key in enumerate(keys):
         expected = batch_training.accuracies(
-            key, choices, data.load(config.data), epochs=2, batch=50, learning_rate=0.1, weight_decay=5e-4,
-            channels=2, cells_per_stage=1, evaluate_at=(1, 2),
+            key, choices, data.load(config.data), epochs=2, batch=50, learning_rate=0.2, weight_decay=5e-4,
+            channels=2, cells_per_stage=1, stages=1, evaluate_at=(1, 2),
         )  # fmt: skip
         np.testing.assert_allclose(table.accuracy[:, seed], expected, atol=1e-4)
     assert (table.seconds > 0).all() and table.epochs.tolist() == [1, 2]
@@ -79,8 +79,8 @@ def test_interrupted_and_grown_it_is_the_same(config, table, tmp_path, monkeypat
     again = compact_table.read(path)
     np.testing.assert_allclose(again.accuracy, table.accuracy, atol=compact_table.UNIT)
     np.testing.assert_array_equal(again.architectures, table.architectures)
-    with pytest.raises(InputError, match=r"another configuration \(learning_rate: 0.1 -> 0.2\)"):
-        changed = dataclasses.replace(config, learning_rate=0.2)
+    with pytest.raises(InputError, match=r"another configuration \(learning_rate: 0.2 -> 0.3\)"):
+        changed = dataclasses.replace(config, learning_rate=0.3)
         table_build.build(changed, 6, path, "local", QUIET)
 
 
