@@ -63,7 +63,7 @@ class DynamicsStudyConfig:
     train: int = option(48, "training images", minimum=4)
     test: int = option(96, "test images", minimum=4)
     steps: int = option(512, "steps of gradient descent on all training images", minimum=8)
-    rate: float = option(0.5, "learning rate as a share of the largest stable one", above=0, maximum=1)
+    rate: float = option(0.1, "learning rate as a share of the largest stable one", above=0, maximum=1)
     depth: int = option(1, "cells one after another", minimum=1)
 
 
