@@ -49,6 +49,13 @@ def regret(scores: np.ndarray, accuracy: np.ndarray) -> float:
     return float(accuracy.max() - accuracy[scores == scores.max()].mean())
 
 
+def with_interval(
+    statistic: Statistic, scores: np.ndarray, accuracy: np.ndarray, resamples: int
+) -> tuple[float, float, float]:
+    """The statistic, and `interval` of it."""
+    return statistic(scores, accuracy), *interval(statistic, scores, accuracy, resamples)
+
+
 def interval(
     statistic: Statistic, scores: np.ndarray, accuracy: np.ndarray, resamples: int, seed: int = 0
 ) -> tuple[float, float]:

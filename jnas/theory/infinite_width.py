@@ -15,7 +15,7 @@ wrong wherever two such paths meet: three skips give 2 x, not the sum of two ind
 Letters: N images, H, W pixels, S = H W.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -63,7 +63,7 @@ def kernels(architecture: Sequence[int], images: ArrayLike, depth: int = 1) -> t
     pool = pooling_matrix(height, width)
     *_, stem = stax.Conv(1, (3, 3), padding="SAME", W_std=1.0)
     *_, head = stax.serial(stax.Relu(), stax.GlobalAvgPool(), stax.Dense(1, W_std=WEIGHT))
-    kernel = _computed(stem, images)
+    kernel = stem(images, None, None, diagonal_batch=True, diagonal_spatial=False)
     for _ in range(depth):
         kernel = _cell(architecture, kernel, pool)
         if kernel is None:
@@ -71,10 +71,6 @@ def kernels(architecture: Sequence[int], images: ArrayLike, depth: int = 1) -> t
             return zeros, zeros
     out = head(kernel)
     return np.asarray(out.nngp, np.float64), np.asarray(out.ntk, np.float64)
-
-
-def _computed(layer: Callable, images: Array) -> Any:
-    return layer(images, None, None, diagonal_batch=True, diagonal_spatial=False)
 
 
 def _cell(architecture: Sequence[int], kernel: Any, pool: np.ndarray) -> Any:

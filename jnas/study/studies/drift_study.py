@@ -127,8 +127,7 @@ def _ranks(
 
     def rank(scores: np.ndarray) -> tuple[float, float, float]:
         own = np.where(np.isfinite(scores), scores, -np.inf)
-        low, high = statistics.interval(statistics.kendall, own, accuracy, resamples)
-        return statistics.kendall(own, accuracy), low, high
+        return statistics.with_interval(statistics.kendall, own, accuracy, resamples)
 
     ranks = {
         name: [rank(sign * np.array([row[place] for row in rows if row[2] == epoch])) for epoch in epochs]

@@ -41,17 +41,19 @@ def chosen_cells(table: Table, count: int) -> np.ndarray:
     """
     if table.space != "nasbench201":
         raise InputError(f"this study knows the cells of nasbench201 alone, the table is of {table.space}")
-    accuracy = table.mean()
-    usable = [
-        row
-        for row in np.argsort(accuracy)
-        if np.isfinite(accuracy[row]) and infinite_width.is_connected(table.architectures[row])
-    ]
+    rows = _usable(table)
+    usable = rows[np.argsort(table.mean()[rows])]
     if len(usable) < count:
         raise InputError(
             f"the table has {len(usable)} cells that pass something on: ask for fewer than {count}"
         )
-    return np.array(usable)[np.linspace(0, len(usable) - 1, count).round().astype(int)]
+    return usable[np.linspace(0, len(usable) - 1, count).round().astype(int)]
+
+
+def _usable(table: Table) -> np.ndarray:
+    """The rows of cells that were trained and pass something on."""
+    rows = np.flatnonzero(np.isfinite(table.mean()))
+    return rows[[infinite_width.is_connected(table.architectures[row]) for row in rows]]
 
 
 def standardised(config: StudyConfig, count: int) -> tuple[np.ndarray, np.ndarray, datasets.Dataset]:
@@ -150,12 +152,7 @@ def _ranked(
 ) -> dict[str, tuple[float, float, float]]:
     """Kendall's tau with accuracy and its interval, of the condition number at infinite width and of counting."""
     accuracy = table.mean()
-    usable = [
-        row
-        for row in np.flatnonzero(np.isfinite(accuracy))
-        if infinite_width.is_connected(table.architectures[row])
-    ]
-    drawn = np.random.default_rng(config.seed).permutation(usable)[: config.kernel.ranked]
+    drawn = np.random.default_rng(config.seed).permutation(_usable(table))[: config.kernel.ranked]
     values = []
     with progress.task("infinite width", len(drawn), "cells") as advance:
         for row in drawn:
@@ -169,10 +166,7 @@ def _ranked(
         "counting convolutions": convs(table.architectures[drawn]).astype(float),
     }
     return {
-        name: (
-            statistics.kendall(score, accuracy[drawn]),
-            *statistics.interval(statistics.kendall, score, accuracy[drawn], config.kernel.resamples),
-        )
+        name: statistics.with_interval(statistics.kendall, score, accuracy[drawn], config.kernel.resamples)
         for name, score in scores.items()
     } | {"count": (float(len(drawn)), 0.0, 0.0)}
 

@@ -108,8 +108,7 @@ def _rows(
     for name, values in scores.items():
         measured: list[float] = []
         for function in functions.values():
-            low, high = statistics.interval(function, values, accuracy, resamples)
-            measured += [function(values, accuracy), low, high]
+            measured += statistics.with_interval(function, values, accuracy, resamples)
         rows.append((variant, name, *measured, int(np.isinf(values).sum())))
     return sorted(rows, key=lambda row: -np.nan_to_num(row[2], nan=-2.0))
 
