@@ -11,7 +11,8 @@ inherited weights and after tuning. samples: the best of 10, 50, 500, 1500 candi
 of as many blind ones from a supernet that was trained blindly. ablations: temperature, penalty, kind of gates.
 cells: accuracy in a table of the cells found, and the rank correlation of inherited with stand-alone accuracy; with
 --filter as well the best of equally many candidates that a proxy chose among four times as many.
-speed: candidates a second by how many are evaluated side by side, training steps a second.
+speed: candidates a second by how many one program evaluates, masked and, cells, by their operations alone; training
+steps a second.
 
 Candidates are chosen on held-out training images; errors are those of the test images. Means and standard deviations
 over seeds.
@@ -326,26 +327,37 @@ def speed(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
     trained = train(replace(config, posterior=replace(config.posterior, epochs=1)), dataset)
     state, split = trained.state, trained.work.split
     kept = drawn(trained, 100, blind=True)
-    table = Table(title=f"{config.space}, {len(split.images)} images of {dataset.name}")
-    for heading in ("side by side", "candidates a second", "times one at a time", "memory, MB"):
-        table.add_column(heading, justify="right")
+    masked = trained.work._replace(supernet=replace(trained.work.supernet, choices=False))
+    forms = {"all operations, masked": posterior_search.evaluator(masked, jax.random.key(config.seed))}
+    if trained.work.supernet.choices and jax.default_backend() == "cpu":
+        forms["a cell's operations alone"] = trained.evaluate
+    table = Table(
+        title=f"{config.space}, {len(split.images)} images of {dataset.name}, {len(jax.local_devices())} devices"
+    )
+    for heading in ("evaluated", "in one program", "candidates a second", "times one masked", "memory, MB"):
+        table.add_column(heading, justify="left" if heading == "evaluated" else "right")
     first = 0.0
-    for count in (1, 2, 5, 10, 25, 50, 100):
-        part = kept[:count]
+    for form, evaluate in forms.items():
+        for count in (1, 2, 5, 10, 25, 50, 100):
+            part = kept[:count]
+            calls = max(1, 10 // count)
 
-        def run(part=part):
-            return trained.evaluate(state.params, state.batch_stats, part, split.images, split.labels)
+            def run(part=part, evaluate=evaluate):
+                return evaluate(state.params, state.batch_stats, part, split.images, split.labels)
 
-        run()
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
             run()
-            times.append(time.perf_counter() - start)
-        rate = count / min(times)
-        first = first or rate
-        memory = working_memory(trained, part)
-        table.add_row(str(count), f"{rate:.1f}", f"{rate / first:.1f}", f"{memory / 1e6:.1f}")
+            times = []
+            for _ in range(5):
+                start = time.perf_counter()
+                for _ in range(calls):
+                    run()
+                times.append((time.perf_counter() - start) / calls)
+            rate = count / min(times)
+            first = first or rate
+            # One after another, cells need the memory of one.
+            alone = form != next(iter(forms))
+            memory = working_memory(trained, part[:1] if alone else part)
+            table.add_row(form, str(count), f"{rate:.1f}", f"{rate / first:.1f}", f"{memory / 1e6:.1f}")
     console.print(table)
     settings = config.posterior
     trainer = supernet_training.make_trainer(trained.work, jax.random.key(0), state.logits)

@@ -161,19 +161,30 @@ class BatchNorm(nn.Module):
             return x
         averaging = self.is_mutable_collection("batch_stats")
         if averaging or build.statistics == "running":
-            running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-            running_variance = self.variable("batch_stats", "variance", jnp.ones, shape)
+            self.variable("batch_stats", "mean", jnp.zeros, shape)
+            self.variable("batch_stats", "variance", jnp.ones, shape)
         if build.statistics == "running":
-            mean, variance = running_mean.value, running_variance.value
+            mean, variance = self.running()
         else:
             mean, variance = operations.moments(x, build.layout, build.axis_name)
             if build.statistics == "frozen":
                 mean, variance = jax.lax.stop_gradient((mean, variance))
         if build.statistics == "train" and averaging and not self.is_initializing():
-            running_mean.value = RUNNING_KEEP * running_mean.value + (1 - RUNNING_KEEP) * mean
-            running_variance.value = RUNNING_KEEP * running_variance.value + (1 - RUNNING_KEEP) * variance
-        self.sow("deviations", "log", _log_deviation(variance))
+            self.follow(mean, variance)
+        self.sow("deviations", "log", log_deviation(variance))
         return operations.normalise(x, mean, variance, self.scale, self.offset, build.layout)
+
+    def running(self) -> tuple[Array, Array]:
+        """The running mean and variance, of a network that has seen nothing where there are none."""
+        zeros = jnp.zeros(self.channels)
+        return self.get_variable("batch_stats", "mean", zeros), self.get_variable(
+            "batch_stats", "variance", zeros + 1
+        )
+
+    def follow(self, mean: Array, variance: Array) -> None:
+        """Move the running statistics towards those of a batch."""
+        for name, old, new in zip(("mean", "variance"), self.running(), (mean, variance), strict=True):
+            self.put_variable("batch_stats", name, RUNNING_KEEP * old + (1 - RUNNING_KEEP) * new)
 
 
 class ConvolutionNorm(nn.Module):
@@ -201,10 +212,10 @@ class ConvolutionNorm(nn.Module):
     def arrays(self) -> tuple[Array, ...]:
         """What a function outside the module needs to compute it: see `chosen`."""
         gates = self.get_variable("channel_gates", "kernel", jnp.ones((1, self.outputs)))
-        return self.kernel, self.norm.scale, self.norm.offset, gates
+        return self.kernel, self.norm.scale, self.norm.offset, gates, *self.norm.running()
 
 
-def _log_deviation(variance: Array) -> Array:
+def log_deviation(variance: Array) -> Array:
     """log sqrt(mean variance); 0 where nothing varies, as a dead branch scales nothing."""
     mean = jnp.mean(variance)
     return jnp.where(mean > 0, jnp.log(jnp.where(mean > 0, mean, 1)) / 2, 0)
@@ -212,39 +223,40 @@ def _log_deviation(variance: Array) -> Array:
 
 def chosen(
     x: Array, choice: Array, names: Sequence[str], convolutions: Mapping[str, tuple[Array, ...]], build: Build
-) -> tuple[Array, Array]:
-    """The operation `names[choice]` of an edge applied to x, and the log deviation of its normalisation.
+) -> tuple[Array, Array, Array]:
+    """The operation `names[choice]` of an edge applied to x; mean and variance that it is normalised by, [C] each.
 
     `convolutions` holds `ConvolutionNorm.arrays` of the operations that are convolutions. One program serves
-    every choice and computes the chosen operation alone, unless `vmap` over choices makes it compute all.
+    every choice and computes the chosen operation alone, unless `vmap` over choices makes it compute all. The
+    moments are zeros for what is not normalised.
     """
+    zeros = jnp.zeros(x.shape[operations.channel_axis(build.layout)], x.dtype)
 
-    def convolve(arrays: tuple[Array, ...]) -> tuple[Array, Array]:
-        kernel, scale, offset, gates = arrays
+    def convolve(arrays: tuple[Array, ...]) -> tuple[Array, Array, Array]:
+        kernel, scale, offset, gates, mean, variance = arrays
         if build.planes:
             ones = jnp.ones((1, 1), x.dtype)
             one = [array[None, None] for array in (kernel, scale, offset)]
             (y,) = mixed_edges(x, *one, ones, None, None, 1, True, build.statistics)
-            return y, jnp.zeros((), x.dtype)
+            return y, zeros, zeros
         y = build.convolution(nn.relu(x), kernel, 1) * gates[:, None, None, :]
         if build.statistics == "none":
-            return y, jnp.zeros((), x.dtype)
-        mean, variance = operations.moments(y, build.layout, build.axis_name)
+            return y, zeros, zeros
+        if build.statistics != "running":
+            mean, variance = operations.moments(y, build.layout, build.axis_name)
         if build.statistics == "frozen":
             mean, variance = jax.lax.stop_gradient((mean, variance))
-        y = operations.normalise(y, mean, variance, scale, offset, build.layout)
-        return y, _log_deviation(variance)
+        return operations.normalise(y, mean, variance, scale, offset, build.layout), mean, variance
 
-    zero = jnp.zeros((), x.dtype)
     plain: dict[str, Callable] = {
-        "none": lambda x: (jnp.zeros_like(x), zero),
-        "skip_connect": lambda x: (x, zero),
-        "avg_pool_3x3": lambda x: (operations.average_pool_3x3(x, build.layout), zero),
+        "none": jnp.zeros_like,
+        "skip_connect": lambda x: x,
+        "avg_pool_3x3": lambda x: operations.average_pool_3x3(x, build.layout),
     }
     branches = [
         (lambda x, arrays, name=name: convolve(arrays[name]))
         if name in convolutions
-        else (lambda x, arrays, name=name: plain[name](x))
+        else (lambda x, arrays, name=name: (plain[name](x), zeros, zeros))
         for name in names
     ]
     return jax.lax.switch(choice, branches, x, dict(convolutions))

@@ -23,7 +23,16 @@ from jax import Array
 
 from jnas.errors import InputError
 from jnas.nets import operations
-from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, chosen, initialiser, mix, sow_pattern
+from jnas.nets.modules import (
+    BatchNorm,
+    Build,
+    ConvolutionNorm,
+    chosen,
+    initialiser,
+    log_deviation,
+    mix,
+    sow_pattern,
+)
 from jnas.spaces import nasbench201
 
 # What cells sow for proxies.
@@ -81,8 +90,12 @@ class Cell(nn.Module):
             if choices is not None:
                 for edge, target in leaving:
                     arrays = {name: modules[edge, name].arrays() for name in CONVOLUTIONS}
-                    y, deviation = chosen(h, choices[edge], names, arrays, build)
-                    self.sow("deviations", f"edge_{source}_{target}", deviation)
+                    y, mean, variance = chosen(h, choices[edge], names, arrays, build)
+                    self.sow("deviations", f"edge_{source}_{target}", log_deviation(variance))
+                    if build.statistics == "train" and self.is_mutable_collection("batch_stats"):
+                        # Of the operations that are not chosen as well: nothing reads theirs.
+                        for name in CONVOLUTIONS:
+                            modules[edge, name].norm.follow(mean, variance)
                     nodes[target] += y
                 continue
             if build.planes and self.architecture is None:
@@ -190,6 +203,7 @@ class Network(nn.Module):
             for collection, values in self.variables.items()
             if all(name in values for name in names)
         }
+        followed = ["batch_stats"] if self.is_mutable_collection("batch_stats") else []
         boundaries = self.variables.get("boundaries", {})
         cuts = [boundaries[f"after_{name}"] for name in names if f"after_{name}" in boundaries]
         stacked = {
@@ -199,14 +213,19 @@ class Network(nn.Module):
 
         def step(x, inputs):
             variables, cut = inputs
-            y, sown = cell.apply(variables, x, choices, mutable=list(SOWN_BY_CELLS))
+            y, sown = cell.apply(variables, x, choices, mutable=[*SOWN_BY_CELLS, *followed])
             passed, scale = self._pass_on(y, cut)
             return passed, (sown, y, scale)
 
         x, (sown, features, scales) = jax.lax.scan(
             step, x, (stacked, jnp.stack(cuts) if cuts else None), length=self.cells_per_stage
         )
+        for index, name in enumerate(names if "batch_stats" in sown else []):
+            own = jax.tree.map(lambda value, index=index: value[index], sown["batch_stats"])
+            self.put_variable("batch_stats", name, own)
         for collection, values in sown.items():
+            if collection == "batch_stats":
+                continue
             for name, (value,) in traverse_util.flatten_dict(values, sep="_").items():
                 # Images stay the first axis of what has images.
                 value = jnp.moveaxis(value, 0, -1) if collection == "patterns" else jnp.sum(value, axis=0)

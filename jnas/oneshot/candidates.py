@@ -1,7 +1,8 @@
 """Candidates of a trained supernet: pairs of an architecture and the weights it inherits, drawn and evaluated.
 
-A candidate is one fixed set of masks for all images. Many are evaluated side by side: one compiled program, `vmap` over
-masks, weights shared. The running statistics of the supernet are averages over masks that no candidate has; they can be
+A candidate is one fixed set of masks for all images. One compiled program evaluates many, weights shared: side by side,
+`vmap` over masks; or, on a CPU where they are cells, one after another without leaving the program, each running the
+operations alone that it has. Several devices share the candidates. The running statistics of the supernet are averages over masks that no candidate has; they can be
 estimated anew for each candidate from training images, as Single Path One-Shot does (Guo et al., ECCV 2020,
 https://arxiv.org/abs/1904.00420).
 
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jnas.data import Dataset, transforms
 from jnas.errors import InputError
@@ -24,6 +26,7 @@ from jnas.estimators.training import EVALUATION_BATCH
 from jnas.oneshot import posterior
 from jnas.oneshot.posterior import Gating
 from jnas.oneshot.supernets import Supernet
+from jnas.proxies.batch import AXIS, over_architectures
 from jnas.spaces.base import Space
 
 
@@ -145,40 +148,78 @@ def evaluator(
     of them; the supernet's running statistics where None. A candidate whose logits are not finite has nan. Programs are
     compiled once for each B; images go through in parts, so that memory grows with B alone.
     """
-    expand = jnp.asarray(gating.expand)
 
-    @jax.jit
-    def calibrate(params: Any, kept: Array, images: Array) -> Any:
-        images = transforms.normalise(dataset, images)
-        return jax.vmap(lambda masks: supernet.statistics(params, masks, images))(_full(kept))
+    @partial(jax.jit, static_argnames="mesh")
+    def calibrate(
+        params: Any, subjects: Array, sums: Any, images: Array, share: float, mesh: Mesh | None
+    ) -> Any:
+        def one(shared: Any, each: Any) -> Any:
+            (params, images), (subject, sums) = shared, each
+            found = supernet.statistics(params, subject, images)
+            return jax.tree.map(lambda total, new: total + share * new, sums, found)
 
-    @partial(jax.jit, static_argnames="own")
-    def right(params: Any, batch_stats: Any, kept: Array, images: Array, labels: Array, own: bool) -> Array:
-        images = transforms.normalise(dataset, images)
+        shared = params, transforms.normalise(dataset, images)
+        return over_architectures(one, shared, (subjects, sums), _width(subjects, mesh), mesh)
 
-        def one(statistics: Any, masks: Array) -> Array:
-            logits = supernet.evaluate(params, statistics, masks, images)
+    @partial(jax.jit, static_argnames=("own", "mesh"))
+    def right(
+        params: Any,
+        batch_stats: Any,
+        subjects: Array,
+        images: Array,
+        labels: Array,
+        own: bool,
+        mesh: Mesh | None,
+    ) -> Array:
+        def one(shared: Any, each: Any) -> Array:
+            params, statistics, images, labels = shared
+            subject, statistics = each if own else (each, statistics)
+            logits = supernet.evaluate(params, statistics, subject, images)
             hits = jnp.sum((jnp.argmax(logits, axis=-1) == labels) & (labels >= 0))
             return jnp.where(jnp.isfinite(logits).all(), hits, jnp.nan)
 
-        return jax.vmap(one, in_axes=(0 if own else None, 0))(batch_stats, _full(kept))
-
-    def _full(kept: Array) -> Array:
-        return kept[:, expand].astype(jnp.float32)
+        shared = params, None if own else batch_stats, transforms.normalise(dataset, images), labels
+        each = (subjects, batch_stats) if own else subjects
+        return over_architectures(one, shared, each, _width(subjects, mesh), mesh)
 
     def evaluate(
         params: Any, batch_stats: Any, kept: np.ndarray, images: np.ndarray, labels: np.ndarray
     ) -> np.ndarray:
-        own = recalibrate is not None
+        devices, count = jax.local_devices(), len(kept)
+        mesh = Mesh(np.array(devices), (AXIS,)) if 1 < len(devices) <= count else None
+        if mesh is not None:
+            # Filled up, so that each device has as many.
+            kept = kept[np.arange(-(-count // mesh.size) * mesh.size) % count]
+            params, batch_stats = jax.device_put((params, batch_stats), NamedSharding(mesh, PartitionSpec()))
+        subjects, own = _subjects(supernet, gating, kept), recalibrate is not None
         if recalibrate is not None:
             # A last batch that is not full sits out.
             size = min(EVALUATION_BATCH, len(recalibrate))
             starts = range(0, len(recalibrate) - size + 1, size)
-            found = [calibrate(params, kept, recalibrate[start : start + size]) for start in starts]
-            batch_stats = jax.tree.map(lambda *values: sum(values) / len(values), *found)
+            batch_stats = jax.tree.map(
+                lambda leaf: np.zeros((len(kept), *leaf.shape), leaf.dtype), batch_stats
+            )
+            for start in starts:
+                part = recalibrate[start : start + size]
+                batch_stats = calibrate(params, subjects, batch_stats, part, 1 / len(starts), mesh)
         total = np.zeros(len(kept))
         for x, y in transforms.parts(images, labels, EVALUATION_BATCH):
-            total += np.asarray(right(params, batch_stats, kept, x, y, own), np.float64)
-        return 100.0 * total / len(images)
+            total += np.asarray(right(params, batch_stats, subjects, x, y, own, mesh), np.float64)
+        return 100.0 * total[:count] / len(images)
 
     return evaluate
+
+
+def _subjects(supernet: Supernet, gating: Gating, kept: np.ndarray) -> np.ndarray:
+    """Candidates bool[B, D] as the network takes them: masks float32[B, M], or architectures int32[B, .]."""
+    if supernet.choices and supernet.space is not None and jax.default_backend() == "cpu":
+        if (kept.reshape(len(kept), len(supernet.space.edges), -1).sum(axis=-1) <= 1).all():
+            return cells_of_masks(supernet, kept)
+    return kept[:, gating.expand].astype(np.float32)
+
+
+def _width(subjects: Array, mesh: Mesh | None) -> int:
+    """How many of subjects [B, ...] one device takes side by side: all that it has, cells by their choices alone."""
+    if jnp.issubdtype(subjects.dtype, jnp.integer):
+        return 1
+    return len(subjects) // (1 if mesh is None else mesh.size)

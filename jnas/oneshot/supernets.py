@@ -45,9 +45,11 @@ class Supernet:
     | `weights_of_mask` | int[M], the weights that each mask keeps |
     | `image` | (H, W, C) of an image |
     | `network` | `build -> Flax module`, called as `inputs` says |
-    | `inputs` | `(masks [M] or [N, M], images) -> (collections, arguments)` for `network.apply` |
+    | `inputs` | `(masks [M] or [N, M], images) -> (collections, arguments)` for `network.apply`; where `choices`, int32[.]
+    of an architecture does in place of masks |
     | `kernels` | for each group the paths of its weights, each with the part of the array that is the group's |
     | `space` | the space whose gates the masks are, where they are gates of operations |
+    | `choices` | whether an architecture of the space can be evaluated by running its operations alone |
     """
 
     name: str
@@ -59,6 +61,7 @@ class Supernet:
     inputs: Callable[[Array, Array], tuple[dict[str, Any], tuple[Any, ...]]]
     kernels: tuple[tuple[tuple[tuple[str, ...], tuple[Any, ...]], ...], ...]
     space: Space | None = None
+    choices: bool = False
 
     @property
     def masks(self) -> int:
@@ -131,6 +134,8 @@ def _nasbench201(image: tuple[int, int, int], classes: int, width: int, depth: i
         return Network(width, classes, build, depth)
 
     def inputs(masks: Array, images: Array) -> tuple[dict[str, Any], tuple[Any, ...]]:
+        if jnp.issubdtype(masks.dtype, jnp.integer):
+            return {}, (images, masks[None])
         shape = (*masks.shape[:-1], 1, len(space.edges), len(space.operations))
         return {}, (images, jnp.zeros(shape, masks.dtype).at[..., 0, edges, operations].set(masks))
 
@@ -152,7 +157,7 @@ def _nasbench201(image: tuple[int, int, int], classes: int, width: int, depth: i
     ]
     return Supernet(
         "nasbench201", tuple(names), (1,) * len(gates), np.array(weights), image, network, inputs,
-        tuple(kernels), space,
+        tuple(kernels), space, choices=True,
     )  # fmt: skip
 
 

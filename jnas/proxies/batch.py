@@ -32,15 +32,18 @@ def _gates(space: str, choices: Array) -> Array:
 
 
 def over_architectures(
-    function: Callable[[Any, Array], Any], shared: Any, choices: Array, width: int, mesh: Mesh | None
+    function: Callable[[Any, Any], Any], shared: Any, choices: Any, width: int, mesh: Mesh | None
 ) -> Any:
-    """`function(shared, choice)` of each of choices [B, ...], `width` at a time on each device of `mesh`.
+    """`function(shared, choice)` of each of choices, arrays [B, ...], `width` at a time on each device of `mesh`.
 
     B must be a multiple of the number of devices.
     """
 
     def on_one_device(shared, choices):
         one = partial(function, shared)
+        if width == len(jax.tree.leaves(choices)[0]) > 1:
+            # Without a loop: within one XLA has no fast form of convolutions by groups on a CPU.
+            return jax.vmap(one)(choices)
         # Without a batch axis a conditional on the choice stays one, and runs what is chosen alone.
         return jax.lax.map(one, choices, batch_size=None if width == 1 else width)
 

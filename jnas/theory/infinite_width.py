@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jnas.nets import operations
 from jnas.spaces import nasbench201
 
 SKIP, POOL = "skip_connect", "avg_pool_3x3"
@@ -136,7 +137,6 @@ def network(architecture: Sequence[int], channels: int, outputs: int = 1, depth:
     """
     stax, space = _stax(), nasbench201.SPACE
     stem = stax.Conv(channels, (3, 3), padding="SAME", W_std=1.0)
-    pool = stax.AvgPool((3, 3), padding="SAME", normalize_edges=True)
     head = stax.Dense(outputs, W_std=WEIGHT)
     names = [space.operations[choice] for choice in architecture]
     layers = {
@@ -166,7 +166,7 @@ def network(architecture: Sequence[int], channels: int, outputs: int = 1, depth:
                 if name in layers:
                     nodes[target] += layers[name][1](params[f"cell_{number}_{edge}"], h)
                 elif name != "none":
-                    nodes[target] += h if name == SKIP else pool[1]((), h)
+                    nodes[target] += h if name == SKIP else operations.average_pool_3x3(h, "NHWC")
             x = nodes[-1]
         return jnp.mean(jax.nn.relu(x), axis=(1, 2))
 

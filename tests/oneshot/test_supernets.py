@@ -209,6 +209,22 @@ def test_candidates_side_by_side_equal_one_at_a_time(recalibrated, digits, small
     assert abs(expected - together[0]) <= 100 / 300 + 1e-9
 
 
+@pytest.mark.parametrize("cell", [(3, 2, 3, 4, 1, 2), (0, 2, 1, 3, 0, 3), (0, 0, 0, 0, 0, 0)])
+def test_a_cell_run_alone_equals_the_masked_supernet(cell, digits, small):
+    """Logits by running statistics, and the statistics of a batch, of the operations that the cell has."""
+    _, gating, params, _ = small
+    supernet = SUPERNETS["nasbench201"](IMAGE, 10, 2, 1)
+    images = jnp.asarray((digits.x_train[:32] - digits.mean) / digits.std)
+    choices = jnp.array(cell, jnp.int32)
+    masks = jnp.asarray(candidates.masks_of_cells(supernet, np.array([cell]))[0], jnp.float32)
+    by_choice, by_mask = (jax.jit(supernet.statistics)(params, own, images) for own in (choices, masks))
+    assert jax.tree.structure(by_choice) == jax.tree.structure(by_mask)
+    logits = [jax.jit(supernet.evaluate)(params, by_mask, own, images) for own in (choices, masks)]
+    np.testing.assert_allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5)
+    found = jax.jit(supernet.evaluate)(params, by_choice, choices, images)
+    np.testing.assert_allclose(found, logits[1], rtol=1e-4, atol=1e-5)
+
+
 def test_a_candidate_that_is_not_finite_has_no_accuracy(digits, small):
     supernet, gating, params, statistics = small
     broken = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
