@@ -2,9 +2,9 @@
 
 A candidate is one fixed set of masks for all images. One compiled program evaluates many, weights shared: side by side,
 `vmap` over masks; or, on a CPU where they are cells, one after another without leaving the program, each running the
-operations alone that it has. Several devices share the candidates. The running statistics of the supernet are averages over masks that no candidate has; they can be
-estimated anew for each candidate from training images, as Single Path One-Shot does (Guo et al., ECCV 2020,
-https://arxiv.org/abs/1904.00420).
+operations alone that it has. Several devices share the candidates. The running statistics of the supernet are averages
+over masks that no candidate has; they can be estimated anew for each candidate from training images, as Single Path
+One-Shot does (Guo et al., ECCV 2020, https://arxiv.org/abs/1904.00420).
 
 Letters: B candidates, G groups, D independent masks, M masked channels or operations, N images.
 """
@@ -212,8 +212,10 @@ def evaluator(
 
 def _subjects(supernet: Supernet, gating: Gating, kept: np.ndarray) -> np.ndarray:
     """Candidates bool[B, D] as the network takes them: masks float32[B, M], or architectures int32[B, .]."""
-    if supernet.choices and supernet.space is not None and jax.default_backend() == "cpu":
-        if (kept.reshape(len(kept), len(supernet.space.edges), -1).sum(axis=-1) <= 1).all():
+    if supernet.choices and jax.default_backend() == "cpu":
+        assert supernet.space is not None
+        of_edges = kept.reshape(len(kept), len(supernet.space.edges), -1)
+        if (of_edges.sum(axis=-1) <= 1).all():
             return cells_of_masks(supernet, kept)
     return kept[:, gating.expand].astype(np.float32)
 

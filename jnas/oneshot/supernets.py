@@ -45,11 +45,10 @@ class Supernet:
     | `weights_of_mask` | int[M], the weights that each mask keeps |
     | `image` | (H, W, C) of an image |
     | `network` | `build -> Flax module`, called as `inputs` says |
-    | `inputs` | `(masks [M] or [N, M], images) -> (collections, arguments)` for `network.apply`; where `choices`, int32[.]
-    of an architecture does in place of masks |
+    | `inputs` | `(masks [M] or [N, M], images) -> (collections, arguments)` for `network.apply` |
     | `kernels` | for each group the paths of its weights, each with the part of the array that is the group's |
     | `space` | the space whose gates the masks are, where they are gates of operations |
-    | `choices` | whether an architecture of the space can be evaluated by running its operations alone |
+    | `choices` | whether an architecture, int32[.], does in place of masks, and its operations run alone |
     """
 
     name: str
@@ -117,10 +116,12 @@ class Supernet:
         )
 
 
-def _nasbench201(image: tuple[int, int, int], classes: int, width: int, depth: int) -> Supernet:
+def nasbench201_supernet(
+    image: tuple[int, int, int], classes: int, width: int, depth: int, stages: int = 3
+) -> Supernet:
     """The cell of NAS-Bench-201, a gate for each operation: channels, cells of a stage (16 and 5 in its table)."""
     space = nasbench201.SPACE
-    check_images(image, 3)
+    check_images(image, stages)
     # `none` weighs nothing: an edge without any operation is what it stands for.
     gates = [
         (edge, operation)
@@ -131,7 +132,7 @@ def _nasbench201(image: tuple[int, int, int], classes: int, width: int, depth: i
     edges, operations = (np.array(column) for column in zip(*gates, strict=True))
 
     def network(build: Build) -> nn.Module:
-        return Network(width, classes, build, depth)
+        return Network(width, classes, build, depth, stages)
 
     def inputs(masks: Array, images: Array) -> tuple[dict[str, Any], tuple[Any, ...]]:
         if jnp.issubdtype(masks.dtype, jnp.integer):
@@ -311,7 +312,7 @@ def _densenet(image: tuple[int, int, int], classes: int, width: int, depth: int)
 
 # (image [H, W, C], classes, width, depth) -> Supernet. The line of each says what width and depth are, and the paper's.
 SUPERNETS: dict[str, Callable[[tuple[int, int, int], int, int, int], Supernet]] = {
-    "nasbench201": _nasbench201,
+    "nasbench201": nasbench201_supernet,
     "darts": _darts,
     "shake_shake": _shake_shake,
     "enas": _enas,

@@ -212,8 +212,7 @@ def test_candidates_side_by_side_equal_one_at_a_time(recalibrated, digits, small
 @pytest.mark.parametrize("cell", [(3, 2, 3, 4, 1, 2), (0, 2, 1, 3, 0, 3), (0, 0, 0, 0, 0, 0)])
 def test_a_cell_run_alone_equals_the_masked_supernet(cell, digits, small):
     """Logits by running statistics, and the statistics of a batch, of the operations that the cell has."""
-    _, gating, params, _ = small
-    supernet = SUPERNETS["nasbench201"](IMAGE, 10, 2, 1)
+    supernet, _, params, _ = small
     images = jnp.asarray((digits.x_train[:32] - digits.mean) / digits.std)
     choices = jnp.array(cell, jnp.int32)
     masks = jnp.asarray(candidates.masks_of_cells(supernet, np.array([cell]))[0], jnp.float32)

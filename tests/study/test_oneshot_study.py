@@ -14,7 +14,7 @@ from jnas.nets import cost
 from jnas.nets.modules import Build, statistics_of_batch
 from jnas.nets.nasbench201 import Network, specialise
 from jnas.oneshot import candidates
-from jnas.oneshot.supernets import SUPERNETS
+from jnas.oneshot.supernets import SUPERNETS, nasbench201_supernet
 from jnas.study import plots, statistics
 from jnas.study.progress import Progress
 from jnas.study.studies import oneshot_study
@@ -102,7 +102,7 @@ def test_inherited_accuracy_is_that_of_the_cell_alone(digits):
 
 def test_the_supernet_of_fewer_stages():
     full = SUPERNETS["nasbench201"]((8, 8, 1), 10, 2, 1)
-    same, short = (oneshot_study.supernet_of((8, 8, 1), 10, 2, 1, stages) for stages in (3, 1))
+    same, short = (nasbench201_supernet((8, 8, 1), 10, 2, 1, stages) for stages in (3, 1))
     np.testing.assert_array_equal(same.weights_of_mask, full.weights_of_mask)
     assert same.kernels == full.kernels and same.parameters == full.parameters
     with_all = np.ones((1, short.masks), bool)
@@ -116,7 +116,7 @@ def test_the_supernet_of_fewer_stages():
     ("settings", "space", "fault"),
     [
         ({"supernets": "uniforms"}, "nasbench201", "did you mean 'uniform'"),
-        ({}, "darts", "of the space nasbench201"),
+        ({}, "darts", "of nasbench201 alone"),
         ({"batch": 500}, "nasbench201", "239 images are left"),
         ({"recalibrate": 240}, "nasbench201", "239 images are left"),
     ],

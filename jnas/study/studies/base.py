@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import jnas
+from jnas.errors import InputError
+from jnas.estimators.compact_table import Table
 from jnas.study import page, plots
 from jnas.study.run_folder import write_file
 
@@ -38,6 +42,19 @@ class Findings:
     figures: Sequence[Figure]
     paragraphs: Sequence[str]
     summary: Sequence[Sequence[Any]] | None = None
+
+
+def some_rows(table: Table, count: int, seed: int) -> np.ndarray:
+    """`count` rows of a table with an accuracy, at random, all where it is 0: int[count], ascending.
+
+    Raises `InputError` where the table has fewer than three.
+    """
+    rows = np.flatnonzero(np.isfinite(table.mean()))
+    if len(rows) < 3:
+        raise InputError("a study needs a table of at least three architectures with accuracies")
+    if 0 < count < len(rows):
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
+    return rows
 
 
 def leave(findings: Findings, kind: str, settings: Sequence[tuple[str, Any]], folder: Path) -> Path:

@@ -25,7 +25,7 @@ from jnas.proxies.ntk_spectrum import alignment
 from jnas.study import statistics
 from jnas.study.plots import INK
 from jnas.study.progress import Progress
-from jnas.study.studies.base import COLOURS, Figure, Findings
+from jnas.study.studies.base import COLOURS, Figure, Findings, some_rows
 from jnas.study.study_config import StudyConfig, whole_numbers
 from jnas.theory import empirical_ntk
 
@@ -51,10 +51,8 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
             f"{len(dataset.x_train)} images to train on"
         )
     accuracy, space = table.mean(), spaces.get(table.space)
-    generator = np.random.default_rng(config.seed)
-    places = generator.permutation(np.flatnonzero(np.isfinite(accuracy)))
-    places = places[: settings.cells] if settings.cells else places
-    probe = generator.permutation(len(dataset.x_train))[: settings.images]
+    places = some_rows(table, settings.cells, config.seed)
+    probe = np.random.default_rng(config.seed).permutation(len(dataset.x_train))[: settings.images]
     images, labels = transforms.normalise(dataset, dataset.x_train[probe]), dataset.y_train[probe]
     observe = _kernel_taker(np.asarray(images).tobytes(), images.shape)
     choices = np.argmax(np.asarray(space.gates(table.architectures[places])), axis=-1).astype(np.int32)

@@ -102,7 +102,7 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
         rows=rows,
         summary=[row for row in rows if row[3] in ("", 0)],
         figures=[_width_figure(rows, widths), _spectrum_figure(rows, spectra)],
-        paragraphs=_paragraphs(rows, widths, ranked),
+        paragraphs=_paragraphs(rows, widths, ranked, min(settings.ranked, len(_usable(table)))),
     )
 
 
@@ -168,7 +168,7 @@ def _ranked(
     return {
         name: statistics.with_interval(statistics.kendall, score, accuracy[drawn], config.kernel.resamples)
         for name, score in scores.items()
-    } | {"count": (float(len(drawn)), 0.0, 0.0)}
+    }
 
 
 def _labels(rows: Sequence[tuple[Any, ...]]) -> dict[str, str]:
@@ -248,7 +248,10 @@ def _paragraphs(
     rows: Sequence[tuple[Any, ...]],
     widths: Sequence[int],
     ranked: dict[str, tuple[float, float, float]] | None,
+    cells: int,
 ) -> list[str]:
+    """`ranked`, where it is there, is over so many cells."""
+
     def typical(width: int, place: int) -> float:
         return float(np.median([row[place] for row in rows if row[2] == width]))
 
@@ -275,7 +278,7 @@ def _paragraphs(
         name, counting = "the condition number at infinite width", "counting convolutions"
         tau, low, high = ranked[name]
         sentences.append(
-            f"Over {ranked['count'][0]:.0f} cells {name} ranks accuracy with tau {tau:.3f} [{low:.3f}, {high:.3f}], "
+            f"Over {cells} cells {name} ranks accuracy with tau {tau:.3f} [{low:.3f}, {high:.3f}], "
             f"{counting} with {ranked[counting][0]:.3f} [{ranked[counting][1]:.3f}, {ranked[counting][2]:.3f}]."
         )
     return [" ".join(sentences)]

@@ -7,22 +7,18 @@ speak through the table alone. Beside both, counting parameters. Letters: A cell
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 from jax import Array
 
 from jnas import data as datasets
 from jnas.errors import InputError, unknown_name
 from jnas.estimators.compact_table import Table
-from jnas.nets import cost
-from jnas.nets.nasbench201 import Network
 from jnas.oneshot import candidates, posterior
-from jnas.oneshot.supernets import SUPERNETS, Supernet
+from jnas.oneshot.supernets import nasbench201_supernet
 from jnas.oneshot.training import SupernetState
 from jnas.spaces.nasbench201 import SPACE
 from jnas.study import posterior_search, supernet_training
@@ -31,7 +27,7 @@ from jnas.study.plots import INK
 from jnas.study.progress import Advance, Progress
 from jnas.study.records import RunError
 from jnas.study.statistics import Statistic, interval, kendall, precision_at_top, regret, spearman
-from jnas.study.studies.base import COLOURS, Figure, Findings
+from jnas.study.studies.base import COLOURS, Figure, Findings, some_rows
 from jnas.study.study_config import StudyConfig
 from jnas.study.supernet_training import Work
 
@@ -49,16 +45,14 @@ SHARED = "epochs batch learning_rate logits_rate weight_penalty drop_probability
 
 def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     """Train, evaluate, compare. Raises `InputError` for what does not fit, `RunError` where a training diverges."""
-    settings, accuracy = config.oneshot, table.mean()
+    settings = config.oneshot
     kinds = list(dict.fromkeys(name.strip() for name in settings.supernets.split(",")))
     if unknown := [name for name in kinds if name not in KINDS]:
         raise unknown_name("supernet", unknown[0], KINDS)
-    places = np.flatnonzero(np.isfinite(accuracy))
-    if settings.cells and settings.cells < len(places):
-        places = np.sort(np.random.default_rng(config.seed).permutation(places)[: settings.cells])
-    if table.space != SPACE.name or len(places) < 3:
-        raise InputError(f"oneshot needs a table of at least three architectures, of the space {SPACE.name}")
-    accuracy = accuracy[places]
+    if table.space != SPACE.name:
+        raise InputError(f"this study trains supernets of {SPACE.name} alone, the table is of {table.space}")
+    places = some_rows(table, settings.cells, config.seed)
+    accuracy = table.mean()[places]
     work, evaluate = prepare(config, datasets.load(config.data))
     kept = candidates.masks_of_cells(work.supernet, table.architectures[places])
     scores: dict[str, np.ndarray] = {}
@@ -83,18 +77,6 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     )
 
 
-def supernet_of(image: tuple[int, int, int], classes: int, width: int, depth: int, stages: int) -> Supernet:
-    """The supernet of NAS-Bench-201's cell in a network of 1 to 3 stages, as many as a table's networks have."""
-    full = SUPERNETS[SPACE.name](image, classes, width, depth)
-    short = replace(full, network=lambda build: Network(width, classes, build, depth, stages))
-    paths = traverse_util.flatten_dict(jax.eval_shape(short.init, jax.random.key(0))[0])
-    cells = candidates.cells_of_masks(full, np.eye(full.masks, dtype=bool))
-    macro = cost.Macro(width, depth, stages, image, classes)
-    kernels = tuple(tuple(entry for entry in group if entry[0] in paths) for group in full.kernels)
-    weights = cost.params(cells, macro) - cost.params(np.zeros_like(cells), macro)
-    return replace(short, kernels=kernels, weights_of_mask=weights)
-
-
 def prepare(config: StudyConfig, dataset: datasets.Dataset) -> tuple[Work, Callable[..., np.ndarray]]:
     """What all supernets share, the split of the images in it, and `candidates.evaluator`. Raises `InputError`."""
     settings = config.oneshot
@@ -105,7 +87,7 @@ def prepare(config: StudyConfig, dataset: datasets.Dataset) -> tuple[Work, Calla
     if max(settings.batch, settings.recalibrate) > count:
         raise InputError(f"oneshot.batch or recalibrate does not fit: {count} images are left to train on")
     sizes = settings.channels, settings.cells_per_stage, settings.stages
-    supernet = supernet_of((height, width, planes), dataset.classes, *sizes)
+    supernet = nasbench201_supernet((height, width, planes), dataset.classes, *sizes)
     gating, inclusion = posterior.gating(supernet.sizes, "group"), search.posterior.inclusion
     work = Work(search.posterior, supernet, gating, split, np.full(len(supernet.groups), inclusion))
     return work, posterior_search.evaluator(work, jax.random.key(config.seed))

@@ -2,7 +2,7 @@
 
 Every proxy, always beside parameters, FLOPs and convolutions, and the combinations of TE-NAS and AZ-NAS where their
 members are there: Kendall's tau, Spearman's rho, precision among the best, the regret of taking the best score, each
-with a bootstrap interval. Variants repeat all of it with other settings of the scoring.
+with a bootstrap interval. Variants repeat it with other settings of the scoring, for the proxies that these change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from jnas import spaces
-from jnas.errors import InputError
+from jnas.errors import InputError, unknown_name
 from jnas.estimators.compact_table import Table
 from jnas.proxies import PROXIES
-from jnas.proxies.base import SIZE
+from jnas.proxies.base import KERNEL, NETWORK, REGIONS, SIZE, Proxy
 from jnas.proxies.combination import log_rank_sum, oriented, rank_sum
 from jnas.study import score, scoring_config, statistics
 from jnas.study.plots import INK
 from jnas.study.progress import Progress
-from jnas.study.studies.base import COLOURS, Figure, Findings
+from jnas.study.studies.base import COLOURS, Figure, Findings, some_rows
 from jnas.study.study_config import StudyConfig
 
 SIZES = tuple(name for name, proxy in PROXIES.items() if proxy.subject == SIZE)
@@ -37,26 +37,33 @@ COMBINATIONS = {
     ),
 }
 PLAIN = "as configured"
+# Which section of the settings says how a subject is built.
+SUBJECTS = {"network": NETWORK, "ntk": KERNEL, "regions": REGIONS}
 
 
 def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     """Score what the table holds, and compare. Raises `InputError` for what is unknown."""
     settings, space = config.rank, spaces.get(table.space)
-    accuracy = table.mean()
-    places = np.flatnonzero(np.isfinite(accuracy))
-    if settings.cells and settings.cells < len(places):
-        places = np.sort(np.random.default_rng(config.seed).permutation(places)[: settings.cells])
-    if len(places) < 3:
-        raise InputError("rank needs a table of at least three architectures")
-    accuracy, texts = accuracy[places], [space.to_string(own) for own in table.architectures[places]]
-    proxies = [*(name.strip() for name in settings.proxies.split(",") if name.strip()), *SIZES]
+    places = some_rows(table, settings.cells, config.seed)
+    accuracy, texts = table.mean()[places], [space.to_string(own) for own in table.architectures[places]]
+    proxies = dict.fromkeys([*(name.strip() for name in settings.proxies.split(",") if name.strip()), *SIZES])
+    if unknown := [name for name in proxies if name not in PROXIES]:
+        raise unknown_name("proxy", unknown[0], PROXIES)
     rows: list[tuple[Any, ...]] = []
+    plain: dict[str, np.ndarray] = {}
     for label, options in variants(settings.variants).items():
         pairs = [("space", table.space), ("data", config.data), ("seed", str(config.seed)), *options]
         own = scoring_config.read_settings(pairs)
+        asked = tuple(name for name in proxies if label == PLAIN or is_changed(PROXIES[name], options))
         progress.say(f"scoring {len(texts):,} architectures: {label}")
-        scores = score.run(own, texts, tuple(dict.fromkeys(proxies)), None, "local", progress)
-        rows += _rows(label, _oriented(scores, proxies), accuracy, settings.top, settings.resamples)
+        scores = _oriented(score.run(own, texts, asked, None, "local", progress), asked) if asked else {}
+        plain = plain or scores
+        combined = {
+            name: combine({member: scores.get(member, plain[member]) for member in members})
+            for name, (combine, members) in COMBINATIONS.items()
+            if set(members) <= set(proxies) and set(members) & set(asked)
+        }
+        rows += _rows(label, scores | combined, accuracy, settings.top, settings.resamples)
     return Findings(
         title=f"What training-free scores say of {len(texts):,} trained architectures",
         question=f"Do scores at initialisation rank {table.space} on {table.data} as training does, and better than "
@@ -80,19 +87,29 @@ def variants(text: str) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
+def is_changed(proxy: Proxy, options: Sequence[tuple[str, str]]) -> bool:
+    """Whether settings change what a proxy measures."""
+    for key, _ in options:
+        section = key.partition(".")[0]
+        # The regions' network has the initialisation of the kernel's.
+        if SUBJECTS.get(section, proxy.subject) == proxy.subject or (
+            key == "ntk.initialisation" and proxy.subject == REGIONS
+        ):
+            return True
+        if section == "network" and proxy.subject == SIZE:
+            return True
+    return False
+
+
 def _oriented(scores: score.Scores, proxies: Sequence[str]) -> dict[str, np.ndarray]:
-    values = {
+    return {
         name: oriented(
             np.asarray(scores[name], np.float64),
             list(scores.columns.get(f"{name}_status", ["ok"] * len(scores[name]))),
             PROXIES[name].sign,
         )
-        for name in dict.fromkeys(proxies)
+        for name in proxies
     }
-    for label, (combine, members) in COMBINATIONS.items():
-        if all(name in values for name in members):
-            values[label] = combine({name: values[name] for name in members})
-    return values
 
 
 def _rows(
