@@ -225,12 +225,16 @@ def _paragraphs(rows: Sequence[tuple[Any, ...]], widths: Sequence[int], steps: i
         found = [breaks_at(own) for own in networks]
         broken = sorted(step for step in found if step is not None)
         when = f"after {broken[0]} to {broken[-1]} steps" if broken else "nowhere"
-        ends = [own[-1] for own in networks]
+        ends, furthest = [own[-1] for own in networks], [max(row[11] for row in own) for own in networks]
         sentences.append(
             f"With {width} channels the prediction breaks for {len(broken)} of {len(cells)} cells in {steps} steps"
-            f"{', ' + when if broken else ''}; in the end test outputs are "
-            f"{100 * min(row[11] for row in ends):.0f} to {100 * max(row[11] for row in ends):.0f} % of that way off, "
-            f"and training reaches {np.mean([row[9] for row in ends]):.1f} % on test images where linearised it would "
-            f"reach {np.mean([row[10] for row in ends]):.1f} %."
+            f"{', ' + when if broken else ''}; test outputs are {_percent(furthest)} of that way off at most, "
+            f"{_percent([row[11] for row in ends])} in the end, where training reaches "
+            f"{np.mean([row[9] for row in ends]):.1f} % on test images and linearised it would reach "
+            f"{np.mean([row[10] for row in ends]):.1f} %."
         )
     return [" ".join(sentences)]
+
+
+def _percent(shares: Sequence[float]) -> str:
+    return f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %"
