@@ -18,6 +18,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from jnas import spaces
+from jnas.errors import InputError
 from jnas.nets.families import FAMILIES
 from jnas.nets.modules import Build, initial_parameters
 from jnas.proxies import PROXIES, ntk, regions
@@ -71,6 +72,18 @@ def rows_here(measured: Any) -> tuple[int, Any]:
     return min(map(start, shards)), jax.tree.map(rows, measured)
 
 
+def _measured(name: str, space: str, probe: Probe) -> Any:
+    """What a proxy measures. Raises `InputError` where the network does not sow what the proxy reads."""
+    measure = PROXIES[name].measure
+    assert measure is not None
+    try:
+        return measure(probe)
+    except KeyError as error:
+        raise InputError(
+            f"{name} reads {error}, which the network of {space} does not have: sow it there, or choose another proxy"
+        ) from error
+
+
 @partial(
     jax.jit,
     static_argnames=(
@@ -118,7 +131,7 @@ def network_measurements(
     def measure(shared, choice):
         params, images, labels, key = shared
         probe = Probe(key, network, params, choice, images, labels, classes)
-        return {name: PROXIES[name].measure(probe) for name in proxies}  # type: ignore[misc]
+        return {name: _measured(name, space, probe) for name in proxies}
 
     return over_architectures(measure, (params, images, labels, probe_key), choices, width, mesh)
 
