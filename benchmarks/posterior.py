@@ -9,9 +9,8 @@
 masks: the error of the best candidate of the posterior beside that of blind masks of equal expected size, with
 inherited weights and after tuning. samples: the best of 10, 50, 500, 1500 candidates of the posterior beside the best
 of as many blind ones from a supernet that was trained blindly. ablations: temperature, penalty, kind of gates.
-cells: accuracy in a table (a CSV; or digits, whose recipe trains the cells that it lacks) of the cells found, and the
-rank correlation of inherited with stand-alone accuracy; with --filter as well the best of equally many candidates that
-a proxy chose among four times as many.
+cells: accuracy in a table of the cells found, and the rank correlation of inherited with stand-alone accuracy; with
+--filter as well the best of equally many candidates that a proxy chose among four times as many.
 speed: candidates a second by how many one program evaluates, masked and, cells, by their operations alone; training
 steps a second.
 
@@ -22,7 +21,6 @@ over seeds.
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -37,12 +35,11 @@ from scipy.stats import kendalltau
 
 from jnas import data as datasets
 from jnas import spaces
-from jnas.estimators import compact_table
 from jnas.estimators.table import read_accuracies
 from jnas.oneshot import candidates, posterior, training
 from jnas.oneshot.supernets import Supernet
 from jnas.proxies import PROXIES
-from jnas.study import posterior_search, scoring, scoring_config, strict, supernet_training, table_build
+from jnas.study import posterior_search, scoring, scoring_config, strict, supernet_training
 from jnas.study.compilation_cache import enable_compilation_cache
 from jnas.study.config import SearchConfig, from_mapping
 from jnas.study.progress import Progress
@@ -283,38 +280,8 @@ def worth(score: Any, trained: Trained, kept: np.ndarray, proxy: str) -> np.ndar
     return np.where([status == "ok" for _, statuses in parts for status in statuses], values, -np.inf)
 
 
-def stand_alone(path: str) -> Callable[[Sequence[str]], np.ndarray]:
-    """From cells, as text, to accuracies: those of a CSV, or of the table of digits, trained where it lacks them."""
-    if path != "digits":
-        known = read_accuracies(path)
-        return lambda texts: np.array([known[text] for text in texts])
-    space, table, recipe = (
-        spaces.get("nasbench201"),
-        compact_table.open_table(path),
-        table_build.TableConfig(),
-    )
-    accuracy = {
-        space.to_string(own): float(value)
-        for own, value in zip(table.architectures, table.mean(), strict=True)
-    }
-    names = table_build.names(recipe)
-    final = [name for name in names if name.endswith(f"_{recipe.epochs}")]
-    train = table_build.chunk_trainer(recipe, names, datasets.load(recipe.data))
-
-    def look_up(texts: Sequence[str]) -> np.ndarray:
-        own = np.asarray(space.canonical(np.stack([space.from_string(text) for text in texts])))
-        missing = [cell for cell in np.unique(own, axis=0) if space.to_string(cell) not in accuracy]
-        if missing:
-            trained = train(np.stack(missing))
-            values = np.mean([trained[name][0] for name in final], axis=0)
-            accuracy.update(zip(map(space.to_string, missing), values.tolist(), strict=True))
-        return np.array([accuracy[space.to_string(cell)] for cell in own])
-
-    return look_up
-
-
 def cells(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace) -> None:
-    known = stand_alone(options.table)
+    known = read_accuracies(options.table)
     rows: dict[str, dict[str, list[float]]] = {}
     informed = replace(config, posterior=replace(config.posterior, prior="training_free"))
     kinds = [("posterior", config, False), ("posterior, prior from theory", informed, False)]
@@ -335,16 +302,16 @@ def cells(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
             random = candidates.blind(
                 jax.random.key(1000 + seed), trained.work.supernet, trained.work.gating, 0.5, options.ranked
             )
-            standing = known([candidates.to_text(trained.work.supernet, own) for own in random])
+            standing = np.array([known[candidates.to_text(trained.work.supernet, own)] for own in random])
             tau = float(kendalltau(accuracies(trained, random), standing).statistic)
             for pool, kept in pools.items():
                 texts = [candidates.to_text(trained.work.supernet, own) for own in kept]
                 found = texts[int(np.argmax(accuracies(trained, kept)))]
                 row = rows.setdefault(pool, {})
-                accuracy = float(known([found])[0])
-                for key, value in (("found", accuracy), ("drawn", float(known(texts).mean())), ("tau", tau)):
+                average = float(np.mean([known[text] for text in texts]))
+                for key, value in (("found", known[found]), ("drawn", average), ("tau", tau)):
                     row.setdefault(key, []).append(value)
-                print(f"  {pool}, seed {seed}: {found} {accuracy:.2f} %, tau {tau:.3f}", flush=True)
+                print(f"  {pool}, seed {seed}: {found} {known[found]:.2f} %, tau {tau:.3f}", flush=True)
     table = Table(
         title=f"nasbench201 on {dataset.name}, {seeds} seeds, {options.candidates} candidates drawn"
     )
@@ -451,7 +418,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=50)
     parser.add_argument("--tuning_epochs", type=int, default=5)
     parser.add_argument("--ranked", type=int, default=200, help="random cells whose ranks are compared")
-    parser.add_argument("--table", default="digits")
+    parser.add_argument("--table")
     parser.add_argument("--filter", help="proxy that filters candidates (cells)")
     parser.add_argument("--shrink", type=int, default=1, help="take images of this fraction of the size")
     parser.add_argument(
