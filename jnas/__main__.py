@@ -1,7 +1,5 @@
 """`python -m jnas` is `jnas`."""
 
-import sys
+from jnas.cli import command
 
-from jnas.cli import main
-
-sys.exit(main())
+command()

@@ -33,6 +33,8 @@ from jnas.cli_help import (
 from jnas.errors import InputError, unknown_name
 from jnas.study.interruption import interruptible
 
+INTERRUPTED = 130
+
 # Where several processes share the work of a command: options of `jnas.study.processes.join`.
 PROCESSES = ("coordinator", "processes", "process")
 
@@ -77,11 +79,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _complain(f"error: {error}", 2)
     except KeyboardInterrupt:
-        return _complain("interrupted", 130)
+        return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:
         # Whoever read the output has seen enough; Python's own flush at exit must not complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def command() -> None:
+    """The process `jnas`: `main`, and the end of the process with its status."""
+    status = main()
+    if status == INTERRUPTED:
+        # A device may be computing still, and Python would take away what it works on.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _search(arguments: list[str]) -> int:
@@ -276,7 +289,7 @@ def _failing(command: str, arguments: list[str], trace: Callable[[], str]) -> It
     except KeyboardInterrupt:
         again = shlex.join(["jnas", command, *arguments])
         outcome.status = _complain(
-            f"interrupted; nothing finished is lost, to resume run again: {again}", 130
+            f"interrupted; nothing finished is lost, to resume run again: {again}", INTERRUPTED
         )
     except Exception as error:
         outcome.status = _complain(f"failed: {_one_line(error)} ({trace()})", 1)

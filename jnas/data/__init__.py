@@ -15,13 +15,14 @@ DATA: dict[str, str] = {
 }
 
 
-def load(name_or_path: str) -> Dataset:
+def load(name_or_path: str | Path) -> Dataset:
     """The data set of that name (one of `DATA`, or `tfds:NAME`) or at that path.
 
     A path is a `.npz` file (`jnas.data.npz`), a folder of CIFAR batches (`jnas.data.cifar`) or a folder of
     images (`jnas.data.folder`). Nothing is downloaded. Raises `InputError` when there is no such name or
     path, and as the readers do.
     """
+    name_or_path = str(name_or_path)
     if name_or_path == "digits":
         return digits.load()
     if name_or_path.startswith("tfds:"):

@@ -70,6 +70,8 @@ def dataset(
         )
     classes = classes or found
     y_test = _labels(name, "y_test", y_test, len(x_test), classes)
+    if first := min(int(y_train.min()), int(y_test.min())):
+        raise InputError(f"data '{name}': labels begin with {first}; number the classes 0, 1, 2, ...")
     mean, std = _moments(x_train)
     return Dataset(name, x_train, y_train, x_test, y_test, classes, mean, std)
 

@@ -12,6 +12,7 @@ import flax.linen as nn
 import numpy as np
 from jax.typing import ArrayLike
 
+from jnas.errors import InputError
 from jnas.nets import cost, darts, darts_chosen, darts_cost, nasbench201
 from jnas.nets.modules import Build
 
@@ -54,8 +55,16 @@ def _darts(
     return darts.Network(channels, classes, build, kinds, stem)
 
 
-FAMILIES: dict[str, Family] = {
-    "nasbench201": Family(
+class _Families(dict[str, Family]):
+    def __missing__(self, name: str) -> Family:
+        raise InputError(
+            f"the space '{name}' has no networks: there are those of {', '.join(self)}; see the page on a space of "
+            "your own"
+        )
+
+
+FAMILIES: dict[str, Family] = _Families(
+    nasbench201=Family(
         _nasbench201,
         3,
         1,
@@ -66,7 +75,7 @@ FAMILIES: dict[str, Family] = {
         cost.flops,
         cost.convs,
     ),
-    "darts": Family(
+    darts=Family(
         _darts,
         1,
         1,
@@ -77,4 +86,4 @@ FAMILIES: dict[str, Family] = {
         darts_cost.flops,
         darts_cost.convs,
     ),
-}
+)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jnas.errors import InputError
 from jnas.nets import operations
 from jnas.nets.mixture import mixed_edges
 
@@ -253,6 +254,10 @@ def chosen(
         "skip_connect": lambda x: x,
         "avg_pool_3x3": lambda x: operations.average_pool_3x3(x, build.layout),
     }
+    if unknown := [name for name in names if name not in convolutions and name not in plain]:
+        raise InputError(
+            f"'{unknown[0]}' is neither among the convolutions nor one of {', '.join(plain)}: give it a convolution"
+        )
     branches = [
         (lambda x, arrays, name=name: convolve(arrays[name]))
         if name in convolutions

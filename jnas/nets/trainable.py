@@ -33,6 +33,10 @@ class Trainable(NamedTuple):
     evaluate: Callable[[Any, Any, Array], Array]
 
 
+# Those whose single networks are built here.
+SPACES = ("nasbench201", "darts")
+
+
 def of_architecture(
     space: str,
     text: str,
@@ -94,7 +98,7 @@ def of_architecture(
             )[0]
 
     else:
-        raise unknown_name("search space", space, ("nasbench201", "darts"))
+        raise unknown_name("search space", space, SPACES)
 
     def init(key):
         one = jnp.zeros((1, *image))

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jnas.errors import InputError, unknown_name
+
 # What a proxy is measured on: the network to be trained, as `Probe` shows it; the small networks of TE-NAS,
 # of which the kernel or the activation patterns are taken; or nothing but the architecture's sizes.
 NETWORK, KERNEL, REGIONS, SIZE = "network", "kernel", "regions", "size"
@@ -36,6 +38,8 @@ class Proxy:
     subject: what it is measured on, one of `NETWORK`, `KERNEL`, `REGIONS`, `SIZE`.
     measure: the part under jit, from a `jnas.proxies.probe.Probe` to float32 arrays (`NETWORK` only).
     finish: the part on the host in float64: (what was measured, labels [N]) to (value, status).
+
+    Raises `InputError` for another sign or subject, and where there is a `measure` that nothing calls or none.
     """
 
     name: str
@@ -46,6 +50,17 @@ class Proxy:
     subject: str = NETWORK
     measure: Callable[[Any], Any] | None = None
     finish: Callable[[Any, np.ndarray], tuple[float, str]] = finite
+
+    def __post_init__(self) -> None:
+        subjects = (NETWORK, KERNEL, REGIONS, SIZE)
+        if self.subject not in subjects:
+            raise unknown_name("subject", self.subject, subjects)
+        if self.sign not in (-1, 1):
+            raise InputError(f"proxy {self.name}: sign is {self.sign}, give 1 where higher is better, or -1")
+        if (self.measure is not None) != (self.subject == NETWORK):
+            raise InputError(
+                f"proxy {self.name}: measure is for the subject {NETWORK}, which needs it, and for no other"
+            )
 
 
 def architectures_at_once() -> int:

@@ -21,7 +21,8 @@ from jnas import spaces
 from jnas.errors import InputError
 from jnas.nets.families import FAMILIES
 from jnas.nets.modules import Build, initial_parameters
-from jnas.proxies import PROXIES, ntk, regions
+from jnas.proxies import ntk, regions
+from jnas.proxies.base import Proxy
 from jnas.proxies.probe import Probe
 
 AXIS = "architectures"
@@ -72,16 +73,19 @@ def rows_here(measured: Any) -> tuple[int, Any]:
     return min(map(start, shards)), jax.tree.map(rows, measured)
 
 
-def _measured(name: str, space: str, probe: Probe) -> Any:
+def _measured(proxy: Proxy, space: str, probe: Probe) -> Any:
     """What a proxy measures. Raises `InputError` where the network does not sow what the proxy reads."""
-    measure = PROXIES[name].measure
-    assert measure is not None
+    assert proxy.measure is not None
     try:
-        return measure(probe)
+        measured = proxy.measure(probe)
     except KeyError as error:
         raise InputError(
-            f"{name} reads {error}, which the network of {space} does not have: sow it there, or choose another proxy"
+            f"{proxy.name} reads {error}, which the network of {space} does not have: sow it there, or choose "
+            "another proxy"
         ) from error
+    if not jax.tree.leaves(measured):
+        raise InputError(f"{proxy.name} measured nothing: return arrays")
+    return measured
 
 
 @partial(
@@ -98,7 +102,7 @@ def network_measurements(
     labels: Array,
     *,
     space: str = "nasbench201",
-    proxies: tuple[str, ...],
+    proxies: tuple[Proxy, ...],
     classes: int,
     channels: int,
     cells_per_stage: int,
@@ -108,6 +112,8 @@ def network_measurements(
     mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """What each of `proxies` (those measured on the network) measures: arrays [B, ...] by name.
+
+    A program belongs to the proxies themselves: one that is defined anew under an old name is compiled anew.
 
     Args:
       key: of the weights and of what else a proxy draws.
@@ -131,7 +137,7 @@ def network_measurements(
     def measure(shared, choice):
         params, images, labels, key = shared
         probe = Probe(key, network, params, choice, images, labels, classes)
-        return {name: _measured(name, space, probe) for name in proxies}
+        return {proxy.name: _measured(proxy, space, probe) for proxy in proxies}
 
     return over_architectures(measure, (params, images, labels, probe_key), choices, width, mesh)
 

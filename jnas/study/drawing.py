@@ -47,7 +47,7 @@ def cell_text(edges: Sequence[Edge], names: Sequence[str]) -> str:
         if sources:
             first = 2 + width * sources[0]
             write(row, first, "─" * (column - 4 - first) + "▶ ")
-        fed = sources or names[node].startswith("input")
+        fed = sources or node == 0 or names[node].startswith("input")
         write(row, column - 2, names[node] if fed else f"{names[node]} (zero)")
     for node in range(nodes):
         last = max((target for source, target in kept if source == node), default=node)

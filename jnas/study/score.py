@@ -64,9 +64,11 @@ class Scores:
         return self.columns[name]
 
     def to_pandas(self):
-        """As a `pandas.DataFrame`; pandas is not installed with jnas."""
-        import pandas
-
+        """As a `pandas.DataFrame`; pandas is not installed with jnas, and `InputError` says so."""
+        try:
+            import pandas
+        except ImportError:
+            raise InputError("a data frame needs pandas: pip install pandas") from None
         return pandas.DataFrame(dict(self.columns))
 
     def _repr_html_(self) -> str:
@@ -111,6 +113,10 @@ def score(
 
     Raises `InputError` for what cannot be scored, `RunError` when the machine gives up.
     """
+    if not isinstance(data, str | Path):
+        raise InputError(
+            f"data is a {type(data).__name__}: give a name or a path; arrays go through an .npz file (numpy.savez)"
+        )
     config = scoring_config.from_mapping(
         {**(settings or {}), "space": space, "data": str(data), "seed": seed}
     )

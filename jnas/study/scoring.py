@@ -236,9 +236,7 @@ class _Program:
             for name in self._proxies:
                 # The kernel and the regions are one measurement for all their proxies.
                 own = measured[name] if isinstance(measured, dict) else measured
-                row[name] = PROXIES[name].finish(
-                    jax.tree.map(lambda array, i=index: array[i], own), repeat.labels
-                )
+                row[name] = _finished(name, jax.tree.map(lambda array, i=index: array[i], own), repeat.labels)
             rows.append(row)
         return rows
 
@@ -269,6 +267,19 @@ class _Program:
 def _alone(said: Any) -> list[Any]:
     """`Everyone` of a process by itself."""
     return [said]
+
+
+def _finished(name: str, measured: Any, labels: np.ndarray) -> tuple[float, str]:
+    """What a proxy makes of a measurement. Raises `InputError` where that is no value with a status."""
+    try:
+        value, status = PROXIES[name].finish(measured, labels)
+        return float(value), str(status)
+    except (TypeError, ValueError) as error:
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(measured)]
+        raise InputError(
+            f"{name}: its finish makes no value and status of arrays {shapes} ({error}): without one of your own, "
+            "measure a single number"
+        ) from error
 
 
 def _memory_budget(memory_gb: float) -> float | None:
@@ -316,7 +327,7 @@ def _network(
     lower = partial(
         batch.network_measurements.lower,
         space=config.space,
-        proxies=proxies,
+        proxies=tuple(PROXIES[name] for name in proxies),
         classes=dataset.classes,
         channels=settings.channels,
         cells_per_stage=settings.cells_per_stage,

@@ -17,7 +17,7 @@ from jnas import data as datasets
 from jnas import spaces
 from jnas.errors import InputError, unknown_name
 from jnas.estimators.table import read_accuracies
-from jnas.nets import cost
+from jnas.nets import cost, trainable
 from jnas.nets.families import FAMILIES
 from jnas.oneshot import METHODS
 from jnas.strategies import STRATEGIES, pruning
@@ -77,6 +77,11 @@ def _check(config: SearchConfig, dataset: datasets.Dataset) -> None:
     if config.ntk.batch > images:
         raise InputError(
             f"ntk.batch {config.ntk.batch} does not fit: '{dataset.name}' has {images} training images"
+        )
+    if config.training.epochs and config.space not in trainable.SPACES:
+        raise InputError(
+            f"networks of '{config.space}' cannot be trained at the end of a search, only those of "
+            f"{' and '.join(trainable.SPACES)}: set training.epochs 0"
         )
     if config.training.epochs and config.training.batch > images:
         raise InputError(

@@ -204,7 +204,13 @@ def test_every_proxy_of_the_network_scores_cells_and_finds_nothing_in_nothing():
     arguments = (jax.random.key(0), choices, images, jnp.asarray(labels))
     measured = jax.device_get(
         batch.network_measurements(
-            *arguments, space="darts", proxies=names, classes=CLASSES, channels=2, cells_per_stage=1, stages=1
+            *arguments,
+            space="darts",
+            proxies=tuple(map(PROXIES.get, names)),
+            classes=CLASSES,
+            channels=2,
+            cells_per_stage=1,
+            stages=1,
         )
     )
     for name in names:

@@ -46,7 +46,7 @@ def measure(cells, proxies=NAMES, key=0, **settings):
             choices(cells),
             IMAGES,
             LABELS,
-            proxies=proxies,
+            proxies=tuple(map(PROXIES.get, proxies)),
             classes=3,
             channels=2,
             cells_per_stage=1,
@@ -103,7 +103,7 @@ def test_images_that_do_not_fit():
     with pytest.raises(InputError, match="images of 4x3 do not fit"):
         batch.network_measurements(
             jax.random.key(0), choices(CELLS), IMAGES[:, :, :, :3], LABELS,
-            proxies=("snip",), classes=3, channels=1, cells_per_stage=1,
+            proxies=(PROXIES["snip"],), classes=3, channels=1, cells_per_stage=1,
         )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def test_several_devices_share_the_architectures():
         import json
         import jax, jax.numpy as jnp, numpy as np
         from jax.sharding import Mesh
-        from jnas.proxies import batch
+        from jnas.proxies import PROXIES, batch
 
         devices = jax.local_devices()
         assert len(devices) == 8
@@ -147,7 +147,7 @@ def test_several_devices_share_the_architectures():
         found = batch.network_measurements(
             jax.random.key(0), choices,
             jax.random.normal(jax.random.key(1), (1, 4, 4, 4, 1)), jnp.array([[0, 1, 2, 0]], jnp.int32),
-            proxies=("naswot", "snip"), classes=3, channels=2, cells_per_stage=1, stages=1, mesh=mesh,
+            proxies=(PROXIES["naswot"], PROXIES["snip"]), classes=3, channels=2, cells_per_stage=1, stages=1, mesh=mesh,
         )
         for array in found.values():
             assert len(array.sharding.device_set) == 8
@@ -170,7 +170,9 @@ def test_several_devices_share_the_architectures():
     assert process.returncode == 0, process.stderr
     agreement, snip, counted = map(np.array, json.loads(process.stdout))
     one = partial(batch.network_measurements, classes=3, channels=2, cells_per_stage=1, stages=1)
-    expected = one(jax.random.key(0), choices(cells), IMAGES, LABELS, proxies=("naswot", "snip"))
+    expected = one(
+        jax.random.key(0), choices(cells), IMAGES, LABELS, proxies=(PROXIES["naswot"], PROXIES["snip"])
+    )
     np.testing.assert_array_equal(agreement, expected["naswot"])
     np.testing.assert_allclose(snip, expected["snip"], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(

@@ -41,7 +41,7 @@ def measured():
             choices,
             IMAGES,
             jnp.asarray(LABELS),
-            proxies=NAMES,
+            proxies=tuple(map(PROXIES.get, NAMES)),
             classes=CLASSES,
             channels=CHANNELS,
             cells_per_stage=1,

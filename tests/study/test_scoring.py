@@ -198,7 +198,9 @@ def measure(monkeypatch):
             def run(key, choices, images, labels):
                 call = Call(key, *(np.asarray(array) for array in (choices[:, 0], images, labels)), width)
                 calls.append(call)
-                return dict.fromkeys(proxies, jnp.asarray(function(call), jnp.float32))
+                return dict.fromkeys(
+                    (proxy.name for proxy in proxies), jnp.asarray(function(call), jnp.float32)
+                )
 
             def compiled():
                 compile(width)
