@@ -208,3 +208,16 @@ def _unique_key_loader() -> Any:
             return super().construct_mapping(node, deep)
 
     return UniqueKeyLoader
+
+
+def whole_numbers(text: str, name: str, least: int) -> tuple[int, ...]:
+    """`"8,16"` to (8, 16), ascending. Raises `InputError`, which calls the option `name`."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or list(found) != sorted(set(found)) or found[0] < least:
+        raise InputError(
+            f"{name} is '{text}': give ascending whole numbers from {least}, separated by commas"
+        )
+    return found

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jnas.errors import InputError
 from jnas.study import strict
 from jnas.study.config import read_as
 from jnas.study.strict import option
@@ -130,19 +129,6 @@ class StudyConfig:
     dynamics: DynamicsStudyConfig = _DYNAMICS
     drift: DriftStudyConfig = _DRIFT
     oneshot: OneshotStudyConfig = _ONESHOT
-
-
-def whole_numbers(text: str, name: str, least: int) -> tuple[int, ...]:
-    """`"8,16"` to (8, 16), ascending. Raises `InputError`, which calls the option `name`."""
-    try:
-        found = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        found = ()
-    if not found or list(found) != sorted(set(found)) or found[0] < least:
-        raise InputError(
-            f"{name} is '{text}': give ascending whole numbers from {least}, separated by commas"
-        )
-    return found
 
 
 def read_config(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> StudyConfig:

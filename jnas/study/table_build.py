@@ -32,7 +32,7 @@ from jnas.study.run_folder import write_file
 from jnas.study.score_files import open_journal
 from jnas.study.scoring import SCORES
 from jnas.study.scoring_config import digest
-from jnas.study.strict import option
+from jnas.study.strict import option, whole_numbers
 
 # Architectures side by side on an accelerator, whose memory holds many small networks.
 WIDTH_ON_ACCELERATOR = 64
@@ -81,14 +81,10 @@ def describe_options() -> Iterator[tuple[str, str, str, str]]:
 
 def points(config: TableConfig) -> tuple[int, ...]:
     """The epochs after which accuracies are measured, ascending. Raises `InputError`."""
-    try:
-        found = tuple(int(text) for text in config.curve.split(","))
-    except ValueError:
-        raise InputError(f"curve is '{config.curve}': give whole numbers separated by commas") from None
-    if list(found) != sorted(set(found)) or found[0] < 1 or found[-1] != config.epochs:
+    found = whole_numbers(config.curve, "curve", 1)
+    if found[-1] != config.epochs:
         raise InputError(
-            f"curve is '{config.curve}': give ascending numbers from 1, of which the last is epochs, "
-            f"{config.epochs}"
+            f"curve is '{config.curve}': its last number must be that of the epochs, {config.epochs}"
         )
     return found
 

@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 300
 # Where SIGINT is ignored, as it is for the background jobs of a shell, Python leaves it so.
 RUN = """
-import signal, sys
+import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from jnas.cli import main
-sys.exit(main())
+from jnas.cli import command
+command()
 """
 # So many small chunks that a kill falls between two of them, and the work is still seconds.
 ARGUMENTS = [

@@ -105,7 +105,7 @@ def test_the_command(config, small, tmp_path, capsys):
         (["build", "--out", "t.npz", "--cells", "many"], "--cells is 'many': give a number, or all"),
         (["build", "--out", "t.npz", "--cells", "7000"], "cells is 7000: give a number from 1 to 6,466"),
         (["build", "--out", "t.npz", "--curve", "3,2"], "curve is '3,2'"),
-        (["build", "--out", "t.npz", "--curve", "x"], "curve is 'x': give whole numbers"),
+        (["build", "--out", "t.npz", "--curve", "x"], "curve is 'x': give ascending whole numbers"),
         (["build", "--out", "t.npz", "--batch", "2000"], "batch 2000 does not fit: there are 1438 images"),
         (["build", "--out", "t.npz", "--executor", "slurm"], "unknown executor 'slurm'"),
         (["build", "--out", "t.npz", "--epoch", "2"], "did you mean"),

@@ -25,8 +25,9 @@ from jnas.proxies.ntk_spectrum import alignment
 from jnas.study import statistics
 from jnas.study.plots import INK
 from jnas.study.progress import Progress
+from jnas.study.strict import whole_numbers
 from jnas.study.studies.base import COLOURS, Figure, Findings, some_rows
-from jnas.study.study_config import StudyConfig, whole_numbers
+from jnas.study.study_config import StudyConfig
 from jnas.theory import empirical_ntk
 
 COLUMNS = (

@@ -28,9 +28,10 @@ from jnas.data import transforms
 from jnas.errors import InputError
 from jnas.estimators.compact_table import Table
 from jnas.study.progress import Progress
+from jnas.study.strict import whole_numbers
 from jnas.study.studies.base import COLOURS, Figure, Findings
 from jnas.study.studies.kernel_study import chosen_cells, standardised
-from jnas.study.study_config import StudyConfig, whole_numbers
+from jnas.study.study_config import StudyConfig
 from jnas.theory import infinite_width
 
 COLUMNS = (

@@ -23,8 +23,9 @@ from jnas.proxies.ntk import condition_number
 from jnas.study import statistics
 from jnas.study.plots import INK
 from jnas.study.progress import Progress
+from jnas.study.strict import whole_numbers
 from jnas.study.studies.base import COLOURS, LINES, Figure, Findings
-from jnas.study.study_config import StudyConfig, whole_numbers
+from jnas.study.study_config import StudyConfig
 from jnas.theory import infinite_width
 
 COLUMNS = (
