@@ -93,7 +93,7 @@ def test_rank(hill, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "key", "changed"),
     [
-        ("naswot", "network.batch", True), ("params", "network.channels", True), ("ntk", "network.batch", False),
+        ("naswot", "network.batch", True), ("params", "network.channels", False), ("ntk", "network.batch", False),
         ("ntk", "ntk.batch", True), ("regions", "ntk.batch", False), ("regions", "ntk.initialisation", True),
         ("regions", "regions.inputs", True), ("convs", "regions.inputs", False), ("zen", "seed", True),
     ],

@@ -88,15 +88,15 @@ def variants(text: str) -> dict[str, list[tuple[str, str]]]:
 
 
 def is_changed(proxy: Proxy, options: Sequence[tuple[str, str]]) -> bool:
-    """Whether settings change what a proxy measures."""
+    """Whether settings change what a proxy measures; sizes are compared once."""
+    if proxy.subject == SIZE:
+        return False
     for key, _ in options:
         section = key.partition(".")[0]
         # The regions' network has the initialisation of the kernel's.
         if SUBJECTS.get(section, proxy.subject) == proxy.subject or (
             key == "ntk.initialisation" and proxy.subject == REGIONS
         ):
-            return True
-        if section == "network" and proxy.subject == SIZE:
             return True
     return False
 
@@ -134,22 +134,25 @@ def _figure(rows: Sequence[tuple[Any, ...]]) -> Figure:
     names = list(dict.fromkeys(row[1] for row in rows))
     labels = list(dict.fromkeys(row[0] for row in rows))
 
+    # From below, a gap between scores.
+    lines = [
+        [row for label in labels[::-1] for row in rows if row[:2] == (label, name)] for name in names[::-1]
+    ]
+    starts = np.cumsum([0, *(len(own) + 1 for own in lines)])
+
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        height = 0.8 / len(labels)
-        for number, label in enumerate(labels):
-            own = {row[1]: row for row in rows if row[0] == label}
-            for place, name in enumerate(reversed(names)):
-                if name not in own:
-                    continue
-                row = own[name]
-                y = place + (number - (len(labels) - 1) / 2) * height
-                colour = INK if name in SIZES else COLOURS[number % len(COLOURS)]
+        for start, own in zip(starts, lines, strict=False):
+            for y, row in enumerate(own, start):
+                number = labels.index(row[0])
+                colour = INK if row[1] in SIZES else COLOURS[number % len(COLOURS)]
                 for axes, first in ((left, 2), (right, 8)):
                     value, low, high = row[first : first + 3]
                     axes.plot([low, high], [y, y], color=colour, linewidth=2, alpha=0.7)
                     axes.plot([value], [y], marker="o^svDP"[number % 6], color=colour, markersize=5)
-        left.set_yticks(range(len(names)), list(reversed(names)))
+        middles = [start + (len(own) - 1) / 2 for start, own in zip(starts, lines, strict=False)]
+        left.set_yticks(middles, names[::-1])
+        left.set_ylim(-1, starts[-1] - 1)
         left.axvline(0, color=INK, linewidth=0.8)
         left.set_xlabel("Kendall's tau with trained accuracy")
         right.set_xlabel("precision among the best")
@@ -163,7 +166,7 @@ def _figure(rows: Sequence[tuple[Any, ...]]) -> Figure:
                 handles=handles, loc="outside upper center", ncols=min(3, len(labels)), frameon=False
             )
 
-    size = (10.6, 1.2 + 0.34 * len(names) * max(1.0, len(labels) / 2))
+    size = (10.6, 1.4 + 0.17 * float(starts[-1]))
     caption = "Bars are 95 % bootstrap intervals over architectures; sizes, which need no network, are dark."
     return Figure("rank", caption, draw, size)
 
