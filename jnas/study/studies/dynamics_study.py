@@ -229,8 +229,8 @@ def _paragraphs(rows: Sequence[tuple[Any, ...]], widths: Sequence[int], steps: i
         ends, furthest = [own[-1] for own in networks], [max(row[11] for row in own) for own in networks]
         sentences.append(
             f"With {width} channels the prediction breaks for {len(broken)} of {len(cells)} cells in {steps} steps"
-            f"{', ' + when if broken else ''}; test outputs are {_percent(furthest)} of that way off at most, "
-            f"{_percent([row[11] for row in ends])} in the end, where training reaches "
+            f"{', ' + when if broken else ''}; test outputs are off by at most {_percent(furthest)} of the "
+            f"way that the linearised network goes, by {_percent([row[11] for row in ends])} in the end, where training reaches "
             f"{np.mean([row[9] for row in ends]):.1f} % on test images and linearised it would reach "
             f"{np.mean([row[10] for row in ends]):.1f} %."
         )
