@@ -231,8 +231,8 @@ def _paragraphs(rows: Sequence[tuple[Any, ...]], widths: Sequence[int], steps: i
             f"With {width} channels the prediction breaks for {len(broken)} of {len(cells)} cells in {steps} steps"
             f"{', ' + when if broken else ''}; test outputs are off by at most {_percent(furthest)} of the "
             f"way that the linearised network goes, by {_percent([row[11] for row in ends])} in the end, "
-            f"where training reaches {np.mean([row[9] for row in ends]):.1f} % on test images and linearised it would reach "
-            f"{np.mean([row[10] for row in ends]):.1f} %."
+            f"where training reaches {np.mean([row[9] for row in ends]):.1f} % on test images and linearised it would "
+            f"reach {np.mean([row[10] for row in ends]):.1f} %."
         )
     return [" ".join(sentences)]
 
