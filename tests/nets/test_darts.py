@@ -10,8 +10,6 @@ from jnas.nets.modules import Build, initial_parameters
 from jnas.proxies import ntk
 from jnas.spaces import darts as space
 
-# Compiled only to run once.
-
 
 def random_gates(seed):
     """Every operation weighs something on some edges, and nothing on others."""
@@ -23,8 +21,8 @@ def random_gates(seed):
 
 @pytest.fixture(scope="module")
 def network():
-    """A normal and a reduction cell of one and two channels, its parameters and three images of 4x4."""
-    built = darts.Network(1, 2, Build())
+    """A reduction cell, whose edges have either stride, of two channels, its parameters and three images of 4x4."""
+    built = darts.Network(1, 2, Build(), reductions=(True,))
     images = jax.random.normal(jax.random.key(0), (3, 4, 4, 3))
     return built, initial_parameters(built, jax.random.key(1), images, random_gates(0)), images
 
@@ -66,9 +64,10 @@ def test_gates_of_each_image_are_its_own(network):
     built, params, images = network
     gates = jnp.stack([random_gates(seed) for seed in range(len(images))])
     own = built.clone(build=Build(statistics="none"))
-    together = own.apply({"params": params}, images, gates)
+    apply = jax.jit(own.apply)
+    together = apply({"params": params}, images, gates)
     for number, image in enumerate(images):
-        alone = own.apply({"params": params}, image[None], gates[number])
+        alone = apply({"params": params}, image[None], gates[number])
         np.testing.assert_allclose(together[number], alone[0], rtol=1e-4, atol=1e-4)
 
 
@@ -92,7 +91,7 @@ def test_what_a_missing_edge_does_not_change(network):
 
 
 def test_copies_have_the_deviation_of_one():
-    built = darts.Network(16, 3, Build())
+    built = darts.Network(16, 3, Build(), reductions=(False,))
     images = jnp.zeros((1, 8, 8, 3))
     params = initial_parameters(built, jax.random.key(1), images, random_gates(0))
     edges = params["cell_0"]["from_0"]
@@ -113,9 +112,10 @@ def test_targets_that_are_not_there_cost_nothing_and_change_nothing():
     x = jax.random.normal(keys[8], (2, 3, 5, 5))
     gates = jnp.ones((3, 4)).at[2].set(0)
 
+    @jax.jit
     def gradient(count):
         def total(x, weights):
-            return jnp.sum(jnp.sin(separable.convolutions(x, weights, gates, jnp.int32(count))[0]))
+            return jnp.sum(jnp.sin(separable.convolutions(x, weights, gates, count)[0]))
 
         return jax.grad(total, (0, 1))(x, weights)
 
