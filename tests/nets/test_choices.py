@@ -95,9 +95,17 @@ def test_a_choice_equals_the_network_built_for_it(cell, images, params, by_choic
     assert unused and not any(leaf.any() for leaf in unused.values())
 
 
-@pytest.mark.parametrize("build", BUILDS)
-def test_a_map_over_choices(build, images, params, masked):
-    evaluate = partial(with_gradients(network(BUILDS[build]), images), params)
+def test_a_map_over_choices_in_loops(images, params, masked):
+    """The scores of architectures side by side (proxies/test_batch.py) have the gradients."""
+    built = network(BUILDS["loops"])
+    evaluate = jax.jit(jax.vmap(lambda choices: built.apply({"params": params}, images, choices)))
+    logits = evaluate(jnp.stack([choices_of(cell) for cell in CELLS]))
+    for index, cell in enumerate(CELLS):
+        close(logits[index], masked[cell][0])
+
+
+def test_a_map_over_choices_on_planes(images, params, masked):
+    evaluate = partial(with_gradients(network(BUILDS["planes"]), images), params)
     logits, gradients = jax.jit(jax.vmap(evaluate))(jnp.stack([choices_of(cell) for cell in CELLS]))
     for index, cell in enumerate(CELLS):
         own = jax.tree.map(lambda leaf, index=index: leaf[index], gradients)
@@ -105,7 +113,7 @@ def test_a_map_over_choices(build, images, params, masked):
 
 
 def test_statistics_held_constant(images, params):
-    """Image by image on planes, as kernels with frozen statistics are found, under a map over cells.
+    """Image by image on planes, as kernels with frozen statistics are found.
 
     Expected is one backward pass through the whole batch, which weighs the images' rows.
     """
@@ -120,7 +128,8 @@ def test_statistics_held_constant(images, params):
             params
         )
 
-    def rows(choices):
+    @jax.jit
+    def found(choices):
         def of_image(image):
             return jax.grad(lambda params: jnp.sum(by_image.apply({"params": params}, image[None], choices)))(
                 params
@@ -129,10 +138,8 @@ def test_statistics_held_constant(images, params):
         gradients = jax.vmap(of_image, axis_name="images")(images)
         return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), gradients)
 
-    found = jax.jit(jax.vmap(rows))(jnp.stack([choices_of(cell) for cell in cells]))
-    for index, cell in enumerate(cells):
-        gradient = expected(SPACE.gates(np.array(CELLS[cell], np.int32)))
-        jax.tree.map(close, jax.tree.map(lambda leaf, index=index: leaf[index], found), gradient)
+    for cell in cells:
+        jax.tree.map(close, found(choices_of(cell)), expected(SPACE.gates(np.array(CELLS[cell], np.int32))))
 
 
 def test_without_normalisation(images, params):

@@ -13,8 +13,8 @@ from jnas_processes import PATIENCE_SECONDS, end, start, start_two
 CELL = "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
 ARGUMENTS = [
     "train", "../config.yaml", "--out", "run", "--arch", CELL, "--space", "nasbench201", "--data", "../small.npz",
-    "--channels", "4", "--cells_per_stage", "1",
-    "--checkpoint_seconds", "0", "--recipe.epochs", "3", "--recipe.batch", "32",
+    "--channels", "4", "--cells_per_stage", "1", "--checkpoint_seconds", "0",
+    "--recipe.epochs", "3", "--recipe.batch", "32",
 ]  # fmt: skip
 
 
