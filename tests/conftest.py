@@ -4,6 +4,9 @@ Programs are compiled only to run once or twice on a few small images, so most o
 what one test compiles the others find: here, in other workers, and in the processes that tests start.
 `JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` runs what users run, in three times the time. Hypothesis measures no times,
 as a busy machine would fail its deadline.
+
+A file goes to one worker as a whole, so the files that take longest start first: what starts late is short, and the
+workers end together.
 """
 
 import atexit
@@ -23,3 +26,25 @@ from hypothesis import settings
 
 settings.register_profile("jnas", deadline=None)
 settings.load_profile("jnas")
+
+# Those that take half a minute or more on a core, by folder and name.
+LONG = (
+    "tests/test_notebooks.py", "study/test_posterior_search.py", "theory/test_empirical_ntk.py",
+    "tests/test_tenas_parity.py", "nets/test_darts_chosen.py", "proxies/test_batch.py",
+    "oneshot/test_supernets.py", "proxies/test_network_proxies.py", "study/test_train_processes.py",
+    "nets/test_nasbench201.py", "proxies/test_conformance.py", "estimators/test_batch_training.py",
+    "study/test_table_build.py", "study/test_table_processes.py", "nets/test_choices.py", "nets/test_darts.py",
+    "study/test_darts_search.py", "study/test_search.py", "study/test_score_processes.py",
+    "study/test_studies.py", "study/test_theory_studies.py",
+)  # fmt: skip
+
+
+def pytest_configure(config):
+    # pytest-xdist, where it is installed, starts files with many tests first, which are not those that take long.
+    if getattr(config.option, "loadscopereorder", None):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(f"{item.path.parent.name}/{item.path.name}", len(rank)))
