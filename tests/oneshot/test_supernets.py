@@ -39,8 +39,9 @@ def variables(supernet):
 
 
 @pytest.fixture(scope="module")
-def evaluated(supernet, variables):
-    return jax.jit(lambda masks, x: supernet.evaluate(*variables, masks, x))
+def evaluate(supernet):
+    """One program for one mask of all images, one for a mask of each."""
+    return jax.jit(supernet.evaluate)
 
 
 def some(supernet, *shape, seed=3):
@@ -62,15 +63,15 @@ def test_its_parts_fit_together(supernet, variables):
     np.testing.assert_array_equal(weights > 0, np.asarray(norms) > 0)
 
 
-def test_masks_of_each_image_equal_image_by_image(supernet, images, evaluated):
+def test_masks_of_each_image_equal_one_mask_of_all(supernet, images, variables, evaluate):
     masks = some(supernet, 4)
-    together = evaluated(masks, images)
-    alone = [evaluated(masks[index], images[index : index + 1])[0] for index in range(4)]
+    together = evaluate(*variables, masks, images)
+    alone = [evaluate(*variables, masks[index], images)[index] for index in range(4)]
     np.testing.assert_allclose(together, jnp.stack(alone), rtol=2e-4, atol=2e-4)
     assert together.shape == (4, 3)
 
 
-def test_a_mask_equals_weights_of_zero(supernet, images, variables, evaluated):
+def test_a_mask_equals_weights_of_zero(supernet, images, variables, evaluate):
     """Of one mask in each of three groups: the slice of the kernel that it keeps is set to zero instead."""
     params, statistics = variables
     if supernet.space is not None:
@@ -86,9 +87,11 @@ def test_a_mask_equals_weights_of_zero(supernet, images, variables, evaluated):
             kernel = kernel[name]
         changed = kernel.at[..., part[1].start + channel, :].set(0)
         params = jax.tree.map(lambda leaf, old=kernel, new=changed: new if leaf is old else leaf, params)
-    expected = jax.jit(supernet.evaluate)(params, statistics, jnp.ones(supernet.masks), images)
-    np.testing.assert_allclose(evaluated(jnp.asarray(masks), images), expected, rtol=1e-4, atol=1e-4)
-    assert np.abs(expected - evaluated(jnp.ones(supernet.masks), images)).max() > 1e-4
+    ones = jnp.ones(supernet.masks)
+    expected = evaluate(params, statistics, ones, images)
+    found = evaluate(*variables, jnp.asarray(masks), images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert np.abs(expected - evaluate(*variables, ones, images)).max() > 1e-4
 
 
 def test_statistics_of_a_batch_normalise_it(supernet, images, variables):
@@ -186,8 +189,14 @@ def small():
     return supernet, gating, *jax.jit(supernet.init)(jax.random.key(0))
 
 
+@pytest.fixture(scope="module")
+def compiled(small):
+    """`evaluate` and `statistics` of that supernet."""
+    return jax.jit(small[0].evaluate), jax.jit(small[0].statistics)
+
+
 @pytest.mark.parametrize("recalibrated", [False, True])
-def test_candidates_side_by_side_equal_one_at_a_time(recalibrated, digits, small):
+def test_candidates_side_by_side_equal_one_at_a_time(recalibrated, digits, small, compiled):
     supernet, gating, params, statistics = small
     images = digits.x_train[:64] if recalibrated else None
     evaluate = candidates.evaluator(supernet, gating, digits, images)
@@ -203,24 +212,25 @@ def test_candidates_side_by_side_equal_one_at_a_time(recalibrated, digits, small
     masks = jnp.asarray(kept[0], jnp.float32)
     if recalibrated:
         calibrating = jnp.asarray((images - digits.mean) / digits.std)
-        statistics = jax.jit(supernet.statistics)(params, masks, calibrating)
-    logits = jax.jit(supernet.evaluate)(params, statistics, masks, standard)
+        statistics = compiled[1](params, masks, calibrating)
+    logits = compiled[0](params, statistics, masks, standard)
     expected = 100 * np.mean(np.argmax(np.asarray(logits), axis=-1) == y)
     assert abs(expected - together[0]) <= 100 / 300 + 1e-9
 
 
 @pytest.mark.parametrize("cell", [(3, 2, 3, 4, 1, 2), (0, 2, 1, 3, 0, 3), (0, 0, 0, 0, 0, 0)])
-def test_a_cell_run_alone_equals_the_masked_supernet(cell, digits, small):
+def test_a_cell_run_alone_equals_the_masked_supernet(cell, digits, small, compiled):
     """Logits by running statistics, and the statistics of a batch, of the operations that the cell has."""
     supernet, _, params, _ = small
+    evaluate, statistics_of = compiled
     images = jnp.asarray((digits.x_train[:32] - digits.mean) / digits.std)
     choices = jnp.array(cell, jnp.int32)
     masks = jnp.asarray(candidates.masks_of_cells(supernet, np.array([cell]))[0], jnp.float32)
-    by_choice, by_mask = (jax.jit(supernet.statistics)(params, own, images) for own in (choices, masks))
+    by_choice, by_mask = (statistics_of(params, own, images) for own in (choices, masks))
     assert jax.tree.structure(by_choice) == jax.tree.structure(by_mask)
-    logits = [jax.jit(supernet.evaluate)(params, by_mask, own, images) for own in (choices, masks)]
+    logits = [evaluate(params, by_mask, own, images) for own in (choices, masks)]
     np.testing.assert_allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5)
-    found = jax.jit(supernet.evaluate)(params, by_choice, choices, images)
+    found = evaluate(params, by_choice, choices, images)
     np.testing.assert_allclose(found, logits[1], rtol=1e-4, atol=1e-5)
 
 
@@ -254,7 +264,9 @@ def test_with_masks_drawn_blindly_only_weights_learn(digits, small):
 
 def test_the_gradient_of_the_loss_against_finite_differences(digits, small):
     """In float64, along random directions of weights and of logits, masks and noise held fixed."""
-    supernet, gating, params, statistics = small
+    _, gating, params, statistics = small
+    # Of its own: JAX keeps the indices of what was traced before as int32.
+    supernet = SUPERNETS["nasbench201"](IMAGE, 10, 2, 1)
     with jax.enable_x64(True):
         double = partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, jnp.float64))
         objective = training.Objective(gating, np.full(24, 0.4), 100.0, 0.5, 3.0, 1.0, "kept")
