@@ -76,15 +76,33 @@ def kernel_function():
                 counted, rest = empirical_ntk.split(params, "weights")
 
                 def summed(counted):
-                    return apply(traverse_util.unflatten_dict({**counted, **rest}), images).sum(-1)
+                    logits = apply(traverse_util.unflatten_dict({**counted, **rest}), images)
+                    return logits.sum(-1), logits
 
-                _, pullback = jax.vjp(summed, counted)
+                _, pullback, logits = jax.vjp(summed, counted, has_aux=True)
                 (rows,) = jax.lax.map(pullback, jnp.eye(len(images)))
                 flat = jnp.concatenate([row.reshape(len(images), -1) for row in rows.values()], axis=1)
-                kernel = flat @ flat.T
+                return logits, flat @ flat.T
             return apply(params, images), kernel
 
         return jax.jit(evaluate)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def sign_function():
+    """(params, crops, gates) to the signs of a build, in the same way."""
+
+    @cache
+    def make(is_darts, planes):
+        network = network_of({"darts": is_darts}, planes, stem=False)
+
+        def signs(params, crops, gates):
+            _, sown = network.apply({"params": params}, crops, gates, mutable=["patterns"])
+            return [leaf.reshape(len(crops), -1) for leaf in jax.tree.leaves(sown["patterns"])]
+
+        return jax.jit(signs)
 
     return make
 
@@ -109,14 +127,8 @@ def test_kernel(fixture, kernel_function, planes):
 
 @over_files
 @pytest.mark.parametrize("planes", [False, True], ids=["plain", "planes"])
-def test_regions(fixture, planes):
+def test_regions(fixture, sign_function, planes):
     params = our_params(fixture, "region_net")
-    network = network_of(fixture, planes, stem=False)
-
-    @jax.jit
-    def patterns(params, crops, gates):
-        _, sown = network.apply({"params": params}, crops, gates, mutable=["patterns"])
-        return [leaf.reshape(len(crops), -1) for leaf in jax.tree.leaves(sown["patterns"])]
-
-    signs = patterns(params, jnp.asarray(fixture["crops"]), jnp.asarray(fixture["gates"]))
+    function = sign_function(fixture["darts"], planes)
+    signs = function(params, jnp.asarray(fixture["crops"]), jnp.asarray(fixture["gates"]))
     assert int(regions.count_distinct(jnp.concatenate(signs, axis=1))) == round(float(fixture["n_regions"]))
