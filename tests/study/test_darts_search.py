@@ -12,7 +12,7 @@ from jnas.study.search import run
 
 SMALL = {
     "space": "darts",
-    "ntk": {"batch": 4, "repeats": 1},
+    "ntk": {"batch": 2, "repeats": 1},
     "regions": {"inputs": 40, "repeats": 1},
     "training": {"epochs": 0, "random_cells": 1},
 }
