@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from jnas import cli
+
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 300
 # Where SIGINT is ignored, as it is for the background jobs of a shell, Python leaves it so.
@@ -47,7 +49,7 @@ def finish(out: Path) -> str:
 def expected(tmp_path_factory) -> bytes:
     """The file of an uninterrupted scoring."""
     out = tmp_path_factory.mktemp("uninterrupted") / "scores.csv"
-    finish(out)
+    assert cli.main(["score", *ARGUMENTS, "--out", str(out)]) == 0
     table = out.read_bytes()
     assert table.count(b"\n") == 9001
     return table
