@@ -12,12 +12,13 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jnas
+from jnas.cli_arguments import PROCESSES, check_processes, keys_help, parse, parse_run, taken
 from jnas.cli_help import (
     EXPORT_HELP,
     HELP,
@@ -34,9 +35,6 @@ from jnas.errors import InputError, unknown_name
 from jnas.study.interruption import interruptible
 
 INTERRUPTED = 130
-
-# Where several processes share the work of a command: options of `jnas.study.processes.join`.
-PROCESSES = ("coordinator", "processes", "process")
 
 # family: (module, the name of its dict)
 FAMILIES = {
@@ -101,8 +99,8 @@ def _search(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         from jnas.study.config import describe_options
 
-        return _print(SEARCH_HELP + _keys_help(describe_options()))
-    config_path, overrides, out = _parse_run("search", "configs/tenas_digits.yaml", arguments)
+        return _print(SEARCH_HELP + keys_help(describe_options()))
+    config_path, overrides, out = parse_run("search", "configs/tenas_digits.yaml", arguments)
     with _failing("search", arguments, lambda: _log_traceback(out)) as outcome:
         from jnas.study.config import read_config
 
@@ -124,10 +122,10 @@ def _train(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         from jnas.study.train_config import describe_options
 
-        return _print(TRAIN_HELP + PROCESSES_HELP + _keys_help(describe_options()))
-    config_path, options, out = _parse_run("train", "configs/train_darts_digits.yaml", arguments)
-    others, overrides = _taken(options, PROCESSES)
-    _check_processes(others)
+        return _print(TRAIN_HELP + PROCESSES_HELP + keys_help(describe_options()))
+    config_path, options, out = parse_run("train", "configs/train_darts_digits.yaml", arguments)
+    others, overrides = taken(options, PROCESSES)
+    check_processes(others)
     with _failing("train", arguments, lambda: _log_traceback(out)) as outcome:
         from jnas.study.train_config import read_config
 
@@ -160,8 +158,8 @@ def _study(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         from jnas.study.study_config import describe_options
 
-        return _print(STUDY_HELP + _keys_help(describe_options()))
-    config_path, overrides, out = _parse_run("study", "configs/study_search.yaml", arguments)
+        return _print(STUDY_HELP + keys_help(describe_options()))
+    config_path, overrides, out = parse_run("study", "configs/study_search.yaml", arguments)
     with _failing("study", arguments, lambda: _log_traceback(out)) as outcome:
         from jnas.study.study_config import read_config
 
@@ -180,7 +178,7 @@ def _study(arguments: list[str]) -> int:
 def _export(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         return _print(EXPORT_HELP)
-    runs, options = _parse(arguments)
+    runs, options = parse(arguments)
     if len(runs) != 1 or [key for key, _ in options] != ["out"]:
         raise InputError("jnas export takes a training and a folder: jnas export runs/train --out exported")
     with _failing("export", arguments, _print_traceback) as outcome:
@@ -194,8 +192,8 @@ def _table(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         from jnas.study.table_build import describe_options
 
-        return _print(TABLE_HELP + PROCESSES_HELP + _keys_help(describe_options()))
-    (action, *files), options = _parse(arguments) if arguments else ([""], [])
+        return _print(TABLE_HELP + PROCESSES_HELP + keys_help(describe_options()))
+    (action, *files), options = parse(arguments) if arguments else ([""], [])
     wanted = {"build": 0, "import": 1, "show": 1}
     if wanted.get(action) != len(files):
         raise InputError("jnas table takes build, import FILE or show FILE: see jnas table --help")
@@ -210,9 +208,9 @@ def _table(arguments: list[str]) -> int:
         from jnas.study.progress import Progress
 
         if action == "build":
-            others, settings = _taken(options, PROCESSES)
-            _check_processes(others)
-            own, settings = _taken(settings, ("cells", "out", "executor"))
+            others, settings = taken(options, PROCESSES)
+            check_processes(others)
+            own, settings = taken(settings, ("cells", "out", "executor"))
             cells = own["cells"] or "all"
             if cells != "all" and not cells.isdecimal():
                 raise InputError(f"--cells is '{cells}': give a number, or all")
@@ -223,7 +221,7 @@ def _table(arguments: list[str]) -> int:
                 join(**others)
             table = table_build.build(config, count, own["out"], own["executor"] or "local", Progress())
         elif action == "import":
-            own, unknown = _taken(options, ("data", "epochs", "out"))
+            own, unknown = taken(options, ("data", "epochs", "out"))
             if unknown:
                 raise InputError(f"jnas table import knows no --{unknown[0][0]}: see jnas table --help")
             table = table_build.import_published(
@@ -242,16 +240,16 @@ def _score(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         from jnas.study.scoring_config import describe_options
 
-        return _print(SCORE_HELP + PROCESSES_HELP + _keys_help(describe_options()))
-    unexpected, options = _parse(arguments)
+        return _print(SCORE_HELP + PROCESSES_HELP + keys_help(describe_options()))
+    unexpected, options = parse(arguments)
     if unexpected:
         raise InputError(f"jnas score takes options only, not '{unexpected[0]}': see jnas score --help")
-    others, options = _taken(options, PROCESSES)
-    own, settings = _taken(options, ("proxies", "archs", "out", "executor"))
+    others, options = taken(options, PROCESSES)
+    own, settings = taken(options, ("proxies", "archs", "out", "executor"))
     for key, example in (("proxies", "naswot,synflow"), ("archs", "random:1000"), ("out", "scores.csv")):
         if not own[key]:
             raise InputError(f"jnas score needs --{key}: for example --{key} {example}")
-    _check_processes(others)
+    check_processes(others)
     with _failing("score", arguments, _print_traceback) as outcome:
         import jax
 
@@ -325,61 +323,6 @@ def _list(arguments: list[str]) -> int:
         lines = [f"  {name:<{width}}  {_describe(member)}".rstrip() for name, member in members.items()]
         blocks.append("\n".join([family, *lines]))
     return _print("\n\n".join(blocks) + "\n")
-
-
-def _parse(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """What is no option, and the options; accepts `--key value` and `--key=value`."""
-    others, options = [], []
-    remaining = iter(arguments)
-    for argument in remaining:
-        if not argument.startswith("-"):
-            others.append(argument)
-            continue
-        key, equals, value = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--"):
-            raise InputError(f"unknown option '{argument}': options start with two dashes, as in --out DIR")
-        if not equals:
-            following = next(remaining, None)
-            if following is None or following.startswith("--"):
-                raise InputError(f"option '--{key}' has no value: write --{key} VALUE")
-            value = following
-        options.append((key, value))
-    return others, options
-
-
-def _taken(
-    options: list[tuple[str, str]], names: tuple[str, ...]
-) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """The options of these names, None where not given, and the other options."""
-    taken = dict.fromkeys(names) | {key: value for key, value in options if key in names}
-    return taken, [(key, value) for key, value in options if key not in names]
-
-
-def _check_processes(options: dict[str, Any]) -> None:
-    if (options["processes"] or options["process"]) and not options["coordinator"]:
-        raise InputError("--processes and --process need --coordinator: give HOST:PORT of process 0")
-
-
-def _parse_run(command: str, example: str, arguments: list[str]) -> tuple[str, list[tuple[str, str]], Path]:
-    """`(CONFIG, overrides, DIR)`."""
-    configs, options = _parse(arguments)
-    out = dict(options).get("out")
-    if len(configs) != 1:
-        given = "none" if not configs else ", ".join(f"'{name}'" for name in configs)
-        raise InputError(
-            f"jnas {command} takes one configuration file, given: {given}: "
-            f"jnas {command} {example} --out runs/digits"
-        )
-    if not out:
-        raise InputError(
-            f"jnas {command} needs a folder to write into: add --out DIR, for example --out runs/digits"
-        )
-    return configs[0], [(key, value) for key, value in options if key != "out"], Path(out)
-
-
-def _keys_help(options: Iterable[tuple[str, str, str, str]]) -> str:
-    lines = [f"  --{key}  [{default}]  {takes}\n      {text}" for key, takes, default, text in options]
-    return "\n".join(lines) + "\n"
 
 
 def _log_traceback(out: Path) -> str:
