@@ -89,6 +89,10 @@ def command() -> None:
     status = main()
     if status == INTERRUPTED:
         # A device may be computing still, and Python would take away what it works on.
+        if "jax" in sys.modules:
+            from jnas.study.processes import leave
+
+            leave()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

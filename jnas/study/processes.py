@@ -65,6 +65,12 @@ def join(coordinator: str, processes: str | None, process: str | None) -> None:
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
+def leave() -> None:
+    """Take leave of the other processes, where there are any: those of one that is gone without it are ended."""
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
+
+
 @contextlib.contextmanager
 def together() -> Iterator[Everyone | None]:
     """What the processes of `jax.distributed` do alike: `everyone(said)` gives what each of them said, to all.
