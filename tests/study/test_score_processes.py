@@ -7,7 +7,7 @@ from jnas_processes import PATIENCE_SECONDS, complaint, end, start, start_two, s
 
 # So many small chunks that an interruption falls between two of them, and the work is still seconds.
 ARGUMENTS = [
-    "score", "--proxies", "swap", "--archs", "random:9000", "--out", "scores.csv",
+    "score", "--proxies", "swap", "--archs", "random:4000", "--out", "scores.csv",
     "--network.channels", "1", "--network.cells_per_stage", "1", "--network.batch", "8",
 ]  # fmt: skip
 
