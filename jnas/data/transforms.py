@@ -45,11 +45,8 @@ def batches(key: jax.Array, epoch: ArrayLike, images: int, batch: int) -> jax.Ar
 
 
 def parts(images: np.ndarray, labels: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images and labels in as few parts as hold at most `size`, all equal.
-
-    The last is filled up with images whose label -1 matches nothing.
-    """
-    size = -(-len(images) // -(-len(images) // size))
+    """Images and labels in parts of one size; the last is filled up with images whose label -1 matches nothing."""
+    size = min(size, len(images))
     for start in range(0, len(images), size):
         x, y = images[start : start + size], labels[start : start + size]
         fill = size - len(x)

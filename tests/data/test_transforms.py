@@ -5,7 +5,7 @@ import pytest
 
 from jnas.data import load
 from jnas.data.base import dataset
-from jnas.data.transforms import augment, augmentable, batches, crops, normalise
+from jnas.data.transforms import augment, augmentable, batches, crops, normalise, parts
 from jnas.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (40, 12, 10, 3), np.uint8)
@@ -104,3 +104,12 @@ def test_more_crops_than_images_and_other_sizes():
     assert whole.shape == (7, 10, 10, 1) and whole.dtype == jnp.float32
     with pytest.raises(InputError, match="crop size 11 does not fit into images of 12x10"):
         crops(jax.random.key(0), IMAGES, 7, size=11)
+
+
+def test_parts_are_of_the_size_asked_for():
+    """Devices share a part of a training's test images as they share a batch: by its size."""
+    images, labels = np.arange(70.0).reshape(70, 1, 1, 1), np.arange(70)
+    found = list(parts(images, labels, 32))
+    assert [len(x) for x, _ in found] == [len(y) for _, y in found] == [32, 32, 32]
+    np.testing.assert_array_equal(np.concatenate([y for _, y in found]), [*range(70), *[-1] * 26])
+    assert [len(x) for x, _ in parts(images[:5], labels[:5], 32)] == [5]
