@@ -45,8 +45,7 @@ def batches(key: jax.Array, epoch: ArrayLike, images: int, batch: int) -> jax.Ar
 
 
 def parts(images: np.ndarray, labels: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images and labels in parts of one size; the last is filled up with images whose label -1 matches nothing."""
-    size = min(size, len(images))
+    """Images and labels in parts of `size`; the last is filled up with images whose label -1 matches nothing."""
     for start in range(0, len(images), size):
         x, y = images[start : start + size], labels[start : start + size]
         fill = size - len(x)

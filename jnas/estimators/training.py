@@ -112,7 +112,7 @@ def trainer(
 
     def accuracy(state: TrainState) -> float:
         """Percent of the test images."""
-        parts = transforms.parts(dataset.x_test, dataset.y_test, EVALUATION_BATCH)
+        parts = transforms.parts(dataset.x_test, dataset.y_test, min(EVALUATION_BATCH, len(dataset.x_test)))
         return 100.0 * sum(int(correct(state, x, y)) for x, y in parts) / len(dataset.x_test)
 
     return Trainer(init, epoch, accuracy)
