@@ -26,8 +26,8 @@ from jnas.estimators.predictor import predict
 from jnas.estimators.table import read_accuracies
 from jnas.proxies import PROXIES
 from jnas.proxies.combination import log_rank_sum, oriented, rank_sum
-from jnas.study import statistics
-from jnas.study.statistics import kendall as tau
+from jnas.studies import statistics
+from jnas.studies.statistics import kendall as tau
 
 SPLIT_SEED = 0
 LARGEST_COMBINATION = 8

@@ -16,7 +16,7 @@ from rich.table import Table
 
 import jnas
 from jnas import spaces
-from jnas.study.compilation_cache import enable_compilation_cache
+from jnas.run.compilation_cache import enable_compilation_cache
 
 COLUMNS = ("ntk", "regions", "params", "flops")
 

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jnas.errors import InputError
-from jnas.study.records import read_records
+from jnas.store.records import read_records
 
 ROOT = Path(__file__).parents[1]
 # Every part of a run has its turn; epochs are so many that kills fall between checkpoints and records too.

@@ -34,16 +34,18 @@ from scipy.stats import kendalltau
 
 from jnas import data as datasets
 from jnas import spaces
+from jnas.config import score as scoring_config
+from jnas.config import strict
+from jnas.config.search import SearchConfig, from_mapping
 from jnas.estimators.table import read_accuracies
 from jnas.oneshot import candidates, posterior
 from jnas.oneshot.supernets import Supernet
 from jnas.proxies import PROXIES
-from jnas.study import posterior_search, scoring, scoring_config, strict, supernet_training
-from jnas.study.compilation_cache import enable_compilation_cache
-from jnas.study.config import SearchConfig, from_mapping
-from jnas.study.progress import Progress
-from jnas.study.run_folder import open_run
-from jnas.study.supernet_scores import Scorer
+from jnas.run import posterior_search, scoring, supernet_training
+from jnas.run.compilation_cache import enable_compilation_cache
+from jnas.run.progress import Progress
+from jnas.run.supernet_scores import Scorer
+from jnas.store.folder import open_run
 
 SAMPLES = (10, 50, 500, 1500)
 AT_ONCE = 25

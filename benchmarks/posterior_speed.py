@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jnas.oneshot import candidates, training
-from jnas.study import posterior_search, supernet_training
+from jnas.run import posterior_search, supernet_training
 
 
 def report(trained: Any, kept: np.ndarray, console: Console) -> None:

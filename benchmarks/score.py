@@ -23,9 +23,10 @@ from search import noise
 
 from jnas import data as datasets
 from jnas import spaces
+from jnas.config import score as scoring_config
 from jnas.proxies import PROXIES
 from jnas.proxies.base import SIZE
-from jnas.study import scoring, scoring_config
+from jnas.run import scoring
 
 CURVE = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from kernel import matrix_product_rate
 
-from jnas.study import search
-from jnas.study.config import from_mapping
-from jnas.study.progress import Progress
+from jnas.config.search import from_mapping
+from jnas.run import search
+from jnas.run.progress import Progress
 
 
 def noise(path: Path, images: int = 1000) -> str:

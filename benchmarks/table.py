@@ -19,8 +19,8 @@ from rich.table import Table
 from jnas import data as datasets
 from jnas import spaces
 from jnas.estimators import batch_training, training
-from jnas.proxies.batch import AXIS
-from jnas.study.table_build import TableConfig, order
+from jnas.parallel import AXIS
+from jnas.run.table import TableConfig, order
 
 
 def arguments() -> argparse.Namespace:

@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from jnas import data as datasets
+from jnas.config.train import RecipeConfig, TrainConfig
 from jnas.data import stream, transforms
 from jnas.estimators import recipe
-from jnas.study import train
-from jnas.study.compilation_cache import enable_compilation_cache
-from jnas.study.train_config import RecipeConfig, TrainConfig
+from jnas.run import train
+from jnas.run.compilation_cache import enable_compilation_cache
 
 # The second-order cells of DARTS (Liu, Simonyan and Yang, 2019).
 DARTS_V2 = (

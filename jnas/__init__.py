@@ -15,11 +15,11 @@ _adapt_neural_tangents()
 def __getattr__(name: str) -> Any:
     """`jnas.score` and `jnas.load`, imported when they are first asked for."""
     if name == "score":
-        from jnas.study.score import score
+        from jnas.run.score import score
 
         return score
     if name == "load":
-        from jnas.study.export import load
+        from jnas.run.export import load
 
         return load
     raise AttributeError(f"module 'jnas' has no attribute '{name}'")

@@ -32,7 +32,7 @@ from jnas.cli_help import (
     TRAIN_HELP,
 )
 from jnas.errors import InputError, unknown_name
-from jnas.study.interruption import interruptible
+from jnas.run.interruption import interruptible
 
 INTERRUPTED = 130
 
@@ -90,7 +90,7 @@ def command() -> None:
     if status == INTERRUPTED:
         # A device may be computing still, and Python would take away what it works on.
         if "jax" in sys.modules:
-            from jnas.study.processes import leave
+            from jnas.run.processes import leave
 
             leave()
         sys.stdout.flush()
@@ -101,20 +101,20 @@ def command() -> None:
 
 def _search(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        from jnas.study.config import describe_options
+        from jnas.config.search import describe_options
 
         return _print(SEARCH_HELP + keys_help(describe_options()))
     config_path, overrides, out = parse_run("search", "configs/tenas_digits.yaml", arguments)
     with _failing("search", arguments, lambda: _log_traceback(out)) as outcome:
-        from jnas.study.config import read_config
+        from jnas.config.search import read_config
 
         config = read_config(config_path, overrides)
 
-        from jnas.study.compilation_cache import enable_compilation_cache
-        from jnas.study.progress import Progress
-        from jnas.study.report import write_report
-        from jnas.study.search import run
-        from jnas.study.summary import print_summary
+        from jnas.report.report import write_report
+        from jnas.report.terminal import print_summary
+        from jnas.run.compilation_cache import enable_compilation_cache
+        from jnas.run.progress import Progress
+        from jnas.run.search import run
 
         enable_compilation_cache()
         result = run(config, out, Progress())
@@ -124,24 +124,24 @@ def _search(arguments: list[str]) -> int:
 
 def _train(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        from jnas.study.train_config import describe_options
+        from jnas.config.train import describe_options
 
         return _print(TRAIN_HELP + PROCESSES_HELP + keys_help(describe_options()))
     config_path, options, out = parse_run("train", "configs/train_darts_digits.yaml", arguments)
     others, overrides = taken(options, PROCESSES)
     check_processes(others)
     with _failing("train", arguments, lambda: _log_traceback(out)) as outcome:
-        from jnas.study.train_config import read_config
+        from jnas.config.train import read_config
 
         config = read_config(config_path, overrides)
 
         import jax
 
-        from jnas.study.compilation_cache import enable_compilation_cache
-        from jnas.study.processes import join
-        from jnas.study.progress import Progress
-        from jnas.study.report import write_report
-        from jnas.study.train import run
+        from jnas.report.report import write_report
+        from jnas.run.compilation_cache import enable_compilation_cache
+        from jnas.run.processes import join
+        from jnas.run.progress import Progress
+        from jnas.run.train import run
 
         enable_compilation_cache()
         if others["coordinator"]:
@@ -160,18 +160,18 @@ def _train(arguments: list[str]) -> int:
 
 def _study(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        from jnas.study.study_config import describe_options
+        from jnas.config.study import describe_options
 
         return _print(STUDY_HELP + keys_help(describe_options()))
     config_path, overrides, out = parse_run("study", "configs/study_search.yaml", arguments)
     with _failing("study", arguments, lambda: _log_traceback(out)) as outcome:
-        from jnas.study.study_config import read_config
+        from jnas.config.study import read_config
 
         config = read_config(config_path, overrides)
 
-        from jnas.study.compilation_cache import enable_compilation_cache
-        from jnas.study.progress import Progress
-        from jnas.study.studies.run import run
+        from jnas.run.compilation_cache import enable_compilation_cache
+        from jnas.run.progress import Progress
+        from jnas.studies.run import run
 
         enable_compilation_cache()
         findings, page = run(config, out, Progress())
@@ -186,7 +186,7 @@ def _export(arguments: list[str]) -> int:
     if len(runs) != 1 or [key for key, _ in options] != ["out"]:
         raise InputError("jnas export takes a training and a folder: jnas export runs/train --out exported")
     with _failing("export", arguments, _print_traceback) as outcome:
-        from jnas.study.export import export
+        from jnas.run.export import export
 
         _print(f"{export(runs[0], dict(options)['out'])}\n")
     return outcome.status
@@ -194,7 +194,7 @@ def _export(arguments: list[str]) -> int:
 
 def _table(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        from jnas.study.table_build import describe_options
+        from jnas.run.table import describe_options
 
         return _print(TABLE_HELP + PROCESSES_HELP + keys_help(describe_options()))
     (action, *files), options = parse(arguments) if arguments else ([""], [])
@@ -206,10 +206,10 @@ def _table(arguments: list[str]) -> int:
     with _failing("table", arguments, _print_traceback) as outcome:
         import jax
 
-        from jnas.study import table_build
-        from jnas.study.compilation_cache import enable_compilation_cache
-        from jnas.study.processes import join
-        from jnas.study.progress import Progress
+        from jnas.run import table as table_build
+        from jnas.run.compilation_cache import enable_compilation_cache
+        from jnas.run.processes import join
+        from jnas.run.progress import Progress
 
         if action == "build":
             others, settings = taken(options, PROCESSES)
@@ -242,7 +242,7 @@ def _table(arguments: list[str]) -> int:
 
 def _score(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        from jnas.study.scoring_config import describe_options
+        from jnas.config.score import describe_options
 
         return _print(SCORE_HELP + PROCESSES_HELP + keys_help(describe_options()))
     unexpected, options = parse(arguments)
@@ -257,11 +257,12 @@ def _score(arguments: list[str]) -> int:
     with _failing("score", arguments, _print_traceback) as outcome:
         import jax
 
-        from jnas.study import score, scoring_config
-        from jnas.study.compilation_cache import enable_compilation_cache
-        from jnas.study.processes import join
-        from jnas.study.progress import Progress
-        from jnas.study.summary import print_scores
+        from jnas.config import score as scoring_config
+        from jnas.report.terminal import print_scores
+        from jnas.run import score
+        from jnas.run.compilation_cache import enable_compilation_cache
+        from jnas.run.processes import join
+        from jnas.run.progress import Progress
 
         config = scoring_config.read_settings(settings)
         proxies = tuple(dict.fromkeys(str(own["proxies"]).split(",")))
@@ -304,8 +305,8 @@ def _report(arguments: list[str]) -> int:
         raise InputError(
             f"jnas report takes one folder, not '{shlex.join(arguments)}': jnas report runs/digits"
         )
-    from jnas.study.records import RunError
-    from jnas.study.report import write_report
+    from jnas.errors import RunError
+    from jnas.report.report import write_report
 
     try:
         return _print(f"{write_report(Path(arguments[0]))}\n")
@@ -347,7 +348,7 @@ def _print_traceback() -> str:
 
 
 def _one_line(error: Exception) -> str:
-    from jnas.study.records import RunError
+    from jnas.errors import RunError
 
     text = " ".join(str(error).split())[:300]
     return text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"

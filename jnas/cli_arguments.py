@@ -6,7 +6,7 @@ from typing import Any
 
 from jnas.errors import InputError
 
-# Where several processes share the work of a command: options of `jnas.study.processes.join`.
+# Where several processes share the work of a command: options of `jnas.run.processes.join`.
 PROCESSES = ("coordinator", "processes", "process")
 
 

@@ -1,4 +1,4 @@
-"""The one exception that means: what the caller gave cannot be used."""
+"""The two exceptions of jnas: bad input, and a machine that gives up."""
 
 
 class InputError(ValueError):
@@ -7,6 +7,10 @@ class InputError(ValueError):
     The command line prints it on stderr and exits with status 2. Library functions raise it as an
     ordinary `ValueError`.
     """
+
+
+class RunError(RuntimeError):
+    """The machine, not the caller, stopped the run (disk full, file system gone); one line, resumable."""
 
 
 def unknown_name(what: str, name: object, allowed: object) -> InputError:

@@ -30,8 +30,9 @@ from jnas.data.base import stratified_split
 from jnas.estimators.compact_table import open_table
 from jnas.oneshot import candidates, posterior, supernets
 from jnas.oneshot.training import Objective, supernet_trainer
-from jnas.study import drawing, statistics
-from jnas.study.studies.base import COLOURS, LINES
+from jnas.report import drawing
+from jnas.studies import statistics
+from jnas.studies.base import COLOURS, LINES
 
 FAST = os.environ.get("JNAS_FAST") == "1"
 WIDTH, EPOCHS, DRAWN, RECALIBRATE = (4, 3, 12, 128) if FAST else (8, 30, 60, 512)

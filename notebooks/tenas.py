@@ -32,10 +32,10 @@ from jnas.data import transforms
 from jnas.estimators.batch_training import accuracies
 from jnas.estimators.compact_table import open_table
 from jnas.proxies import ntk, regions
+from jnas.report import drawing
+from jnas.run.table import TableConfig
 from jnas.strategies import pruning
-from jnas.study import drawing
-from jnas.study.studies.base import COLOURS
-from jnas.study.table_build import TableConfig
+from jnas.studies.base import COLOURS
 
 FAST = os.environ.get("JNAS_FAST") == "1"
 # Three stages are what TE-NAS scores. Repeats have weights and images of their own.

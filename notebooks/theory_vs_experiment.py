@@ -27,14 +27,14 @@ import pandas as pd
 
 import jnas
 from jnas import spaces
+from jnas.config.study import from_mapping
 from jnas.estimators.compact_table import open_table
 from jnas.proxies import PROXIES
 from jnas.proxies.combination import oriented
-from jnas.study import statistics
-from jnas.study.progress import Progress
-from jnas.study.studies import run as study
-from jnas.study.studies.base import COLOURS
-from jnas.study.study_config import from_mapping
+from jnas.run.progress import Progress
+from jnas.studies import run as study
+from jnas.studies import statistics
+from jnas.studies.base import COLOURS
 
 FAST = os.environ.get("JNAS_FAST") == "1"
 CELLS, SEARCHES, EVALUATIONS, RESAMPLES = (60, 100, 100, 50) if FAST else (300, 500, 300, 200)

@@ -24,18 +24,20 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 from hypothesis import settings
 
+pytest_plugins = ["runs"]
+
 settings.register_profile("jnas", deadline=None)
 settings.load_profile("jnas")
 
 # Those that take half a minute or more on a core, by folder and name.
 LONG = (
-    "tests/test_notebooks.py", "study/test_posterior_search.py", "theory/test_empirical_ntk.py",
+    "tests/test_notebooks.py", "run/test_posterior_search.py", "theory/test_empirical_ntk.py",
     "tests/test_tenas_parity.py", "nets/test_darts_chosen.py", "proxies/test_batch.py",
-    "oneshot/test_supernets.py", "proxies/test_network_proxies.py", "study/test_train_processes.py",
+    "oneshot/test_supernets.py", "proxies/test_network_proxies.py", "run/test_train_processes.py",
     "nets/test_nasbench201.py", "proxies/test_conformance.py", "estimators/test_batch_training.py",
-    "study/test_table_build.py", "study/test_table_processes.py", "nets/test_choices.py", "nets/test_darts.py",
-    "study/test_darts_search.py", "study/test_search.py", "study/test_score_processes.py",
-    "study/test_studies.py", "study/test_theory_studies.py",
+    "run/test_table_build.py", "run/test_table_processes.py", "nets/test_choices.py", "nets/test_darts.py",
+    "run/test_darts_search.py", "run/test_search.py", "run/test_score_processes.py",
+    "studies/test_studies.py", "studies/test_theory_studies.py",
 )  # fmt: skip
 
 

@@ -10,10 +10,9 @@ import pytest
 
 import jnas
 from jnas import cli
-from jnas.errors import InputError
-from jnas.study.config import from_mapping
-from jnas.study.records import RunError
-from jnas.study.run_folder import open_run
+from jnas.config.search import from_mapping
+from jnas.errors import InputError, RunError
+from jnas.store.folder import open_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,9 +52,9 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def search(monkeypatch):
     """Put a stand-in for the search in place; the test sets what it does."""
-    module = types.ModuleType("jnas.study.search")
+    module = types.ModuleType("jnas.run.search")
     module.run = lambda config, out, progress: _open(config, out)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "jnas.study.search", module)
+    monkeypatch.setitem(sys.modules, "jnas.run.search", module)
     return module
 
 
@@ -175,8 +174,8 @@ def test_a_folder_in_use(call, folder, search):
 
 def test_what_the_search_is_given(call, folder, search, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr("jnas.study.report.write_report", lambda out: out / "report.html")
-    monkeypatch.setattr("jnas.study.summary.print_summary", lambda result, path: print(result, path))
+    monkeypatch.setattr("jnas.report.report.write_report", lambda out: out / "report.html")
+    monkeypatch.setattr("jnas.report.terminal.print_summary", lambda result, path: print(result, path))
     search.run = lambda config, out, progress: seen.append((config, out)) or {"found": 1}
     status, out, _ = call(
         "search", "--seed=4", "good.yaml", "--data", "my images", "--out", "x", "--ntk.batch", "8"
@@ -247,7 +246,7 @@ def scorer(monkeypatch):
     """Put a stand-in for the compiled scores in place: cells get 1, 2, 3, ... in the order in which they come."""
     import numpy as np
 
-    from jnas.study import scoring
+    from jnas.run import scoring
 
     stand_in = types.SimpleNamespace(before=lambda: None, asked=[])
 
@@ -266,7 +265,7 @@ def scorer(monkeypatch):
 
 
 def test_a_scoring(call, folder, scorer):
-    from jnas.study import scoring_config
+    from jnas.config import score as scoring_config
 
     Path("cells.txt").write_text("\n".join(CELLS))
     arguments = [
@@ -309,7 +308,7 @@ def test_a_scoring_of_cells_of_equal_size(call, folder, scorer):
 def test_a_scoring_in_which_everything_failed(call, folder, scorer, monkeypatch):
     import numpy as np
 
-    from jnas.study import scoring
+    from jnas.run import scoring
 
     def chunk_scorer(config, proxies, dataset):
         return lambda chunk: {
@@ -339,7 +338,7 @@ def test_a_scoring_that_fails(call, folder, scorer):
 
 
 def test_a_scoring_on_a_full_disk_shows_what_it_could_not_store(call, folder, scorer, monkeypatch):
-    from jnas.study.score_files import Journal
+    from jnas.store.score_files import Journal
 
     def full(self, rows):
         raise RunError("cannot write 'x.csv.journal' (disk full)")

@@ -34,7 +34,7 @@ from jnas.errors import InputError
 from jnas.estimators.training import EVALUATION_BATCH, MOMENTUM
 from jnas.nets.modules import Build, initial_parameters
 from jnas.nets.nasbench201 import Network, check_images
-from jnas.proxies.batch import over_architectures
+from jnas.parallel import over_architectures
 from jnas.spaces import nasbench201
 
 # (network, parameters, choices int32[cells, E] of one architecture) to arrays.
@@ -87,7 +87,7 @@ def observations(
         learning rate falls towards `epochs` whatever they are.
       observe: (network, parameters, choices of one architecture) to arrays; one function, or each call compiles.
       width: architectures side by side on each device: 1 on a CPU, where an architecture then runs only the
-        operations that it has; mesh: devices that share B, along `jnas.proxies.batch.AXIS`.
+        operations that it has; mesh: devices that share B, along `jnas.parallel.AXIS`.
 
     Accuracy is nan where training diverged. What is seen of an architecture does not depend on which others are in the
     batch. Raises `InputError` for epochs, a batch, choices or images that do not fit.

@@ -29,7 +29,7 @@ from jnas.nets.trainable import Trainable
 
 @dataclass(frozen=True)
 class Recipe:
-    """epochs to precision: see `jnas.study.train_config.RecipeConfig`, which has the same fields."""
+    """epochs to precision: see `jnas.config.train.RecipeConfig`, which has the same fields."""
 
     learning_rate: float
     momentum: float

@@ -26,7 +26,7 @@ from jnas.estimators.training import EVALUATION_BATCH
 from jnas.oneshot import posterior
 from jnas.oneshot.posterior import Gating
 from jnas.oneshot.supernets import Supernet
-from jnas.proxies.batch import AXIS, over_architectures
+from jnas.parallel import AXIS, over_architectures
 from jnas.spaces.base import Space
 
 

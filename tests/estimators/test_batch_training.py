@@ -15,7 +15,7 @@ from jnas.estimators import batch_training
 from jnas.estimators.batch_training import accuracies
 from jnas.nets.modules import Build, initial_parameters
 from jnas.nets.nasbench201 import Network, specialise
-from jnas.proxies.batch import AXIS
+from jnas.parallel import AXIS
 
 GOOD, EVERYTHING, NOTHING = (3, 1, 2, 3, 1, 3), (2, 1, 3, 0, 4, 3), (0,) * 6
 CELLS = (GOOD, EVERYTHING, NOTHING, (1, 4, 0, 2, 3, 1))

@@ -140,7 +140,7 @@ def test_several_devices_share_the_architectures():
 
         devices = jax.local_devices()
         assert len(devices) == 8
-        mesh = Mesh(np.array(devices), (batch.AXIS,))
+        mesh = Mesh(np.array(devices), (AXIS,))
         choices = jnp.array({cells.tolist()}, jnp.int32)[:, None]
         found = batch.network_measurements(
             jax.random.key(0), choices,

@@ -1,0 +1,1 @@
+"""Pages, plots and drawings made from the files of a run."""

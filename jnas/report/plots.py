@@ -1,0 +1,201 @@
+"""The charts of the report, as SVG to be put into a page."""
+
+import io
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jnas.report.terminal import Row
+
+FOUND = "#9d174d"
+OTHERS = "#7b8ba3"
+INK = "#374151"
+GRID = "#e5e7eb"
+
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.size": 11,
+    "axes.edgecolor": "#9ca3af",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": "#9ca3af",
+    "ytick.color": "#9ca3af",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+}
+
+
+def scatter_svg(rows: Sequence[Row]) -> str:
+    """Condition number against linear regions: the found cell and the random ones, which carry their number.
+
+    Cells of which either is missing or not positive have no place on the (logarithmic) axes and are left out.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    shown = [
+        (row, row.ntk, row.regions)
+        for row in rows
+        if row.ntk is not None and row.ntk > 0 and row.regions is not None
+    ]
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.set_xscale("log")
+        # The found one last, on top.
+        for row, ntk, regions in reversed(shown):
+            found = row.name == "found"
+            axes.scatter(
+                ntk, regions, s=330 if found else 230, marker="*" if found else "o",
+                color=FOUND if found else OTHERS, edgecolor="white", linewidth=1, clip_on=False, zorder=3,
+            )  # fmt: skip
+            if found:
+                axes.annotate(
+                    "found", (ntk, regions), xytext=(0, 11), textcoords="offset points", ha="center",
+                    color=FOUND, weight="bold", zorder=4,
+                )  # fmt: skip
+            else:
+                number = row.name.removeprefix("random ")
+                axes.annotate(
+                    number, (ntk, regions), color="white", ha="center", va="center", size=9, zorder=4
+                )
+        axes.margins(0.12, 0.14)
+        if shown:
+            low, high = min(ntk for _, ntk, _ in shown), max(ntk for _, ntk, _ in shown)
+            if high / low < 50:
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("condition number of the NTK (logarithmic; lower: easier to train)")
+        axes.set_ylabel("linear regions (higher: more expressive)")
+
+    return as_svg(draw, (6.4, 4.4), "scatter")
+
+
+def evolution_svg(combined: Any, found: Mapping[str, float]) -> str:
+    """Combined rank of every architecture in the order of the search, and the found one's rank by each proxy.
+
+    combined: float[n], at most 0; found: by proxy the share of architectures that are not better, in (0, 1].
+    """
+    best = list(itertools.accumulate(combined, max))
+
+    def draw(figure: Any) -> None:
+        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        left.scatter(range(1, len(combined) + 1), combined, s=9, color=OTHERS, alpha=0.6, linewidth=0)
+        left.plot(range(1, len(best) + 1), best, color=FOUND, linewidth=2.2, label="best so far")
+        left.set_title("combined rank (0: best by every proxy)", loc="left", size=11, color=INK)
+        left.set_xlabel("architectures scored")
+        left.set_ylim(min(combined), 0.1)
+        left.legend(frameon=False, loc="lower right")
+        names = list(found)[::-1]
+        right.barh(names, [100 * found[name] for name in names], color=FOUND, height=0.6)
+        right.set_title("found cell: at least as good as %", loc="left", size=11, color=INK)
+        right.set_xlim(0, 100)
+        right.grid(axis="y", visible=False)
+        figure.get_layout_engine().set(wspace=0.06)
+
+    return as_svg(draw, (10.6, 3.9), "evolution")
+
+
+def curves_svg(training: Mapping[str, Any]) -> str:
+    """Test accuracy and training loss by epoch, of the found cell and of the random ones."""
+    runs = [(run, False) for run in training.get("random", [])] + [(training["found"], True)]
+    curves = [run.get("test_accuracy_by_epoch") or [] for run, _ in runs]
+    settled = [value for curve in curves for value in curve[len(curve) // 4 :] if value is not None]
+    panels = [("test_accuracy_by_epoch", "test accuracy, %"), ("train_loss_by_epoch", "training loss")]
+
+    def draw(figure: Any) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        for axes, (key, title) in zip(figure.subplots(1, 2), panels, strict=True):
+            for number, (run, found) in enumerate(runs):
+                values = [math.nan if value is None else value for value in run.get(key) or []]
+                label = "found cell" if found else ("random cells" if number == 0 else None)
+                axes.plot(
+                    range(1, len(values) + 1), values, label=label,
+                    marker="o" if len(values) == 1 else None,
+                    color=FOUND if found else OTHERS, linewidth=2.4 if found else 1.3,
+                    alpha=1 if found else 0.75,
+                )  # fmt: skip
+            axes.set_title(title, loc="left", size=11, color=INK)
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if key == "train_loss_by_epoch":
+                _show_loss(axes)
+                axes.legend(frameon=False, loc="upper right")
+            elif settled:
+                # The first epochs would take the room in which the cells differ.
+                axes.set_ylim(min(settled) - 1, min(100.5, max(settled) + 1))
+        figure.get_layout_engine().set(wspace=0.08)
+
+    return as_svg(draw, (10.6, 3.7), "curves")
+
+
+def training_svg(curves: Mapping[str, Sequence[float]]) -> str:
+    """Accuracy of training and test images, and training loss, by epoch."""
+
+    def draw(figure: Any) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        left, right = figure.subplots(1, 2)
+        epochs = range(1, 1 + len(curves["test_accuracy"]))
+        marker = "o" if len(epochs) == 1 else None
+        for key, label, colour in (
+            ("train_accuracy", "training images", OTHERS), ("test_accuracy", "test images", FOUND),
+        ):  # fmt: skip
+            left.plot(epochs, curves[key], label=label, color=colour, linewidth=2, marker=marker)
+        left.set_title("accuracy, %", loc="left", size=11, color=INK)
+        left.legend(frameon=False, loc="lower right")
+        right.plot(epochs, curves["train_loss"], color=OTHERS, linewidth=2, marker=marker)
+        _show_loss(right)
+        right.set_title("training loss", loc="left", size=11, color=INK)
+        for axes in (left, right):
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.get_layout_engine().set(wspace=0.08)
+
+    return as_svg(draw, (10.6, 3.7), "training")
+
+
+def _show_loss(axes: Any) -> None:
+    """A logarithmic axis for the losses that were drawn, with plain numbers however little they vary."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    axes.set_yscale("log", nonpositive="mask")
+    low, high = axes.get_ylim()
+    # Within a factor of a few there may be no round number of a logarithmic axis.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)) if high > 10 * low else MaxNLocator(5))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def as_svg(draw: Any, size: tuple[float, float], name: str) -> str:
+    """Draw on a fresh figure, without pyplot's global state, and return its <svg> element."""
+    # The salt keeps the page the same for the same run.
+    text = _drawn(draw, size, {"svg.hashsalt": name}, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.decode()
+    # Two charts in one page need ids of their own.
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", svg[svg.index("<svg") :])
+
+
+def as_png(draw: Any, size: tuple[float, float]) -> bytes:
+    """Draw on a fresh figure and return it as a PNG of twice the usual resolution, on white."""
+    return _drawn(draw, size, {}, format="png", dpi=200, metadata={"Software": None})
+
+
+def _drawn(draw: Any, size: tuple[float, float], style: Any, **how: Any) -> bytes:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**_STYLE, **style}), io.BytesIO() as stream:
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        figure.savefig(stream, **how)
+        return stream.getvalue()

@@ -1,0 +1,187 @@
+"""A trained network as files that outlive jnas's checkpoints: weights, what they are of, and a compiled program.
+
+    network.safetensors   params, batch_stats (and nothing that could run code), with the architecture, the sizes of
+                          the network and the preprocessing as text in its header
+    network.stablehlo     the network from stored images to logits as StableHLO, any number of images, by jax.export;
+                          `jax.export.deserialize` runs it without jnas
+
+`load` gives the network back from the first.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax import Array
+
+from jnas.data import transforms
+from jnas.errors import InputError, RunError
+from jnas.nets import trainable
+from jnas.store.folder import read_run, write_file
+
+WEIGHTS, PROGRAM = "network.safetensors", "network.stablehlo"
+FORMAT = "jnas network 1"
+# What the program may run on.
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained network.
+
+    apply: compiled function of images as they are stored, uint8 or float32 [N, H, W, C], to logits float32[N, O];
+      raises `InputError` for images of another size.
+    params, batch_stats: its weights and running statistics. architecture, space: what it is. image: (H, W, C).
+    classes: O. mean, std: of the channels, as `apply` standardises images.
+    """
+
+    apply: Any
+    params: Any
+    batch_stats: Any
+    space: str
+    architecture: str
+    image: tuple[int, int, int]
+    classes: int
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def export(run: str | Path, out: str | Path) -> Path:
+    """Write the network of a finished training into the folder `out` and return the path of its weights.
+
+    The averaged weights where the training kept an average. Raises `InputError` where `run` is no finished training
+    or `out` cannot be written, `RunError` when the disk is full or the state cannot be read.
+    """
+    safetensors = _safetensors()
+    result, config = read_run(run)
+    if "curves" not in result:
+        raise InputError(f"'{run}' holds a search, not a training: export what jnas train wrote")
+    state = _last_state(Path(run))
+    params = state["average"] or state["params"]
+    params = {name: value for name, value in params.items() if name != "auxiliary_head"}
+    statistics = {name: value for name, value in state["batch_stats"].items() if name != "auxiliary_head"}
+    header = {
+        "format": FORMAT,
+        "space": result["space"],
+        "architecture": result["architecture"],
+        "network": json.dumps(
+            {
+                "image": result["image"],
+                "classes": result["classes"],
+                "channels": config["channels"],
+                "cells_per_stage": config["cells_per_stage"],
+            }
+        ),
+        "preprocessing": json.dumps({"mean": result["mean"], "std": result["std"], "uint8_divided_by": 255}),
+        "test_accuracy": f"{result['test_accuracy']:.4f}",
+    }
+    arrays = {
+        "/".join((kind, *path)): np.asarray(value)
+        for kind, tree in (("params", params), ("batch_stats", statistics))
+        for path, value in traverse_util.flatten_dict(tree).items()
+    }
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder '{out}' ({error.strerror}): give another --out") from error
+    write_file(out / WEIGHTS, safetensors.numpy.save(arrays, metadata=header))
+    write_file(out / PROGRAM, _program(load(out / WEIGHTS)))
+    return out / WEIGHTS
+
+
+def load(path: str | Path) -> Loaded:
+    """The network that `export` wrote: its weights' file, or the folder that holds it.
+
+    Raises `InputError` where there is none, the file is truncated or no network of jnas's, or its weights are not
+    those of its architecture.
+    """
+    safetensors = _safetensors()
+    path = Path(path)
+    path = path / WEIGHTS if path.is_dir() else path
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read '{path}' ({error.strerror}): give what jnas export wrote") from error
+    try:
+        arrays = safetensors.numpy.load(content)
+        size = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + size])["__metadata__"]
+        network, preprocessing = json.loads(header["network"]), json.loads(header["preprocessing"])
+        if header["format"] != FORMAT:
+            raise KeyError(header["format"])
+        sizes = (network["image"], network["classes"], network["channels"], network["cells_per_stage"])
+    except (KeyError, ValueError, TypeError, safetensors.SafetensorError) as error:
+        raise InputError(
+            f"'{path}' is truncated or no network of jnas's ({type(error).__name__}): export it again"
+        ) from error
+    space, text = header["space"], header["architecture"]
+    image = tuple(sizes[0])
+    built = trainable.of_architecture(space, text, image, *sizes[1:])
+    flat = {tuple(name.split("/")): jnp.asarray(value) for name, value in arrays.items()}
+    variables = traverse_util.unflatten_dict(flat)
+    params, statistics = variables.get("params", {}), variables.get("batch_stats", {})
+    _require_same_shapes(path, trainable.shapes(built), (params, statistics))
+    mean, std = (np.asarray(preprocessing[name], np.float32) for name in ("mean", "std"))
+
+    @jax.jit
+    def apply(images: Array) -> Array:
+        if images.ndim != 4 or images.shape[1:] != image:
+            own, given = ("x".join(map(str, shape)) for shape in (("N", *image), images.shape))
+            raise InputError(f"images {given} do not fit: '{path}' was trained on images {own}")
+        return built.evaluate(params, statistics, transforms.standardise(images, mean, std))
+
+    return Loaded(apply, params, statistics, space, text, image, sizes[1], mean, std)
+
+
+def _require_same_shapes(path: Path, expected: Any, found: Any) -> None:
+    expected, found = (
+        {path: leaf.shape for path, leaf in traverse_util.flatten_dict({"p": tree[0], "s": tree[1]}).items()}
+        for tree in (expected, found)
+    )
+    wrong = [key for key in expected | found if expected.get(key) != found.get(key)]
+    if wrong:
+        raise InputError(
+            f"'{path}' does not hold the weights of its architecture: {len(wrong)} arrays are missing, too many or of "
+            f"another shape, such as {'/'.join(wrong[0][1:])}; export it again"
+        )
+
+
+def _program(network: Loaded) -> bytes:
+    from jax import export as jax_export
+
+    (count,) = jax_export.symbolic_shape("n")
+    images = jax.ShapeDtypeStruct((count, *network.image), jnp.float32)
+    return bytes(jax_export.export(network.apply, platforms=PLATFORMS)(images).serialize())
+
+
+def _last_state(run: Path) -> dict[str, Any]:
+    import orbax.checkpoint as ocp
+
+    try:
+        with ocp.CheckpointManager((run / "checkpoints").absolute()) as checkpoints:
+            step = checkpoints.latest_step()
+            state = checkpoints.restore(step, args=ocp.args.StandardRestore())
+    except Exception as error:
+        raise RunError(
+            f"the state in '{run / 'checkpoints'}' cannot be read ({type(error).__name__}): run the training again"
+        ) from error
+    # Named tuples come back as mappings, or as lists by orbax's version.
+    return (
+        state
+        if isinstance(state, dict)
+        else dict(zip(("params", "batch_stats", "optimizer", "average"), state, strict=False))
+    )
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise InputError("exported networks take safetensors: pip install 'jnas[train]'") from error
+    return safetensors

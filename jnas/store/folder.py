@@ -1,0 +1,221 @@
+"""The folder of one run: who may write it, what it is a run of, and its files.
+
+    config.yaml      the resolved configuration, with versions and device
+    records.sqlite   every evaluation as it happened
+    result.json      what was found; there once the run is done
+    report.html      the report
+    log.txt          what happened when, with tracebacks
+
+Files other than the records and the log are replaced in one step: a reader never sees half of one.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jnas
+from jnas.config import search as configuration
+from jnas.config import strict
+from jnas.errors import InputError, RunError
+from jnas.store.records import Records, open_records
+
+log = logging.getLogger("jnas")
+
+# What a report cannot be written without.
+RESULT_KEYS = frozenset({"space", "data", "architecture", "rounds", "scores", "seconds"})
+TRAINING_KEYS = frozenset({"space", "data", "architecture", "curves", "seconds"})
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """An open run: its folder and its records."""
+
+    path: Path
+    records: Records
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write result.json; a number that is not finite becomes null. Raises `RunError` when that fails."""
+        write_file(self.path / "result.json", json.dumps(_finite(result), indent=1, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def open_run(
+    path: str | Path, config: Any, read: Callable[..., Any] = configuration.from_mapping
+) -> Iterator[RunFolder]:
+    """The run of `config` in the folder `path`, new or resumed, for this process alone.
+
+    config: a frozen dataclass, of a search or a training; read: what makes it of a mapping.
+
+    Nothing is written before the folder is known to be free and to belong to `config`.
+    Raises `InputError` when the folder cannot be made or written, is in use, or belongs to another
+    configuration; `RunError` when the disk is full. What is raised inside also goes to log.txt.
+    """
+    path = Path(path)
+    _make_folder(path)
+    with _lock(path):
+        _require_same_config(path, config, read)
+        if not (path / "config.yaml").exists():
+            write_file(path / "config.yaml", _config_text(config))
+        with open_records(path / "records.sqlite", configuration.digest(config)) as records, _log_file(path):
+            yield RunFolder(path, records)
+
+
+def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`(result, config)` of a finished run. Raises `InputError` when the folder holds none."""
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"no run folder '{path}': give the folder that 'jnas search ... --out' wrote")
+    try:
+        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        mend = (
+            "the run is not finished: run its search command again"
+            if (path / "config.yaml").exists()
+            else "give the folder that 'jnas search ... --out' wrote"
+        )
+        raise InputError(f"no result.json in '{path}': {mend}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read '{path / 'result.json'}' ({error}): run its search command again"
+        ) from None
+    if not isinstance(result, dict) or not (result.keys() >= RESULT_KEYS or result.keys() >= TRAINING_KEYS):
+        raise InputError(
+            f"'{path / 'result.json'}' is not the result of a search or training: run its command again"
+        )
+    return result, strict.read_mapping(path / "config.yaml")
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file in one step, by a temporary file beside it. Raises `RunError` when that fails."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RunError(
+            f"cannot write '{path}' ({error.strerror}): mend that, then run the same command again"
+        ) from error
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and host of this process."""
+    import jax
+
+    names = ("jax", "jaxlib", "flax", "optax", "neural-tangents", "numpy")
+    device = jax.devices()[0]
+    return {
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "device": f"{jax.device_count()} x {device.device_kind}" if device.platform != "cpu" else "CPU",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(),
+        "versions": {"jnas": jnas.__version__, "python": platform.python_version()}
+        | {name: metadata.version(name) for name in names},
+    }
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(
+            f"--out '{path}' is a file: give a folder, which is made where it is missing"
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot make the folder '{path}' ({error.strerror}): give another --out") from None
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    # The system lets go of such a lock when its process ends, however it ends: no kill leaves a stale one.
+    try:
+        stream = (path / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"cannot write into '{path}' ({error.strerror}): give another --out") from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"another run is writing into '{path}': wait for it, or give another --out"
+            ) from None
+        yield
+
+
+def _require_same_config(path: Path, config: Any, read: Callable[..., Any]) -> None:
+    if not (path / "config.yaml").exists():
+        return
+    stored = strict.read_mapping(path / "config.yaml")
+    stored.pop(configuration.ENVIRONMENT_KEY, None)
+    old = read(stored, source=str(path / "config.yaml"))
+    changes = configuration.differences(old, config)
+    if changes:
+        raise InputError(
+            f"'{path}' holds a run of another configuration ({'; '.join(changes)}): "
+            "give another --out, or the same configuration to resume"
+        )
+
+
+def _config_text(config: Any) -> str:
+    import yaml
+
+    content = {**configuration.to_mapping(config), configuration.ENVIRONMENT_KEY: environment()}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _finite(value: Any) -> Any:
+    # JSON has neither nan nor infinity; the records keep which of them it was.
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    try:
+        handler = logging.FileHandler(path / "log.txt", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"cannot write '{path / 'log.txt'}' ({error.strerror}): remove it, or give another --out"
+        ) from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    # A log that cannot be written, on a full disk, must not hide the error that is being logged.
+    handler.handleError = lambda record: None  # type: ignore[method-assign]
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    # Libraries that set up a handler of the root logger would print every line a second time.
+    propagate, log.propagate = log.propagate, False
+    try:
+        yield
+    except KeyboardInterrupt:
+        log.warning("interrupted")
+        raise
+    except InputError as error:
+        log.error(error)
+        raise
+    except BaseException:
+        log.exception("failed")
+        raise
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
+        with contextlib.suppress(OSError):
+            handler.close()

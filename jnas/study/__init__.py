@@ -1,1 +1,0 @@
-"""The host loop: configuration, records, run folder, report. The only room with files and clocks."""
