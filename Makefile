@@ -68,5 +68,5 @@ docs: $(VENV)/.installed-docs ## build the documentation into site/, from where 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## remove the environment and the caches; runs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .jax_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

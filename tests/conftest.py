@@ -9,18 +9,14 @@ A file goes to one worker as a whole, so the files that take longest start first
 workers end together.
 """
 
-import atexit
 import os
-import shutil
-import tempfile
+import pathlib
 
 # JAX reads these when it is imported, which no plugin of pytest does.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-if "PYTEST_XDIST_WORKER" not in os.environ:
-    _folder = tempfile.mkdtemp(prefix="jnas-tests-")
-    atexit.register(shutil.rmtree, _folder, ignore_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+# Outlives the run: JAX keys its entries by program, flags and version. `make clean` removes it.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 from hypothesis import settings
 
