@@ -15,7 +15,7 @@ class SearchStudyConfig:
     """Strategies on a table, over many seeds at once."""
 
     strategies: str = option(
-        "random_search,aging_evolution,local_search",
+        "random,aging,local",
         "strategies compared; random search is always among them",
     )
     seeds: int = option(500, "searches by each strategy", minimum=2)
