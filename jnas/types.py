@@ -78,6 +78,7 @@ class Strategy(NamedTuple):
     done: state -> whether it has ended by itself, whatever is left of the budget.
     best: state -> int32[D], the architecture that it would return now.
     asks: what it asks for. An estimator must take it.
+    total: how many candidates it asks for in all; 0 where it goes on for ever.
     jittable: whether `init`, `ask`, `tell` and `best` run under jit, scan and vmap.
     """
 
@@ -88,6 +89,7 @@ class Strategy(NamedTuple):
     done: Callable[[State], bool]
     best: Callable[[State], Any]
     asks: Kind = "architectures"
+    total: int = 0
     jittable: bool = False
 
 
