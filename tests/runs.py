@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jnas.config import search as configuration
+from jnas.config import old_search as configuration
 from jnas.store.folder import open_run
 from jnas.store.records import Evaluation
 

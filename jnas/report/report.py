@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jnas import spaces
-from jnas.config.search import ENVIRONMENT_KEY
+from jnas.config.read import RESERVED
 from jnas.errors import InputError
 from jnas.proxies import PROXIES, combination
 from jnas.report import page, plots
@@ -52,7 +52,7 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
     rows = comparison(result)
     training = result.get("training")
     trained = bool(training and training.get("found"))
-    settings = {key: value for key, value in config.items() if key != ENVIRONMENT_KEY}
+    settings = {key: value for key, value in config.items() if key not in RESERVED}
     colours = operation_colours(space) if space else {}
     return page.template("report.html.j2").render(
         result=result,
@@ -68,7 +68,7 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
         scatter=plots.scatter_svg(rows) if rows else "",
         curves=plots.curves_svg(training) if training and trained else "",
         settings=_settings_view(settings, None if space else ("posterior",)),
-        environment=config.get(ENVIRONMENT_KEY, {}),
+        environment=config.get("environment", {}),
         time=_time_view(records),
     )
 
@@ -76,7 +76,7 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
 def render_training(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """The page of a training as text, from what `read_run` returns."""
     space = spaces.get(result["space"])
-    settings = {key: value for key, value in config.items() if key != ENVIRONMENT_KEY}
+    settings = {key: value for key, value in config.items() if key not in RESERVED}
     try:
         cells = _cells_view(space, result["architecture"])
     except InputError:
@@ -87,7 +87,7 @@ def render_training(result: Mapping[str, Any], config: Mapping[str, Any]) -> str
         cells=cells,
         curves=plots.training_svg(result["curves"]),
         settings=_settings_view(settings, None),
-        environment=config.get(ENVIRONMENT_KEY, {}),
+        environment=config.get("environment", {}),
     )
 
 

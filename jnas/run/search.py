@@ -15,7 +15,7 @@ import numpy as np
 import jnas
 from jnas import data as datasets
 from jnas import spaces
-from jnas.config.search import SearchConfig
+from jnas.config.old_search import SearchConfig
 from jnas.errors import InputError, RunError, unknown_name
 from jnas.estimators.table import read_accuracies
 from jnas.nets import cost, trainable

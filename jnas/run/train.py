@@ -28,8 +28,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jnas
 from jnas import data as datasets
-from jnas.config.search import digest
-from jnas.config.train import RecipeConfig, TrainConfig, from_mapping
+from jnas.config.read import digest
+from jnas.config.train import RecipeConfig, TrainConfig
 from jnas.data import stream, transforms
 from jnas.errors import InputError, RunError
 from jnas.estimators import recipe
@@ -73,7 +73,7 @@ def run(config: TrainConfig, out: str | Path, progress: Progress) -> dict[str, A
         if everyone is not None and len(set(everyone(digest(config)))) > 1:
             raise InputError("the processes were given different configurations: give all the same command")
         first = jax.process_index() == 0
-        folder = stack.enter_context(open_run(out, config, from_mapping)) if first else None
+        folder = stack.enter_context(open_run(out, config)) if first else None
         try:
             _run(config, space, data, network, folder, progress if first else Progress(quiet=True))
         except (jax.errors.JaxRuntimeError, MemoryError) as error:

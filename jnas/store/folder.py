@@ -17,16 +17,16 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jnas
-from jnas.config import search as configuration
-from jnas.config import strict
+from jnas.config import read
 from jnas.errors import InputError, RunError
+from jnas.settings import Settings
 from jnas.store.records import Records, open_records
 
 log = logging.getLogger("jnas")
@@ -49,12 +49,8 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def open_run(
-    path: str | Path, config: Any, read: Callable[..., Any] = configuration.from_mapping
-) -> Iterator[RunFolder]:
+def open_run(path: str | Path, config: Settings) -> Iterator[RunFolder]:
     """The run of `config` in the folder `path`, new or resumed, for this process alone.
-
-    config: a frozen dataclass, of a search or a training; read: what makes it of a mapping.
 
     Nothing is written before the folder is known to be free and to belong to `config`.
     Raises `InputError` when the folder cannot be made or written, is in use, or belongs to another
@@ -63,10 +59,10 @@ def open_run(
     path = Path(path)
     _make_folder(path)
     with _lock(path):
-        _require_same_config(path, config, read)
+        _require_same_config(path, config)
         if not (path / "config.yaml").exists():
             write_file(path / "config.yaml", _config_text(config))
-        with open_records(path / "records.sqlite", configuration.digest(config)) as records, _log_file(path):
+        with open_records(path / "records.sqlite", read.digest(config)) as records, _log_file(path):
             yield RunFolder(path, records)
 
 
@@ -92,7 +88,7 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(
             f"'{path / 'result.json'}' is not the result of a search or training: run its command again"
         )
-    return result, strict.read_mapping(path / "config.yaml")
+    return result, read.read_yaml(path / "config.yaml")
 
 
 def write_file(path: Path, content: str | bytes) -> None:
@@ -156,13 +152,10 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _require_same_config(path: Path, config: Any, read: Callable[..., Any]) -> None:
+def _require_same_config(path: Path, config: Settings) -> None:
     if not (path / "config.yaml").exists():
         return
-    stored = strict.read_mapping(path / "config.yaml")
-    stored.pop(configuration.ENVIRONMENT_KEY, None)
-    old = read(stored, source=str(path / "config.yaml"))
-    changes = configuration.differences(old, config)
+    changes = read.stored_differences(path / "config.yaml", config)
     if changes:
         raise InputError(
             f"'{path}' holds a run of another configuration ({'; '.join(changes)}): "
@@ -170,10 +163,10 @@ def _require_same_config(path: Path, config: Any, read: Callable[..., Any]) -> N
         )
 
 
-def _config_text(config: Any) -> str:
+def _config_text(config: Settings) -> str:
     import yaml
 
-    content = {**configuration.to_mapping(config), configuration.ENVIRONMENT_KEY: environment()}
+    content = {"format": read.FORMAT, **read.to_mapping(config), "environment": environment()}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 

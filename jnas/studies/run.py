@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from jnas.config.search import to_mapping
-from jnas.config.study import StudyConfig, from_mapping
+from jnas.config.read import to_mapping
+from jnas.config.study import StudyConfig
 from jnas.estimators.compact_table import open_table
 from jnas.run.progress import Progress
 from jnas.store.folder import open_run
@@ -17,7 +17,7 @@ def run(config: StudyConfig, out: str | Path, progress: Progress) -> tuple[Findi
     Raises `InputError` for a configuration that cannot be run, `RunError` when the disk is full.
     """
     table = open_table(config.table)
-    with open_run(out, config, from_mapping) as folder:
+    with open_run(out, config) as folder:
         findings = STUDIES[config.kind](config, table, progress)
         plain = {key: value for key, value in to_mapping(config).items() if not isinstance(value, dict)}
         settings = [*plain.items(), *to_mapping(config)[config.kind].items()]

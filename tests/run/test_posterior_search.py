@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from jnas import cli, data, spaces
-from jnas.config.search import from_mapping
+from jnas.config.old_search import from_mapping
 from jnas.oneshot import candidates
 from jnas.proxies import ntk, regions
 from jnas.report import report

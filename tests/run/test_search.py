@@ -11,7 +11,7 @@ import pytest
 
 import jnas
 from jnas import spaces
-from jnas.config.search import from_mapping
+from jnas.config.old_search import from_mapping
 from jnas.nets import cost
 from jnas.proxies import ntk, regions
 from jnas.report.report import write_report
