@@ -8,7 +8,7 @@ Letters: B architectures, D decisions, E edges, K operations.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import NamedTuple
 
@@ -95,6 +95,16 @@ class Text(NamedTuple):
     read: Callable[[str], np.ndarray]
 
 
+class Moves(NamedTuple):
+    """Draws of a space that is restricted to some of its architectures.
+
+    sample: (key, n) -> int32[n, D]; mutate: (key, int32[..., D]) -> int32[..., D].
+    """
+
+    sample: Callable[[jax.Array, int], jax.Array]
+    mutate: Callable[[jax.Array, ArrayLike], jax.Array]
+
+
 @dataclass(frozen=True)
 class Space:
     """A search space. All else follows from the decisions: one for each edge that has a choice, without `coding`.
@@ -108,6 +118,7 @@ class Space:
     text: where the field has a text of its own; otherwise operations by edge, such as `conv_1x1|conv_3x3`.
     canonical_form: int32[..., D] -> int32[..., D], the representative of equal architectures; None: each its own.
     incoming: how many edges each node keeps in an architecture; None: all.
+    moves: draws among some of the architectures (`jnas.spaces.subset`); None: among all.
     """
 
     name: str
@@ -119,6 +130,7 @@ class Space:
     text: Text | None = None
     canonical_form: Callable[[ArrayLike], jax.Array] | None = None
     incoming: int | None = None
+    moves: Moves | None = None
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -251,11 +263,11 @@ class Space:
 
     def sample(self, key: jax.Array, n: int) -> jax.Array:
         """`n` architectures, uniform, with replacement: int32[n, D]."""
-        return sample(self.decisions, key, n)
+        return self.moves.sample(key, n) if self.moves else sample(self.decisions, key, n)
 
     def mutate(self, key: jax.Array, architectures: ArrayLike) -> jax.Array:
         """Change exactly one decision of each: int32[..., D] -> int32[..., D]. See `mutate`."""
-        return mutate(self.decisions, key, architectures)
+        return (self.moves.mutate if self.moves else partial(mutate, self.decisions))(key, architectures)
 
     def crossover(self, key: jax.Array, first: ArrayLike, second: ArrayLike) -> jax.Array:
         """Each decision from one of two parents with equal chances: int32[..., D], twice, -> int32[..., D]."""

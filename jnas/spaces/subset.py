@@ -39,4 +39,4 @@ def subset(space: Space, members: np.ndarray) -> Space:
         first = jnp.take_along_axis(tried, jnp.argmax(good, axis=0)[None, ..., None], axis=0)[0]
         return jnp.where(good.any(axis=0)[..., None], first, parents)
 
-    return replace(space, sample=sample, mutate=mutate)
+    return replace(space, moves=base.Moves(sample, mutate))
