@@ -37,7 +37,7 @@ from jnas.nets import darts_macro, trainable
 from jnas.run.processes import together
 from jnas.run.progress import Progress
 from jnas.store import checkpoints as stored_states
-from jnas.store.folder import RunFolder, open_run
+from jnas.store.folder import FORMAT, RunFolder, open_run
 from jnas.store.records import Evaluation
 
 log = logging.getLogger("jnas")
@@ -334,6 +334,8 @@ def _result(
     records = folder.records.all()
     curves = {name: [e.value for e in records if e.proxy == name] for name in CURVES}
     return {
+        "kind": "training",
+        "format": FORMAT,
         "jnas": jnas.__version__,
         "space": space,
         "architecture": text,

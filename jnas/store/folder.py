@@ -1,10 +1,10 @@
-"""The folder of one run: who may write it, what it is a run of, and its files.
+"""The folder of one run: its lock, its configuration, its files.
 
     config.yaml      the resolved configuration, with versions and device
     records.sqlite   every evaluation as it happened
-    result.json      what was found; there once the run is done
-    report.html      the report
-    log.txt          what happened when, with tracebacks
+    result.json      the outcome, once the run is done: its kind, the format of the file, and what its page shows
+    report.html      the page
+    log.txt          events with their times, and tracebacks
 
 Files other than the records and the log are replaced in one step: a reader never sees half of one.
 """
@@ -31,9 +31,9 @@ from jnas.store.records import Records, open_records
 
 log = logging.getLogger("jnas")
 
-# What a report cannot be written without.
-RESULT_KEYS = frozenset({"space", "data", "architecture", "rounds", "scores", "seconds"})
-TRAINING_KEYS = frozenset({"space", "data", "architecture", "curves", "seconds"})
+# Kinds of run, each with a page of its own in `jnas.report.views`, and the format of their result.json.
+KINDS = ("search", "training", "study")
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RunFolder:
 
 @contextlib.contextmanager
 def open_run(path: str | Path, config: Settings) -> Iterator[RunFolder]:
-    """The run of `config` in the folder `path`, new or resumed, for this process alone.
+    """Open the run of `config` in the folder `path`, new or resumed, for this process alone.
 
     Nothing is written before the folder is known to be free and to belong to `config`.
     Raises `InputError` when the folder cannot be made or written, is in use, or belongs to another
@@ -67,7 +67,7 @@ def open_run(path: str | Path, config: Settings) -> Iterator[RunFolder]:
 
 
 def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`(result, config)` of a finished run. Raises `InputError` when the folder holds none."""
+    """Read `(result, config)` of a finished run. Raises `InputError` when the folder holds none."""
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"no run folder '{path}': give the folder that 'jnas search ... --out' wrote")
@@ -84,9 +84,12 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(
             f"cannot read '{path / 'result.json'}' ({error}): run its search command again"
         ) from None
-    if not isinstance(result, dict) or not (result.keys() >= RESULT_KEYS or result.keys() >= TRAINING_KEYS):
+    if not isinstance(result, dict) or result.get("kind", "search") not in KINDS:
+        raise InputError(f"'{path / 'result.json'}' is not the result of a run: run its command again")
+    if result.get("format", 1) != FORMAT:
         raise InputError(
-            f"'{path / 'result.json'}' is not the result of a search or training: run its command again"
+            f"'{path / 'result.json'}' is of format {result.get('format', 1)}, this jnas reads format {FORMAT}: "
+            "run its command again with another --out"
         )
     return result, read.read_yaml(path / "config.yaml")
 
@@ -137,7 +140,7 @@ def _make_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    # The system lets go of such a lock when its process ends, however it ends: no kill leaves a stale one.
+    # The system frees such a lock when its process ends, however it ends: no kill leaves a stale one.
     try:
         stream = (path / ".lock").open("w")
     except OSError as error:
@@ -171,7 +174,7 @@ def _config_text(config: Settings) -> str:
 
 
 def _finite(value: Any) -> Any:
-    # JSON has neither nan nor infinity; the records keep which of them it was.
+    # JSON has neither nan nor infinity; the records have.
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
