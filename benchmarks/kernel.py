@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from jnas import spaces
 from jnas.proxies import ntk
-from jnas.strategies import pruning
+from jnas.strategies import old_pruning as pruning
 
 CHANNELS, STAGES, CLASSES = 3, 3, 10
 

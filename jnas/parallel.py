@@ -1,15 +1,213 @@
-"""Run one function over many architectures on all devices: loop, vectorise, shard."""
+"""Run one function over many rows: pad, loop, vectorise, shard over devices, split where memory does not suffice.
 
+A row is one architecture, one supernet's gates, one candidate's masks. `Program` is the only place that knows how many
+rows a device takes side by side.
+"""
+
+import logging
+import math
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+log = logging.getLogger("jnas")
 
 AXIS = "architectures"
+# Rows of one call for each device: few enough that results appear often.
+ROWS_ON_CPU = 16
+ROWS_ON_ACCELERATOR = 256
+# Widths on an accelerator. The widest that the rows of a call fill is taken: seven rows do not pay for 256.
+WIDTHS = (1, 8, 64, 256)
+# The width that is compiled first, to measure how much memory a row takes.
+FIRST_WIDTH = 8
+
+
+class Program:
+    """One compiled function of rows.
+
+        program = Program("kernel", function)
+        outputs = program(program.place(shared), rows)
+
+    Args:
+      name: for the log.
+      function: (shared, row) -> arrays, traced once. All data are in `shared` and `row`, pytrees of arrays.
+      cpu_width: rows side by side on a CPU. One, and a conditional on the row runs the chosen branch alone; `rows`,
+        and there is no loop, within which XLA has no fast form of grouped convolutions on a CPU.
+      rows: rows of one call for each device; by default few on a CPU, many on an accelerator.
+      memory_gb: of an accelerator's memory, for working space; half of all where 0.
+
+    On an accelerator the width follows from the memory that the compiled program asks for. Several devices share the
+    rows, each an equal part. `room` is the number of rows of one call; calls with more are split.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[[Any, Any], Any],
+        *,
+        cpu_width: int = 1,
+        rows: int | None = None,
+        memory_gb: float = 0.0,
+    ):
+        devices = jax.local_devices()
+        platform = jax.default_backend()
+        self._name, self._function = name, jax.jit(function)
+        self._mesh = Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
+        self._widths = (cpu_width,) if platform == "cpu" else WIDTHS
+        rows = rows or (ROWS_ON_CPU if platform == "cpu" else ROWS_ON_ACCELERATOR)
+        self._rows = math.ceil(rows / cpu_width) * cpu_width if platform == "cpu" else rows
+        self.room = self._rows * len(devices)
+        self._budget = memory_budget(memory_gb)
+        # The largest width that memory allows, as far as is known.
+        self._limit = self._rows if platform == "cpu" or self._budget else FIRST_WIDTH
+        self._programs: dict[Any, Any] = {}
+
+    def place(self, shared: Any) -> Any:
+        """`shared` on all devices, so that calls do not send it again."""
+        return jax.device_put(
+            shared, None if self._mesh is None else NamedSharding(self._mesh, PartitionSpec())
+        )
+
+    def __call__(self, shared: Any, rows: Any) -> list[Any]:
+        """`function(shared, row)` of each of rows, arrays [B, ...]: B pytrees of NumPy arrays.
+
+        None for a row that does not fit into memory by itself.
+        """
+        rows = jax.tree.map(np.asarray, rows)
+        count = len(jax.tree.leaves(rows)[0])
+        if count > self.room:
+            starts = range(0, count, self.room)
+            return [out for start in starts for out in self(shared, _part(rows, start, start + self.room))]
+        # Device d takes the rows d, d + devices, ...: whatever the count, shares differ by one at most.
+        devices = self.room // self._rows
+        order = np.arange(self.room).reshape(-1, devices).T.reshape(-1)
+        counts = np.array([len(range(device, count, devices)) for device in range(devices)], np.int32)
+        arguments = shared, jax.tree.map(lambda leaf: _padded(leaf, self.room)[order], rows), counts
+        while True:
+            filled = [width for width in self._widths if width <= max(counts)]
+            width = min(self._limit, max(filled, default=self._widths[0]))
+            try:
+                if self._budget and width > FIRST_WIDTH:
+                    self._fit(arguments)
+                    continue
+                outs, form = jax.tree.flatten(jax.device_get(self._compiled(arguments, width)(*arguments)))
+            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if width > 1:
+                    self._limit = width // 2
+                    log.warning("out of memory: trying %d side by side (%s)", self._limit, self._name)
+                    continue
+                if count == 1:
+                    return [None]
+                return self(shared, _part(rows, 0, count // 2)) + self(shared, _part(rows, count // 2, count))
+            return [
+                jax.tree.unflatten(form, [out[place] for out in outs]) for place in np.argsort(order)[:count]
+            ]
+
+    def _fit(self, arguments: tuple[Any, Any, Any]) -> None:
+        """Find the largest width from the memory that a few rows take."""
+        assert self._budget is not None
+        budget, self._budget = self._budget, None
+        analysis = self._compiled(arguments, FIRST_WIDTH).memory_analysis()
+        if analysis is None or not analysis.temp_size_in_bytes:
+            self._limit = FIRST_WIDTH
+        else:
+            fitting = budget / (analysis.temp_size_in_bytes / FIRST_WIDTH)
+            self._limit = min(self._limit, 2 ** math.floor(math.log2(max(1, fitting))))
+
+    def _compiled(self, arguments: tuple[Any, Any, Any], width: int) -> Any:
+        leaves, form = jax.tree.flatten(arguments)
+        key = form, tuple((leaf.shape, leaf.dtype) for leaf in leaves), width
+        if key not in self._programs:
+            start = time.perf_counter()
+            run = jax.jit(partial(_over_rows, self._function, width=width, mesh=self._mesh))
+            compiled = self._programs[key] = run.lower(*arguments).compile()
+            analysis = compiled.memory_analysis()
+            log.info(
+                "compiled %s in %.1f s: %d side by side, %.2f GB of working memory",
+                self._name, time.perf_counter() - start, width, (analysis.temp_size_in_bytes if analysis else 0) / 1e9,
+            )  # fmt: skip
+        return self._programs[key]
+
+
+def _over_rows(
+    function: Callable[[Any, Any], Any],
+    shared: Any,
+    rows: Any,
+    counts: Array,
+    width: int,
+    mesh: Mesh | None,
+) -> Any:
+    """`function` of the first `counts[d]` rows of each device d, `width` at a time; zeros for the rest."""
+
+    def on_one_device(shared: Any, rows: Any, counts: Array) -> Any:
+        room = len(jax.tree.leaves(rows)[0])
+        many = jax.vmap(function, (None, 0))
+        if width == room > 1:
+            return many(shared, rows)
+        # The same jitted function gives the shape and runs in the loop, so that it is traced once.
+        out = jax.eval_shape(function, shared, jax.tree.map(lambda leaf: leaf[0], rows))
+        padded = jax.tree.map(
+            lambda leaf: jnp.pad(leaf, [(0, -room % width), *[(0, 0)] * (leaf.ndim - 1)]), rows
+        )
+
+        def step(index: Array, outs: Any) -> Any:
+            start = index * width
+            if width == 1:
+                # Without a batch axis a conditional on the row stays one.
+                values = function(shared, jax.tree.map(lambda leaf: leaf[start], padded))
+                return jax.tree.map(lambda all, value: all.at[start].set(value), outs, values)
+            some = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, width), padded)
+            return jax.tree.map(
+                lambda all, values: jax.lax.dynamic_update_slice_in_dim(all, values, start, 0),
+                outs,
+                many(shared, some),
+            )
+
+        size = room + -room % width
+        outs = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), out)
+        outs = jax.lax.fori_loop(0, (counts[0] + width - 1) // width, step, outs)
+        return jax.tree.map(lambda leaf: leaf[:room], outs)
+
+    if mesh is None:
+        return on_one_device(shared, rows, counts)
+    split = PartitionSpec(AXIS)
+    return jax.shard_map(
+        on_one_device, mesh=mesh, in_specs=(PartitionSpec(), split, split), out_specs=split, check_vma=False
+    )(shared, rows, counts)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory did not suffice."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def memory_budget(memory_gb: float) -> float | None:
+    """Bytes for the work on one accelerator; None on a CPU, whose work does not grow with the width, or unknown."""
+    if jax.default_backend() == "cpu":
+        return None
+    if memory_gb:
+        return memory_gb * 1e9
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return None if limit is None else limit / 2
+
+
+def _part(rows: Any, start: int, stop: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[start:stop], rows)
+
+
+def _padded(leaf: np.ndarray, size: int) -> np.ndarray:
+    padded = np.zeros((size, *leaf.shape[1:]), leaf.dtype)
+    padded[: len(leaf)] = leaf
+    return padded
 
 
 def over_architectures(

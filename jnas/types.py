@@ -17,6 +17,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from jax import Array
 
+from jnas.settings import Member as Member
+from jnas.settings import Settings as Settings
+
 Key: TypeAlias = Array
 # State of an algorithm: a pytree that its own functions alone look into.
 State: TypeAlias = Any

@@ -34,7 +34,7 @@ from jnas.estimators.compact_table import open_table
 from jnas.proxies import ntk, regions
 from jnas.report import drawing
 from jnas.run.table import TableConfig
-from jnas.strategies import pruning
+from jnas.strategies import old_pruning as pruning
 from jnas.studies.base import COLOURS
 
 FAST = os.environ.get("JNAS_FAST") == "1"

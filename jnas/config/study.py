@@ -14,7 +14,7 @@ class SearchStudyConfig(Settings, frozen=True, kw_only=True):
 
     strategies: Annotated[
         str, Meta(description="strategies compared; random search is always among them")
-    ] = "random_search,aging_evolution,local_search"
+    ] = "random,aging,local"
     seeds: Annotated[int, Meta(ge=2, description="searches by each strategy")] = 500
     evaluations: Annotated[int, Meta(ge=2, description="evaluations of one search")] = 500
     epoch: Annotated[

@@ -43,3 +43,14 @@ def rank_sum(scores: Mapping[str, np.ndarray]) -> np.ndarray:
 def log_rank_sum(scores: Mapping[str, np.ndarray]) -> np.ndarray:
     """Sum of logarithms of ranks of oriented scores [B] by proxy: float64[B], at most 0, higher is better."""
     return np.sum([np.log(ranks(values)) for values in scores.values()], axis=0)
+
+
+def fitness(values: np.ndarray) -> np.ndarray:
+    """One number for each row of oriented values [B, P], higher is better: float64[B].
+
+    The value where P is 1, else `log_rank_sum`; -inf where an objective failed.
+    """
+    if values.shape[1] == 1:
+        return np.asarray(values[:, 0], np.float64)
+    total = log_rank_sum({str(place): column for place, column in enumerate(values.T)})
+    return np.where(np.isfinite(values).all(axis=1), total, -np.inf)

@@ -25,7 +25,7 @@ from jnas.run import scoring
 from jnas.run.progress import Progress
 from jnas.store.folder import RunFolder
 from jnas.store.records import Evaluation
-from jnas.strategies import evolution
+from jnas.strategies import old_evolution as evolution
 
 
 def evolve(

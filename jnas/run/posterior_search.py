@@ -30,7 +30,7 @@ from jnas.run.supernet_scores import Scorer
 from jnas.run.supernet_training import Split, Work
 from jnas.store.folder import RunFolder
 from jnas.store.records import Evaluation
-from jnas.strategies import pruning
+from jnas.strategies import old_pruning as pruning
 
 log = logging.getLogger("jnas")
 

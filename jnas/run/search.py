@@ -26,7 +26,8 @@ from jnas.run.progress import Progress
 from jnas.run.supernet_scores import STREAMS, Scorer
 from jnas.run.training import train_architectures
 from jnas.store.folder import RunFolder, open_run
-from jnas.strategies import STRATEGIES, pruning
+from jnas.strategies import STRATEGIES
+from jnas.strategies import old_pruning as pruning
 
 log = logging.getLogger("jnas")
 

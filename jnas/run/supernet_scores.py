@@ -19,7 +19,7 @@ from jnas.data import transforms
 from jnas.proxies import ntk, regions
 from jnas.store.folder import RunFolder
 from jnas.store.records import Evaluation
-from jnas.strategies import pruning
+from jnas.strategies import old_pruning as pruning
 
 # What each use of the seed folds in first, so that no two draw the same numbers.
 STREAMS = {

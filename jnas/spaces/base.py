@@ -1,61 +1,301 @@
-"""What every search space offers, and the parts that all spaces of independent decisions share.
+"""Search spaces: decisions, the cells that they describe, and text, with all that follows from the decisions.
 
-An architecture is `int32[D]`: one categorical decision an entry. Letters: B architectures, D decisions,
-E edges, K operations.
+An architecture is `int32[D]`: one categorical decision an entry. A cell is a `Graph`: nodes that add up operations of
+earlier nodes. Gates weigh each operation of each edge of each kind of cell, `float32[cells, E, K]`.
+
+Letters: B architectures, D decisions, E edges, K operations.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
+from math import prod
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jnas.errors import InputError, unknown_name
+
+# More architectures than this are not listed.
+LARGEST_LIST = 10**7
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A cell: every node is the sum of the operations on the edges that lead to it.
+
+    edges: (source, target), sources before targets; nodes are numbered from 0, the inputs first.
+    operations: K names in `jnas.nets.candidates.OPERATIONS`; `none` is an edge that is not there.
+    inputs: how many nodes are inputs of the cell.
+    allowed: the operations of each edge, by number; None: all on every edge.
+    stride: of the edges that leave an input.
+    outputs: the nodes that are side by side the output of the cell; the last one where empty.
+    """
+
+    edges: tuple[tuple[int, int], ...]
+    operations: tuple[str, ...]
+    inputs: int = 1
+    allowed: tuple[tuple[int, ...], ...] | None = None
+    stride: int = 1
+    outputs: tuple[int, ...] = ()
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes."""
+        return max(
+            self.inputs, *(target + 1 for _, target in self.edges), *(node + 1 for node in self.outputs)
+        )
+
+    @property
+    def choices(self) -> tuple[tuple[int, ...], ...]:
+        """`allowed`, written out."""
+        return self.allowed or (tuple(range(len(self.operations))),) * len(self.edges)
+
+    def stride_of(self, edge: int) -> int:
+        """The stride of the operations on an edge."""
+        return self.stride if self.edges[edge][0] < self.inputs else 1
+
+    def leaving(self, source: int) -> tuple[int, ...]:
+        """The edges that leave a node."""
+        return tuple(edge for edge, (start, _) in enumerate(self.edges) if start == source)
+
+    def without(self, *names: str) -> "Graph":
+        """The graph on which no edge may carry the operations `names`."""
+        rest = tuple(tuple(k for k in choices if self.operations[k] not in names) for choices in self.choices)
+        return self.restricted(rest)
+
+    def restricted(self, allowed: Sequence[Sequence[int]]) -> "Graph":
+        """The graph whose edges carry the operations `allowed` alone."""
+        return Graph(
+            self.edges, self.operations, self.inputs, tuple(map(tuple, allowed)), self.stride, self.outputs
+        )
+
+
+class Coding(NamedTuple):
+    """Decisions that are not one an edge: their numbers of choices, and gates both ways.
+
+    gates: int32[..., D] -> float32[..., cells, E, K], one-hot; from_gates: [cells, E, K] -> int32[D].
+    """
+
+    decisions: tuple[int, ...]
+    gates: Callable[[ArrayLike], jax.Array]
+    from_gates: Callable[[ArrayLike], np.ndarray]
+
+
+class Text(NamedTuple):
+    """An architecture's text, both ways. `read` raises `InputError`.
+
+    Of the operation of each edge, int32[cells E]; with a `Coding`, of the decisions.
+    """
+
+    write: Callable[[np.ndarray], str]
+    read: Callable[[str], np.ndarray]
+
+
+class Moves(NamedTuple):
+    """Draws of a space that is restricted to some of its architectures.
+
+    sample: (key, n) -> int32[n, D]; mutate: (key, int32[..., D]) -> int32[..., D].
+    """
+
+    sample: Callable[[jax.Array, int], jax.Array]
+    mutate: Callable[[jax.Array, ArrayLike], jax.Array]
+
 
 @dataclass(frozen=True)
 class Space:
-    """A search space: data about its decisions and pure functions on `int32[..., D]` architectures.
+    """A search space. All else follows from the decisions: one for each edge that has a choice, without `coding`.
 
-    | field | meaning |
-    |---|---|
-    | `name` | its key in `jnas.spaces.SPACES` |
-    | `operations` | the K operation names, in the official order |
-    | `edges` | the E pairs (source node, target node) of a cell |
-    | `cells` | kinds of cell that have gates of their own |
-    | `cell_names` | what they are called |
-    | `nodes` | what the nodes of a cell are called |
-    | `decisions` | the number of choices of each of the D entries |
-    | `size` | the number of architectures |
-    | `sample` | `(key, n) -> int32[n, D]`, uniform |
-    | `mutate` | `(key, int32[..., D]) -> int32[..., D]`, exactly one decision changes |
-    | `neighbours` | `int32[D] -> int32[M, D]`, all at Hamming distance one |
-    | `canonical` | `int32[..., D] -> int32[..., D]`, the representative of the equivalence class |
-    | `to_string`, `from_string` | the field's own string, both ways; `InputError` on bad text |
-    | `gates` | `int32[..., D] -> float32[..., cells, E, K]`, one-hot |
-    | `from_gates` | its inverse: one-hot `[cells, E, K]` to int32[D] |
-    | `incoming` | how many edges each node keeps in an architecture; None: all |
-    | `all` | `() -> int32[size, D]`, in lexicographic order; `InputError` where they are too many |
+    name: its key in `jnas.spaces.SPACES`.
+    graphs: of each kind of cell; their edges and operations are the same.
+    cell_names: of the kinds of cell.
+    node_names: of the nodes of a cell.
+    network: how cells are put together, a key of `jnas.nets.macro.NETWORKS`.
+    coding: where decisions are not one an edge.
+    text: where the field has a text of its own; otherwise operations by edge, such as `conv_1x1|conv_3x3`.
+    canonical_form: int32[..., D] -> int32[..., D], the representative of equal architectures; None: each its own.
+    incoming: how many edges each node keeps in an architecture; None: all.
+    moves: draws among some of the architectures (`jnas.spaces.subset`); None: among all.
     """
 
     name: str
-    operations: tuple[str, ...]
-    edges: tuple[tuple[int, int], ...]
-    cells: int
-    cell_names: tuple[str, ...]
-    nodes: tuple[str, ...]
-    decisions: tuple[int, ...]
-    size: int
-    sample: Callable[[jax.Array, int], jax.Array]
-    mutate: Callable[[jax.Array, ArrayLike], jax.Array]
-    neighbours: Callable[[ArrayLike], jax.Array]
-    canonical: Callable[[ArrayLike], jax.Array]
-    to_string: Callable[[ArrayLike], str]
-    from_string: Callable[[str], np.ndarray]
-    gates: Callable[[ArrayLike], jax.Array]
-    from_gates: Callable[[ArrayLike], np.ndarray]
-    all: Callable[[], np.ndarray]
+    graphs: tuple[Graph, ...]
+    cell_names: tuple[str, ...] = ("cell",)
+    node_names: tuple[str, ...] = ()
+    network: str = "residual"
+    coding: Coding | None = None
+    text: Text | None = None
+    canonical_form: Callable[[ArrayLike], jax.Array] | None = None
     incoming: int | None = None
+    moves: Moves | None = None
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The K names of operations."""
+        return self.graphs[0].operations
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """The E pairs (source, target) of a cell."""
+        return self.graphs[0].edges
+
+    @property
+    def cells(self) -> int:
+        """Kinds of cell."""
+        return len(self.graphs)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes of a cell."""
+        inner = range(1, self.graphs[0].nodes - 1)
+        return self.node_names or ("input", *(f"node {node}" for node in inner), "output")
+
+    @cached_property
+    def allowed(self) -> np.ndarray:
+        """The operations that each edge may carry: bool[cells, E, K]."""
+        allowed = np.zeros((self.cells, len(self.edges), len(self.operations)), bool)
+        for cell, graph in enumerate(self.graphs):
+            for edge, choices in enumerate(graph.choices):
+                allowed[cell, edge, list(choices)] = True
+        return allowed
+
+    @cached_property
+    def _free(self) -> np.ndarray:
+        """The (cell, edge) that each decision is about: int[D, 2]."""
+        return np.argwhere(self.allowed.sum(-1) > 1)
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """The operation that each choice of a decision is: int32[D, choices], filled up with -1."""
+        rows = [np.flatnonzero(self.allowed[cell, edge]) for cell, edge in self._free]
+        width = max(map(len, rows), default=1)
+        padded = [np.pad(row, (0, width - len(row)), constant_values=-1) for row in rows]
+        return np.array(padded, np.int32).reshape(len(rows), width)
+
+    @cached_property
+    def decisions(self) -> tuple[int, ...]:
+        """The number of choices of each of the D entries."""
+        if self.coding:
+            return self.coding.decisions
+        return tuple(int(self.allowed[cell, edge].sum()) for cell, edge in self._free)
+
+    @property
+    def size(self) -> int:
+        """The number of architectures."""
+        return prod(self.decisions)
+
+    def choices(self, architectures: ArrayLike) -> jax.Array:
+        """The operation of each edge: int32[..., D] -> int32[..., cells, E]."""
+        if self.coding:
+            return jnp.argmax(self.coding.gates(architectures), axis=-1).astype(jnp.int32)
+        architectures = jnp.asarray(architectures, jnp.int32)
+        only = jnp.asarray(self.allowed.argmax(-1), jnp.int32)
+        filled = jnp.broadcast_to(only, (*architectures.shape[:-1], *only.shape))
+        cells, edges = self._free.T
+        chosen = jnp.asarray(self._places)[np.arange(len(self.decisions)), architectures]
+        return filled.at[..., cells, edges].set(chosen)
+
+    def from_choices(self, choices: ArrayLike) -> np.ndarray:
+        """The architecture of the operation of each edge: int[cells, E] -> int32[D]. Raises `InputError` outside."""
+        choices = np.asarray(choices)
+        if self.coding:
+            return self.coding.from_gates(np.eye(len(self.operations))[choices])
+        outside = np.argwhere(~np.take_along_axis(self.allowed, choices[..., None], -1)[..., 0])
+        if len(outside):
+            cell, edge = outside[0]
+            may = [self.operations[k] for k in np.flatnonzero(self.allowed[cell, edge])]
+            raise InputError(
+                f"{self.operations[choices[cell, edge]]} on edge {'<-'.join(map(str, self.edges[edge][::-1]))} is not "
+                f"of the space {self.name}: that edge may have {', '.join(may)}"
+            )
+        cells, edges = self._free.T
+        return np.argmax(self._places == choices[cells, edges][:, None], axis=-1).astype(np.int32)
+
+    def gates(self, architectures: ArrayLike) -> jax.Array:
+        """One-hot weights of the operations: int32[..., D] -> float32[..., cells, E, K]."""
+        if self.coding:
+            return self.coding.gates(architectures)
+        return jax.nn.one_hot(self.choices(architectures), len(self.operations), dtype=jnp.float32)
+
+    def from_gates(self, gates: ArrayLike) -> np.ndarray:
+        """The architecture of one-hot gates: [cells, E, K] -> int32[D]."""
+        return self.from_choices(np.argmax(np.asarray(gates), axis=-1))
+
+    def to_string(self, architecture: ArrayLike) -> str:
+        """The text of one architecture, int32[D]. Raises `InputError` where it is none of the space."""
+        decisions = np.asarray(architecture)
+        if self.text and self.coding:
+            return self.text.write(decisions)
+        integers = decisions.shape == (len(self.decisions),) and np.issubdtype(decisions.dtype, np.integer)
+        if not integers or (decisions < 0).any() or (decisions >= self.decisions).any():
+            raise InputError(
+                f"architecture {decisions.tolist()} is not of the space {self.name}: give {len(self.decisions)} "
+                f"integers below {list(self.decisions)}"
+            )
+        choices = np.asarray(self.choices(decisions))
+        if self.text:
+            return self.text.write(choices.reshape(-1))
+        return "+".join("|".join(self.operations[k] for k in cell) for cell in choices)
+
+    def from_string(self, text: str) -> np.ndarray:
+        """The architecture of a text: int32[D]. Raises `InputError` where it is none of the space."""
+        if self.text:
+            read = self.text.read(text)
+            return read if self.coding else self.from_choices(read.reshape(self.cells, -1))
+        names = [cell.split("|") for cell in text.split("+")]
+        if [len(cell) for cell in names] != [len(self.edges)] * self.cells:
+            raise InputError(
+                f"'{text}' is not of the space {self.name}: write {len(self.edges)} operations joined by '|'"
+                + (f", {self.cells} cells joined by '+'" if self.cells > 1 else "")
+            )
+        for name in (name for cell in names for name in cell if name not in self.operations):
+            raise unknown_name(f"operation of the space {self.name}", name, self.operations)
+        return self.from_choices(np.array([[self.operations.index(name) for name in cell] for cell in names]))
+
+    def canonical(self, architectures: ArrayLike) -> jax.Array:
+        """The representative of each one's equivalence class: int32[..., D] -> int32[..., D]."""
+        if self.canonical_form:
+            return self.canonical_form(architectures)
+        return jnp.asarray(architectures, jnp.int32)
+
+    def sample(self, key: jax.Array, n: int) -> jax.Array:
+        """`n` architectures, uniform, with replacement: int32[n, D]."""
+        return self.moves.sample(key, n) if self.moves else sample(self.decisions, key, n)
+
+    def mutate(self, key: jax.Array, architectures: ArrayLike) -> jax.Array:
+        """Change exactly one decision of each: int32[..., D] -> int32[..., D]. See `mutate`."""
+        return (self.moves.mutate if self.moves else partial(mutate, self.decisions))(key, architectures)
+
+    def crossover(self, key: jax.Array, first: ArrayLike, second: ArrayLike) -> jax.Array:
+        """Each decision from one of two parents with equal chances: int32[..., D], twice, -> int32[..., D]."""
+        first, second = jnp.asarray(first, jnp.int32), jnp.asarray(second, jnp.int32)
+        return jnp.where(jax.random.bernoulli(key, 0.5, first.shape), first, second)
+
+    def neighbours(self, architecture: ArrayLike) -> jax.Array:
+        """All architectures at Hamming distance one: int32[D] -> int32[M, D], M = sum_d (decisions[d] - 1)."""
+        return neighbours(self.decisions, architecture)
+
+    def index(self, architectures: ArrayLike) -> jax.Array:
+        """Position of each in `all()`: int32[..., D] -> int32[...]."""
+        return index(self.decisions, architectures)
+
+    def one_hot(self, architectures: ArrayLike) -> jax.Array:
+        """Decisions side by side, each one-hot: int32[..., D] -> float32[..., sum of `decisions`]."""
+        architectures = jnp.asarray(architectures, jnp.int32)
+        owner = np.repeat(np.arange(len(self.decisions)), self.decisions)
+        value = np.concatenate([np.arange(choices) for choices in self.decisions])
+        return (architectures[..., owner] == value).astype(jnp.float32)
+
+    def all(self) -> np.ndarray:
+        """Every architecture in lexicographic order: int32[size, D]. Raises `InputError` where they are too many."""
+        if self.size > LARGEST_LIST:
+            raise InputError(
+                f"the space {self.name} has {self.size:.1e} architectures: score some of them, such as random:1000"
+            )
+        return everything(self.decisions)
 
 
 def sample(decisions: tuple[int, ...], key: jax.Array, n: int) -> jax.Array:

@@ -18,9 +18,9 @@ the at most 24 renumberings of each cell. Nothing else is identified: two skip c
 still have other gradients than none.
 """
 
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
 from itertools import combinations, permutations
-from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,6 @@ CELL_DECISIONS = tuple(
     for choices in ((len(CHOICES),) * 2 if pairs == 1 else (pairs, len(CHOICES), len(CHOICES)))
 )
 DECISIONS = CELL_DECISIONS * CELLS
-SIZE = prod(DECISIONS)
 # Where the first operation of each node stands among the decisions of a cell; its pair stands before.
 FIRST_OPERATION = tuple(0 if node == 0 else 3 * node for node in range(NODES))
 
@@ -223,27 +222,15 @@ def canonical(architectures: ArrayLike) -> jax.Array:
     return smallest.reshape(*smallest.shape[:-2], -1)
 
 
-def everything() -> np.ndarray:
-    raise InputError(f"the DARTS space has {SIZE:.1e} architectures: score some of them, such as random:1000")
-
-
+_NORMAL = base.Graph(EDGES, OPERATIONS, INPUTS, outputs=tuple(range(INPUTS, INPUTS + NODES)))
 SPACE = base.Space(
     name="darts",
-    operations=OPERATIONS,
-    edges=EDGES,
-    cells=CELLS,
+    graphs=(_NORMAL, replace(_NORMAL, stride=2)),
     cell_names=("normal cell", "reduction cell"),
-    nodes=("input 1", "input 2", "node 2", "node 3", "node 4", "node 5"),
-    decisions=DECISIONS,
-    size=SIZE,
-    sample=partial(base.sample, DECISIONS),
-    mutate=partial(base.mutate, DECISIONS),
-    neighbours=partial(base.neighbours, DECISIONS),
-    canonical=canonical,
-    to_string=to_string,
-    from_string=from_string,
-    gates=gates,
-    from_gates=from_gates,
-    all=everything,
+    node_names=("input 1", "input 2", "node 2", "node 3", "node 4", "node 5"),
+    network="two_inputs",
+    coding=base.Coding(DECISIONS, gates, from_gates),
+    text=base.Text(to_string, from_string),
+    canonical_form=canonical,
     incoming=2,
 )

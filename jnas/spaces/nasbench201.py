@@ -20,7 +20,7 @@ nothing.
 """
 
 from difflib import get_close_matches
-from functools import cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -37,34 +37,20 @@ NODES = 4
 EXAMPLE = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
 
 
-def to_string(architecture: ArrayLike) -> str:
-    """The official string of one cell, int32[6]: `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`, one group a node.
-
-    Raises `InputError` unless the array is six integers from 0 to 4.
-    """
-    decisions = np.asarray(architecture)
-    if decisions.shape != (len(EDGES),) or not np.issubdtype(decisions.dtype, np.integer):
-        raise InputError(
-            f"architecture {decisions.tolist()} is not a NAS-Bench-201 cell: "
-            f"give {len(EDGES)} integers, one for each edge"
-        )
-    if ((decisions < 0) | (decisions >= len(OPERATIONS))).any():
-        raise InputError(
-            f"architecture {decisions.tolist()} names an operation outside 0..{len(OPERATIONS) - 1}: "
-            f"the operations are {', '.join(OPERATIONS)} in this order"
-        )
+def write(choices: np.ndarray) -> str:
+    """The official string of the operation of each edge, int32[6]: `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""
     groups = (
-        "|".join(f"{OPERATIONS[d]}~{s}" for (s, t), d in zip(EDGES, decisions, strict=True) if t == node)
+        "|".join(f"{OPERATIONS[k]}~{s}" for (s, t), k in zip(EDGES, choices, strict=True) if t == node)
         for node in range(1, NODES)
     )
     return "+".join(f"|{group}|" for group in groups)
 
 
-def from_string(text: str) -> np.ndarray:
-    """The cell of an official string: int32[6].
+def read(text: str) -> np.ndarray:
+    """The operation of each edge of an official string: int32[6].
 
     Raises `InputError` when the number of nodes or of edges into a node, an operation, or a source node is
-    not that of the space. Nothing is repaired, spaces included: `to_string(from_string(text)) == text`.
+    not that of the space. Nothing is repaired, spaces included: `write(read(text)) == text`.
     """
     groups = text.split("+")
     if len(groups) != NODES - 1:
@@ -87,21 +73,7 @@ def canonical(architectures: ArrayLike) -> jax.Array:
     `canonical(canonical(a)) == canonical(a)` and 6,466 values occur. A table built once is looked up; this
     works under `jit` and `vmap`.
     """
-    return jnp.asarray(_representatives())[index(architectures)]
-
-
-def gates(architectures: ArrayLike) -> jax.Array:
-    """One-hot weights of the operations on each edge: int32[..., 6] -> float32[..., 1, 6, 5]."""
-    hot = jax.nn.one_hot(jnp.asarray(architectures, jnp.int32), len(OPERATIONS), dtype=jnp.float32)
-    return hot[..., None, :, :]
-
-
-def from_gates(gates: ArrayLike) -> np.ndarray:
-    """The cell of one-hot gates [1, 6, 5]: int32[6]."""
-    return np.argmax(np.asarray(gates)[0], axis=-1).astype(np.int32)
-
-
-index = partial(base.index, DECISIONS)
+    return jnp.asarray(_representatives())[base.index(DECISIONS, architectures)]
 
 
 def expression(architecture: ArrayLike) -> str:
@@ -148,20 +120,9 @@ def _bad(text: str, fault: str) -> InputError:
 
 SPACE = base.Space(
     name="nasbench201",
-    operations=OPERATIONS,
-    edges=EDGES,
-    cells=1,
-    cell_names=("cell",),
-    nodes=("input", "node 1", "node 2", "output"),
-    decisions=DECISIONS,
-    size=len(OPERATIONS) ** len(EDGES),
-    sample=partial(base.sample, DECISIONS),
-    mutate=partial(base.mutate, DECISIONS),
-    neighbours=partial(base.neighbours, DECISIONS),
-    canonical=canonical,
-    to_string=to_string,
-    from_string=from_string,
-    gates=gates,
-    from_gates=from_gates,
-    all=partial(base.everything, DECISIONS),
+    graphs=(base.Graph(EDGES, OPERATIONS),),
+    node_names=("input", "node 1", "node 2", "output"),
+    text=base.Text(write, read),
+    canonical_form=canonical,
 )
+to_string, from_string = SPACE.to_string, SPACE.from_string

@@ -1,7 +1,15 @@
-"""Ways to explore a search space, one file each; `STRATEGIES` holds their modules by name."""
+"""Search strategies, one file each; `STRATEGIES` holds their settings, which make them, by name."""
 
-from types import ModuleType
+from jnas.strategies.aging import Aging
+from jnas.strategies.evolution import Evolution
+from jnas.strategies.local import Local
+from jnas.strategies.pruning import Pruning
+from jnas.strategies.random import Random
 
-from jnas.strategies import evolution, pruning
-
-STRATEGIES: dict[str, ModuleType] = {"pruning": pruning, "evolution": evolution}
+STRATEGIES = {
+    "pruning": Pruning,
+    "evolution": Evolution,
+    "random": Random,
+    "aging": Aging,
+    "local": Local,
+}

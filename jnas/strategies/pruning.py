@@ -2,35 +2,60 @@
 
 Chen, Gong and Wang, "Neural Architecture Search on ImageNet in Four GPU Hours: A Theoretically Inspired
 Perspective", ICLR 2021, https://arxiv.org/abs/2102.11535. In each round every operation o that is still on an
-edge with others is left out in turn:
+edge with others is left out in turn. With kappa the condition number of the kernel and R the linear regions,
 
     dkappa_o = kappa(N) - kappa(N \\ o)   ranked descending: pruning o should lower kappa
     dR_o     = R(N) - R(N \\ o)           ranked ascending: pruning o should raise R
 
-One ranking runs over all edges and cells, equal values share a rank; on each edge the operations with the
-lowest sum of the two ranks go, until one is left on every edge. `none` is left out from the start. Several
-operations on an edge enter with equal gates that sum to one.
+relative to the supernet's. With values whose sign is turned so that higher is better both are one rule, which holds
+for any objectives: rank the improvement (candidate - supernet) / |supernet|, the largest first. One ranking runs over
+all edges and cells, equal values share a rank. On each edge the operations with the lowest sum of ranks go, until one
+is left on every edge. `none` is left out from the start. Several operations on an edge enter with equal gates that sum
+to one.
 
-Where nodes keep fewer edges than the supernet has (`Space.incoming`, 2 for DARTS), a last round leaves out each
+Where nodes have fewer edges than the supernet (`Space.incoming`, 2 for DARTS), a last round leaves out each
 edge into a node with more of them; the rankings run over the edges into one node, and the lowest sums go.
-
-`init`, `ask` and `tell` are pure functions on `State`, an ask/tell strategy whose candidates are gates.
 
 Departures from the authors' code: within a repeat the supernet and all candidates share weights and images
 (theirs draws a new pair for each candidate), so the supernet is scored once; values are compared by what they
 are, where theirs sorts rounded values and finds ties among unrounded ones; a supernet or candidate without a
-finite score loses or wins by rule (`relative_change`), where theirs stops.
+finite score loses or wins by rule (`improvements`), where theirs stops.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
+from msgspec import Meta
 
 from jnas.spaces import Space
+from jnas.types import Candidates, Info, Kind, Member, Strategy, Values
 
 REMOVED_FIRST = "none"
+
+
+class Pruning(Member, frozen=True, kw_only=True, tag="pruning"):
+    """TE-NAS: prune a supernet, operation by operation, to one cell."""
+
+    # 1 as released for NAS-Bench-201; the authors take 3 and 2 in the larger DARTS space.
+    operations_per_round: Annotated[
+        int,
+        Meta(ge=1, description="operations pruned on each edge in each round; the protocol sets the default"),
+    ] = 1
+    # The authors' code rounds relative changes to three decimals; the paper does not say.
+    decimals: Annotated[
+        int, Meta(ge=0, description="decimals of relative changes; 0: all; the protocol sets the default")
+    ] = 0
+    asks: ClassVar[Kind] = "gates"
+
+    def make(self, space: Space, objectives: tuple[str, ...], budget: int) -> Strategy:
+        """The strategy that these settings describe."""
+        return pruning(
+            space,
+            objectives,
+            operations_per_round=self.operations_per_round,
+            decimals=self.decimals or None,
+        )
 
 
 class State(NamedTuple):
@@ -41,28 +66,28 @@ class State(NamedTuple):
     space: Space
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What became of one candidate: the scores' changes when it is left out, their ranks, the verdict.
+class Decision(NamedTuple):
+    """Verdict on one candidate.
 
-    `operation` is the last of its edge where the edge as a whole was a candidate.
+    cell, edge, operation: left out; the last operation of its edge where the edge as a whole was a candidate.
+    changes: P improvements by leaving it out; ranks: P, 0 for the largest.
+    pruned: whether it went.
     """
 
     cell: int
     edge: int
     operation: int
-    ntk_change: float
-    regions_change: float
-    ntk_rank: int
-    regions_rank: int
+    changes: tuple[float, ...]
+    ranks: tuple[int, ...]
     pruned: bool
 
 
 def init(space: Space) -> State:
     """Every operation but `none` on every edge."""
-    active = np.ones((space.cells, len(space.edges), len(space.operations)), bool)
+    active = space.allowed.copy()
     if REMOVED_FIRST in space.operations:
-        active[:, :, space.operations.index(REMOVED_FIRST)] = False
+        # An edge that may carry nothing else keeps it.
+        active[active.sum(-1) > 1, space.operations.index(REMOVED_FIRST)] = False
     return State(active, 0, space)
 
 
@@ -131,18 +156,25 @@ def largest_ask(space: Space) -> int:
     return len(ask(init(space)))
 
 
-def relative_change(supernet: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """(supernet - candidate) / supernet for positive scores [repeats] and [repeats, M]; never nan.
+def improvements(values: np.ndarray, objectives: Sequence[str], decimals: int | None = None) -> np.ndarray:
+    """How much better each candidate is than the supernet, relatively: float64[P, M] from values [1 + M, R].
 
-    A score that is not finite counts as infinitely large: the change is -inf where only the candidate's is,
-    1 (its limit) where only the supernet's is, 0 where both are.
+    (candidate - supernet) / |supernet| of oriented values, the mean over the repeats of each of the P objectives. The R
+    columns are `objectives`: `ntk/0`, `ntk/1`, ... are repeats of `ntk`. A failure, -inf, counts as infinitely bad:
+    -inf where only the candidate failed, 1 (the limit of a condition number) where only the supernet did, 0 where both.
+
+    decimals: round the change of each repeat to so many before averaging (the authors' code: 3).
     """
-    base = np.where(np.isfinite(supernet), supernet, np.inf)[:, None]
-    values = np.where(np.isfinite(candidates), candidates, np.inf)
-    with np.errstate(invalid="ignore"):
-        change = (base - values) / base
-    change = np.where(np.isinf(base), np.where(np.isinf(values), 0.0, 1.0), change)
-    return change
+    base, candidates = values[:1], values[1:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        change = (candidates - base) / np.abs(base)
+    failed, failed_base = ~np.isfinite(candidates), ~np.isfinite(base)
+    change = np.where(failed_base, np.where(failed, 0.0, 1.0), np.where(failed, -np.inf, change))
+    # The mean of values rounded in binary need not tie where their decimals do: round it too.
+    change = change if decimals is None else np.round(change, decimals)
+    names = [name.partition("/")[0] for name in objectives]
+    means = np.stack([change[:, np.array(names) == name].mean(axis=1) for name in dict.fromkeys(names)])
+    return means if decimals is None else np.round(means, decimals + 2)
 
 
 def dense_rank(values: np.ndarray) -> np.ndarray:
@@ -150,64 +182,93 @@ def dense_rank(values: np.ndarray) -> np.ndarray:
     return np.unique(values, return_inverse=True)[1].reshape(values.shape)
 
 
-def tell(
-    state: State,
-    ntk: np.ndarray,
-    regions: np.ndarray,
-    operations_per_round: int = 1,
-    decimals: int | None = None,
-) -> tuple[State, list[Decision]]:
-    """Prune by the scores of `ask(state)`: ntk and regions float64[repeats, 1 + M].
+def prune(state: State, changes: np.ndarray, operations_per_round: int = 1) -> tuple[State, list[Decision]]:
+    """Prune by the improvements float64[P, M] of leaving out each of `removable(state)`.
 
-    decimals: round the changes of each repeat to so many before averaging (the authors' code: 3).
-    A tie of rank sums on an edge goes to the lower rank of the condition number, then to the earlier
-    operation. At least one operation stays on an edge.
+    The lowest sums of ranks go, rank 0 for the largest improvement. A tie goes to the lower rank of the first
+    objective, then to the earlier operation. At least one operation stays on an edge.
     """
     indices = removable(state)
-    changes = []
-    for scores in (ntk, regions):
-        change = relative_change(scores[:, 0], scores[:, 1:])
-        # The mean of values rounded in binary need not tie where their decimals do: round it too.
-        change = change if decimals is None else np.round(change, decimals)
-        mean = change.mean(0)
-        changes.append(mean if decimals is None else np.round(mean, decimals + 2))
     cells, edges, _ = indices.T
     whole_edges = of_edges(state)
-    # Which candidates compete for a place: those on one edge, or edges into one node.
+    # Candidates compete for a place with those on one edge, or with the edges into one node.
     places = np.array([target for _, target in state.space.edges])[edges] if whole_edges else edges
     groups = [
         np.flatnonzero((cells == cell) & (places == place))
         for cell, place in sorted({*zip(cells, places, strict=True)})
     ]
-    ntk_rank, regions_rank = np.zeros(len(indices), int), np.zeros(len(indices), int)
+    ranks = np.zeros(changes.shape, int)
     for ranked in groups if whole_edges else [np.arange(len(indices))]:
-        ntk_rank[ranked] = dense_rank(-changes[0][ranked])
-        regions_rank[ranked] = dense_rank(changes[1][ranked])
+        for rank, change in zip(ranks, changes, strict=True):
+            rank[ranked] = dense_rank(-change[ranked])
     active = state.active
     pruned = np.zeros(len(indices), bool)
     for group in groups:
-        order = sorted(group, key=lambda m: (ntk_rank[m] + regions_rank[m], ntk_rank[m], m))
-        kept = state.space.incoming if whole_edges else None
-        go = min(operations_per_round, len(order) - 1) if kept is None else len(order) - kept
-        for m in order[:go]:
+        order = sorted(group, key=lambda m: (ranks[:, m].sum(), ranks[0, m], m))
+        incoming = state.space.incoming if whole_edges else None
+        count = min(operations_per_round, len(order) - 1) if incoming is None else len(order) - incoming
+        for m in order[:count]:
             pruned[m] = True
             active = _without(state, active, indices[m])
     decisions = [
-        Decision(
-            cell=int(cell),
-            edge=int(edge),
-            operation=int(operation),
-            ntk_change=float(changes[0][m]),
-            regions_change=float(changes[1][m]),
-            ntk_rank=int(ntk_rank[m]),
-            regions_rank=int(regions_rank[m]),
-            pruned=bool(pruned[m]),
+        Decision(int(cell), int(edge), int(operation), tuple(change), tuple(rank), bool(gone))
+        for (cell, edge, operation), change, rank, gone in zip(
+            indices, changes.T.tolist(), ranks.T.tolist(), pruned, strict=True
         )
-        for m, (cell, edge, operation) in enumerate(indices)
     ]
     return state._replace(active=active, round=state.round + 1), decisions
 
 
 def result(state: State) -> np.ndarray:
-    """The architecture that is left, int32[D]; for a finished state."""
+    """The architecture that is left, int32[D]; of an unfinished state with the first operations and edges."""
+    while not finished(state):
+        state, _ = prune(state, np.zeros((1, len(removable(state)))), len(state.space.operations))
     return state.space.from_gates(state.active)
+
+
+def planned(space: Space, operations_per_round: int = 1) -> list[int]:
+    """How many supernets each round of a pruning asks for."""
+    state, counts = init(space), []
+    while not finished(state):
+        counts.append(1 + len(removable(state)))
+        state, _ = prune(state, np.zeros((1, counts[-1] - 1)), operations_per_round)
+    return counts
+
+
+def pruning(
+    space: Space, objectives: Sequence[str], *, operations_per_round: int = 1, decimals: int | None = None
+) -> Strategy:
+    """TE-NAS's pruning as a strategy that asks for gates.
+
+    objectives: the names of the estimator's, in their order; repeats apart, as `improvements` says.
+    """
+
+    def tell(state: State, candidates: Candidates, values: Values) -> tuple[State, Info]:
+        told = np.asarray(values.value, np.float64)
+        after, decisions = prune(state, improvements(told, objectives, decimals), operations_per_round)
+        names = list(dict.fromkeys(name.partition("/")[0] for name in objectives))
+        rows = [
+            {
+                "cell": decision.cell,
+                "edge": decision.edge,
+                "source": space.edges[decision.edge][0],
+                "target": space.edges[decision.edge][1],
+                "operation": space.operations[decision.operation],
+                **{f"{name}_change": change for name, change in zip(names, decision.changes, strict=True)},
+                **{f"{name}_rank": rank for name, rank in zip(names, decision.ranks, strict=True)},
+                "pruned": decision.pruned,
+            }
+            for decision in decisions
+        ]
+        supernet = {name: told[0, place] for place, name in enumerate(objectives)}
+        return after, {"candidates": rows, "supernet": supernet}
+
+    return Strategy(
+        name="pruning",
+        init=lambda key: init(space),
+        ask=lambda key, state: (Candidates(gates=ask(state)), state),
+        tell=tell,
+        done=finished,
+        best=result,
+        asks="gates",
+    )

@@ -1,62 +1,89 @@
-"""Strategies on a table, hundreds of seeds at once: accuracy against evaluations and against simulated seconds.
+"""Strategies on a table, hundreds of seeds at once: accuracy by evaluations and by simulated seconds.
 
-Every search sees one training of an architecture, drawn among those of the table, and is judged by what the
-architecture that showed the best is worth: the mean over all its trainings. A simulated second is one that the table
-took to train.
+Every search sees one training of an architecture, drawn among those of the table. It is judged by the worth of the
+architecture that showed the best: the mean over all its trainings. A simulated second is one that the table took to
+train.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jnas import spaces
 from jnas.config.study import StudyConfig
-from jnas.errors import unknown_name
+from jnas.errors import InputError, unknown_name
 from jnas.estimators.compact_table import Table
+from jnas.estimators.tabular import known, on_space, tabular
 from jnas.report.plots import INK
+from jnas.run.loop import simulate
 from jnas.run.progress import Progress
-from jnas.strategies.table_search import ON_TABLES, incumbents, traces
+from jnas.spaces import base
+from jnas.spaces.subset import subset
+from jnas.strategies import STRATEGIES
 from jnas.studies.base import COLOURS, LINES, Figure, Findings
 
-COLUMNS = (
-    "strategy", "evaluations", "accuracy", "accuracy_low", "accuracy_high", "worst_tenth", "best_tenth", "regret",
-    "simulated_seconds",
-)  # fmt: skip
-BASELINE = "random_search"
+BASELINE = "random"
 
 
-def on_space(table: Table, values: np.ndarray) -> np.ndarray:
-    """values [..., A] of the table's architectures at every number of the space, nan where it has none: [..., size]."""
-    rows = table.rows(spaces.get(table.space).all())
-    return np.where(rows >= 0, values[..., rows], np.nan).astype(np.float32)
+class Row(NamedTuple):
+    """One strategy after some evaluations.
+
+    accuracy: mean over searches, in percent, with its 95 % interval.
+    worst_tenth, best_tenth: the 10th and 90th percentile of searches.
+    regret: points below the best of the table.
+    simulated_seconds: mean, None where the table does not say.
+    """
+
+    strategy: str
+    evaluations: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    worst_tenth: float
+    best_tenth: float
+    regret: float
+    simulated_seconds: float | None
+
+
+def strategies_on_tables() -> list[str]:
+    """Names of the strategies that many searches at once can run."""
+    space = spaces.get("nasbench201")
+    return [name for name, member in STRATEGIES.items() if member().make(space, ("accuracy",), 2).jittable]
 
 
 def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
-    """Search as often as `config.search` says. Raises `InputError` for what is unknown."""
+    """Search as often as `config.search` says. Raises `InputError` for an unknown or unsuitable strategy."""
     settings, space = config.search, spaces.get(table.space)
     names = list(dict.fromkeys([BASELINE, *(name.strip() for name in settings.strategies.split(","))]))
     for name in names:
-        if name not in ON_TABLES:
-            raise unknown_name("strategy on tables", name, ON_TABLES)
+        if name not in STRATEGIES:
+            raise unknown_name("strategy", name, STRATEGIES)
+        if name not in strategies_on_tables():
+            raise InputError(
+                f"strategy {name} does not run many searches at once: choose among {', '.join(strategies_on_tables())}"
+            )
     place = len(table.epochs) - 1 if not settings.epoch else table.place(settings.epoch)
-    signal = jnp.asarray(on_space(table, table.accuracy[:, :, place].T))
-    worth = on_space(table, table.mean())
-    share = table.epochs[place] / table.epochs[-1]
-    seconds = on_space(table, table.seconds) * share
+    estimator = tabular(table, epoch=settings.epoch)
+    members = subset(space, known(table, settings.epoch))
+    worth, seconds = on_space(table, table.mean()), on_space(table, table.seconds)
+    seconds = seconds * (table.epochs[place] / table.epochs[-1])
     keys = jax.random.split(jax.random.key(config.seed), settings.seeds)
     reached, clocks = {}, {}
     with progress.task("searching", len(names) * settings.seeds, "searches") as advance:
         for name in names:
-            asked, shown = traces(keys, signal, name=name, space=space, evaluations=settings.evaluations)
-            numbers = np.asarray(asked)
-            reached[name] = np.asarray(incumbents(shown, jnp.asarray(worth[numbers])))
+            # One at a time, as an evaluation is a training.
+            strategy = STRATEGIES[name](batch=1).make(members, estimator.objectives, settings.evaluations)
+            asked, told = simulate(keys, strategy=strategy, estimator=estimator, rounds=settings.evaluations)
+            numbers = np.asarray(base.index(space.decisions, asked))
+            reached[name] = np.asarray(incumbents(told[..., 0], jnp.asarray(worth[numbers])))
             clocks[name] = np.cumsum(seconds[numbers], axis=1)
             advance(settings.seeds)
     best = float(np.nanmax(worth))
     rows = [
-        (
+        Row(
             name,
             step + 1,
             *_statistics(values[:, step]),
@@ -72,12 +99,25 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
         title=f"Search on {len(table.architectures):,} trained architectures",
         question=f"Which accuracy do {settings.seeds} searches by each strategy reach in {settings.evaluations} "
         f"evaluations of {table.space} on {table.data}?",
-        columns=COLUMNS,
+        columns=Row._fields,
         rows=rows,
-        summary=[row for row in rows if row[1] in shown_steps],
+        summary=[row for row in rows if row.evaluations in shown_steps],
         figures=[_figure(reached, clocks if timed else None, best)],
         paragraphs=_paragraphs(reached, best, settings.evaluations),
     )
+
+
+def incumbents(told: Array, worth: Array) -> Array:
+    """Worth of the architecture with the best evaluation so far: float[R, T].
+
+    told: float[R, T], the value of each evaluation; worth: float[R, T], of its architecture.
+    """
+
+    def better(left, right):
+        newer = right[0] > left[0]
+        return jnp.where(newer, right[0], left[0]), jnp.where(newer, right[1], left[1])
+
+    return jax.lax.associative_scan(better, (told, worth), axis=1)[1]
 
 
 def _statistics(values: np.ndarray) -> tuple[float, float, float, float, float]:
@@ -107,7 +147,7 @@ def _figure(reached: dict[str, np.ndarray], clocks: dict[str, np.ndarray] | None
                 axes_of.append(clocks[name].mean(0))
             for axes, places in zip(panels, axes_of, strict=True):
                 style = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
-                axes.plot(places, mean, linewidth=2, label=name.replace("_", " "), **style)
+                axes.plot(places, mean, linewidth=2, label=_spelled(name), **style)
                 axes.fill_between(
                     places, mean - error, mean + error, color=style["color"], alpha=0.2, linewidth=0
                 )
@@ -158,5 +198,8 @@ def _paragraphs(reached: dict[str, np.ndarray], best: float, evaluations: int) -
     return [" ".join(sentences)]
 
 
+SPELLED = {"random": "random search", "aging": "aging evolution", "local": "local search"}
+
+
 def _spelled(name: str) -> str:
-    return name.replace("_", " ")
+    return SPELLED.get(name, name.replace("_", " "))

@@ -19,7 +19,7 @@ from jnas.run import search
 from jnas.run import training as study_training
 from jnas.run.progress import Progress
 from jnas.store.records import Records, read_records
-from jnas.strategies import pruning
+from jnas.strategies import old_pruning as pruning
 
 SPACE = spaces.get("nasbench201")
 QUIET = Progress(quiet=True)

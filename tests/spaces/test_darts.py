@@ -45,7 +45,7 @@ def renumbered(edges, new):
 
 def test_the_size():
     # 7 operations on each of 8 edges, and 1 * 3 * 6 * 10 pairs of sources; twice.
-    assert darts.SIZE == (7**8 * 180) ** 2
+    assert darts.SPACE.size == (7**8 * 180) ** 2
     assert len(darts.DECISIONS) == 22 and len(darts.EDGES) == 14
 
 

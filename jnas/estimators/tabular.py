@@ -1,0 +1,64 @@
+"""Accuracies that were measured before, looked up: a table as an estimator.
+
+An evaluation shows one of the trainings of an architecture, drawn by the key and the architecture: as a search that
+trains would see it. Architectures that the table does not hold are `missing`; `known` says which it holds.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jnas import spaces
+from jnas.estimators.compact_table import Table
+from jnas.spaces import base
+from jnas.types import STATUSES, Candidates, Estimator, Key, Values
+
+MISSING = STATUSES.index("missing")
+
+
+def on_space(table: Table, values: np.ndarray) -> np.ndarray:
+    """values [..., A] of the table's architectures at each number of its space, nan where it has none: [..., size]."""
+    rows = table.rows(spaces.get(table.space).all())
+    return np.where(rows >= 0, values[..., rows], np.nan).astype(np.float32)
+
+
+def known(table: Table, epoch: int = 0) -> np.ndarray:
+    """Which architectures of the space have an accuracy after `epoch` epochs, 0 for the last: bool[size]."""
+    place = table.place(epoch) if epoch else len(table.epochs) - 1
+    return np.isfinite(on_space(table, table.accuracy[:, :, place].T)).any(axis=0)
+
+
+def tabular(table: Table, *, epoch: int = 0) -> Estimator:
+    """Test accuracy in percent, objective `accuracy`, after `epoch` epochs, 0 for the last.
+
+    A candidate's fidelity is the share of the last epoch: the last measured epoch within it is shown. Cost: the
+    seconds that the table took to train so far, 0 where it does not say. Raises `InputError` for an epoch that was not
+    measured, and for a space that is too large to list.
+    """
+    last = table.place(epoch) if epoch else len(table.epochs) - 1
+    decisions = spaces.get(table.space).decisions
+    accuracy = jnp.asarray(on_space(table, np.moveaxis(table.accuracy, 0, -1)))  # [S, T, size]
+    seconds = jnp.asarray(np.nan_to_num(on_space(table, table.seconds)))
+    shares = jnp.asarray(table.epochs / table.epochs[-1], jnp.float32)
+
+    def look_up(key: Key, architecture: Array, share: Array) -> tuple[Array, Array]:
+        number = base.index(decisions, architecture)
+        # A share that is an epoch is not to miss it by the rounding of float32.
+        place = jnp.clip(jnp.searchsorted(shares, share * (1 + 1e-6), side="right") - 1, 0, last)
+        trainings = accuracy[:, place, number]
+        chances = jnp.where(jnp.isfinite(trainings), 0.0, -jnp.inf)
+        shown = trainings[jax.random.categorical(jax.random.fold_in(key, number), chances)]
+        return shown, seconds[number] * shares[place]
+
+    @jax.jit
+    def evaluate(key: Key, candidates: Candidates) -> Values:
+        architectures = jnp.asarray(candidates.architectures, jnp.int32)
+        full = jnp.full(len(architectures), shares[last])
+        fidelity = full if candidates.fidelity is None else jnp.asarray(candidates.fidelity) * shares[last]
+        shown, cost = jax.vmap(look_up, (None, 0, 0))(key, architectures, fidelity)
+        missing = ~jnp.isfinite(shown)
+        value = jnp.where(missing, -jnp.inf, shown)[:, None]
+        return Values(value, jnp.where(missing, MISSING, 0).astype(jnp.int8)[:, None], cost)
+
+    return Estimator(("accuracy",), evaluate, batch=1024, jittable=True)

@@ -1,0 +1,66 @@
+"""An archive of evaluations, as arrays of fixed size: what strategies under jit remember.
+
+With several objectives an architecture is compared by the sum of the logarithms of its ranks (Lee and Ham, AZ-NAS,
+CVPR 2024, https://arxiv.org/abs/2403.19232), with one by its value. A failed evaluation has -inf: it is never a parent.
+
+Letters: T evaluations that fit, D decisions, P objectives.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jnas.types import Candidates, Values
+
+
+class Archive(NamedTuple):
+    """Evaluations in the order in which they were told.
+
+    architectures: int32[T, D].
+    values: float32[T, P], -inf where nothing was told yet.
+    told: int32[], how many were told.
+    """
+
+    architectures: Array
+    values: Array
+    told: Array
+
+
+def empty(size: int, decisions: int, objectives: int) -> Archive:
+    """An archive with room for `size` evaluations."""
+    return Archive(
+        jnp.zeros((size, decisions), jnp.int32), jnp.full((size, objectives), -jnp.inf), jnp.int32(0)
+    )
+
+
+def add(archive: Archive, candidates: Candidates, values: Values) -> Archive:
+    """The archive with B evaluations appended. What does not fit is dropped."""
+    architectures = jnp.asarray(candidates.architectures, jnp.int32)
+    given = jnp.asarray(values.value, jnp.float32)
+    places = archive.told + jnp.arange(len(architectures))
+    good = jnp.isfinite(given).all(axis=1, keepdims=True)
+    return Archive(
+        archive.architectures.at[places].set(architectures, mode="drop"),
+        archive.values.at[places].set(jnp.where(good, given, -jnp.inf), mode="drop"),
+        archive.told + len(architectures),
+    )
+
+
+def fitness(values: Array) -> Array:
+    """One number for each row of values [T, P], higher is better: float32[T]; -inf for a failure.
+
+    The value where P is 1, else the sum over objectives of log(rank / T), ranks from 1 and the mean of ties.
+    """
+    if values.shape[1] == 1:
+        return values[:, 0]
+    below = (values[:, None] > values[None]).sum(axis=1)
+    equal = (values[:, None] == values[None]).sum(axis=1)
+    ranks = below + (equal + 1) / 2
+    total = jnp.log(ranks / len(values)).sum(axis=1)
+    return jnp.where(jnp.isfinite(values).all(axis=1), total, -jnp.inf)
+
+
+def best(archive: Archive) -> Array:
+    """The architecture with the highest fitness, of equals the one told first: int32[D]."""
+    return archive.architectures[jnp.argmax(fitness(archive.values))]
