@@ -18,7 +18,6 @@ import numpy as np
 from jax import Array
 
 from jnas.settings import Member as Member
-from jnas.settings import Settings as Settings
 
 Key: TypeAlias = Array
 # State of an algorithm: a pytree that its own functions alone look into.
@@ -69,6 +68,7 @@ class Strategy(NamedTuple):
     done: state -> whether it has ended by itself, whatever is left of the budget.
     best: state -> int32[D], the architecture that it would return now.
     asks: what it asks for. An estimator must take it.
+    total: how many candidates it asks for in all; 0 where it goes on for ever.
     jittable: whether `init`, `ask`, `tell` and `best` run under jit, scan and vmap.
     """
 
@@ -79,6 +79,7 @@ class Strategy(NamedTuple):
     done: Callable[[State], bool]
     best: Callable[[State], Any]
     asks: Kind = "architectures"
+    total: int = 0
     jittable: bool = False
 
 

@@ -36,13 +36,15 @@ class Macro:
     classes: int = 10
 
 
-def params(architectures: ArrayLike, network: Macro) -> np.ndarray:
+def params(choices: ArrayLike, network: Macro) -> np.ndarray:
     """Number of parameters of the network built from each cell: int32[..., E] -> int64[...].
+
+    choices: the operation of each edge, a place in `OPERATIONS`.
 
     An edge with a k x k convolution has k^2 C^2 + 2C (weights, BN scale and bias); the rest depends on
     `network`.
     """
-    convolutions, areas = convs(architectures), _areas(architectures)
+    convolutions, areas = convs(choices), _areas(choices)
     *_, inputs = network.image
     total = 9 * inputs * network.channels + 2 * network.channels
     for stage in range(network.stages):
@@ -54,12 +56,12 @@ def params(architectures: ArrayLike, network: Macro) -> np.ndarray:
     return total + 2 * last + (last + 1) * network.classes
 
 
-def flops(architectures: ArrayLike, network: Macro) -> np.ndarray:
+def flops(choices: ArrayLike, network: Macro) -> np.ndarray:
     """Multiply-adds of the network for one image: int32[..., E] -> int64[...].
 
     An edge with a k x k convolution has k^2 C^2 H W; what counts is said at the head of this file.
     """
-    areas = _areas(architectures)
+    areas = _areas(choices)
     height, width, inputs = network.image
     total = 9 * inputs * network.channels * height * width
     for stage in range(network.stages):
@@ -71,13 +73,13 @@ def flops(architectures: ArrayLike, network: Macro) -> np.ndarray:
     return total + (channels + 1) * network.classes
 
 
-def convs(architectures: ArrayLike) -> np.ndarray:
+def convs(choices: ArrayLike) -> np.ndarray:
     """Number of convolutions in each cell: int32[..., E] -> int64[...]."""
-    return np.sum(_KERNEL_AREA[np.asarray(architectures)] > 0, axis=-1)
+    return np.sum(_KERNEL_AREA[np.asarray(choices)] > 0, axis=-1)
 
 
-def _areas(architectures: ArrayLike) -> np.ndarray:
-    return np.sum(_KERNEL_AREA[np.asarray(architectures)], axis=-1)
+def _areas(choices: ArrayLike) -> np.ndarray:
+    return np.sum(_KERNEL_AREA[np.asarray(choices)], axis=-1)
 
 
 def _residual_weights(width: int) -> int:

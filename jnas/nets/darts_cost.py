@@ -59,13 +59,13 @@ def places(network: Macro) -> Iterator[Place]:
         inputs, halve = [inputs[1], darts.NODES * channels], reduction
 
 
-def _counts(architectures: ArrayLike, reduction: bool) -> dict[tuple[str, bool], np.ndarray]:
+def _counts(choices: ArrayLike, reduction: bool) -> dict[tuple[str, bool], np.ndarray]:
     """How many edges of a cell carry each operation, from an input of a reduction cell or not: int[...]."""
-    chosen = np.asarray(darts.gates(np.asarray(architectures)))[..., int(reduction), :, :]
+    chosen = np.asarray(choices)[..., int(reduction), :]
     from_input = np.array([source < INPUTS for source, _ in darts.EDGES])
     halving = from_input & reduction
     return {
-        (name, halved): chosen[..., halving == halved, index].sum(-1).astype(np.int64)
+        (name, halved): (chosen[..., halving == halved] == index).sum(-1)
         for index, name in enumerate(darts.OPERATIONS)
         for halved in (False, True)
     }
@@ -99,32 +99,31 @@ def _inputs(place: Place) -> list[tuple[int, int]]:
     return [(size * place.channels, before) for size in (place.older, place.younger)]
 
 
-def params(architectures: ArrayLike, network: Macro) -> np.ndarray:
-    """Number of parameters of the network of each architecture: int32[..., 22] -> int64[...]."""
+def params(choices: ArrayLike, network: Macro) -> np.ndarray:
+    """Number of parameters of the network of the operation of each edge: int32[..., 2, 14] -> int64[...]."""
     total: np.ndarray | int = sum(weights + 2 * channels for weights, _, channels in _stem(network))
     for place in places(network):
         total = total + sum(weights + 2 * place.channels for weights, _ in _inputs(place))
-        for (name, halved), count in _counts(architectures, place.reduction).items():
+        for (name, halved), count in _counts(choices, place.reduction).items():
             weights, norms = _of_edge(name, halved, place.channels)
             total = total + count * (weights + norms * 2 * place.channels)
     last = darts.NODES * place.channels
     return np.asarray(total + (last + 1) * network.classes)
 
 
-def flops(architectures: ArrayLike, network: Macro) -> np.ndarray:
-    """Multiply-adds of the network for one image: int32[..., 22] -> int64[...]."""
+def flops(choices: ArrayLike, network: Macro) -> np.ndarray:
+    """Multiply-adds of the network for one image: int32[..., 2, 14] -> int64[...]."""
     total: np.ndarray | int = sum(weights * pixels for weights, pixels, _ in _stem(network))
     for place in places(network):
         total = total + sum(weights * pixels for weights, pixels in _inputs(place))
-        for (name, halved), count in _counts(architectures, place.reduction).items():
+        for (name, halved), count in _counts(choices, place.reduction).items():
             weights, _ = _of_edge(name, halved, place.channels)
             total = total + count * weights * place.height * place.width
     last = darts.NODES * place.channels
     return np.asarray(total + (last + 1) * network.classes)
 
 
-def convs(architectures: ArrayLike) -> np.ndarray:
-    """Number of separable and dilated convolutions in the two cells: int32[..., 22] -> int64[...]."""
-    chosen = np.asarray(darts.gates(np.asarray(architectures)))
+def convs(choices: ArrayLike) -> np.ndarray:
+    """Number of separable and dilated convolutions in the two cells: int32[..., 2, 14] -> int64[...]."""
     weighted = [index for index, name in enumerate(darts.OPERATIONS) if name in SEPARABLE]
-    return np.asarray(chosen[..., weighted].sum((-3, -2, -1))).astype(np.int64)
+    return np.isin(np.asarray(choices), weighted).sum((-2, -1))

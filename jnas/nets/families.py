@@ -26,7 +26,8 @@ class Family:
     chosen: (channels, classes, build, cells_per_stage, stages) to the network that an architecture is trained as,
     called with images and the operation of each edge, int[cells, E]: what proxies look at.
     check_images: (shape [..., H, W, C], stages), raises `InputError` where they do not fit.
-    params, flops, convs: of the network that an architecture is trained as, in closed form.
+    params, flops, convs: of the network that an architecture is trained as, in closed form, from the operation of each
+    edge, int[..., cells, E] (`Space.choices`), whatever part of the operations the space's decisions run over.
     """
 
     network: Callable[[int, int, Build, int, int, bool], nn.Module]
@@ -71,9 +72,9 @@ FAMILIES: dict[str, Family] = _Families(
         False,
         nasbench201.Network,
         nasbench201.check_images,
-        cost.params,
-        cost.flops,
-        cost.convs,
+        lambda choices, macro: cost.params(np.asarray(choices)[..., 0, :], macro),
+        lambda choices, macro: cost.flops(np.asarray(choices)[..., 0, :], macro),
+        lambda choices: cost.convs(np.asarray(choices)[..., 0, :]),
     ),
     darts=Family(
         _darts,

@@ -144,13 +144,14 @@ def chunk_scorer(
 def sizes(config: ScoreConfig, dataset: datasets.Dataset, architectures: np.ndarray) -> dict[str, np.ndarray]:
     """Parameters, multiply-adds and convolutions of the network that `config.network` describes."""
     network, family = config.network, FAMILIES[config.space]
+    choices = np.asarray(spaces.get(config.space).choices(architectures))
     macro = cost.Macro(
         network.channels, network.cells_per_stage, 3, dataset.x_train.shape[1:], dataset.classes
     )
     return {
-        "params": family.params(architectures, macro),
-        "flops": family.flops(architectures, macro),
-        "convs": family.convs(architectures),
+        "params": family.params(choices, macro),
+        "flops": family.flops(choices, macro),
+        "convs": family.convs(choices),
     }
 
 

@@ -252,8 +252,8 @@ def _compare(
         dataset.classes,
     )
     family = FAMILIES[space.name]
-    params, flops = family.params(architectures, macro), family.flops(architectures, macro)
-    convs = family.convs(architectures)
+    choices = np.asarray(space.choices(architectures))
+    params, flops, convs = family.params(choices, macro), family.flops(choices, macro), family.convs(choices)
     rows = [
         {
             "architecture": name,

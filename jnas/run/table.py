@@ -26,7 +26,8 @@ from jnas.config.score import digest
 from jnas.errors import InputError, unknown_name
 from jnas.estimators import batch_training, compact_table, official_tables
 from jnas.estimators.compact_table import Table
-from jnas.nets.cost import Macro, params
+from jnas.nets.cost import Macro
+from jnas.nets.families import FAMILIES
 from jnas.parallel import AXIS
 from jnas.run.executors import EXECUTORS, run_chunks, worker_count
 from jnas.run.processes import Everyone, together
@@ -262,7 +263,7 @@ def _table(
     macro = Macro(
         config.channels, config.cells_per_stage, config.stages, dataset.x_train.shape[1:], dataset.classes
     )
-    counted = params(trained, macro)
+    counted = FAMILIES[config.space].params(spaces.get(config.space).choices(trained), macro)
     return Table(config.space, dataset.name, trained, np.array(at, np.int32), accuracy, seconds, counted)
 
 

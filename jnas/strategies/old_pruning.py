@@ -60,9 +60,10 @@ class Decision:
 
 def init(space: Space) -> State:
     """Every operation but `none` on every edge."""
-    active = np.ones((space.cells, len(space.edges), len(space.operations)), bool)
+    active = space.allowed.copy()
     if REMOVED_FIRST in space.operations:
-        active[:, :, space.operations.index(REMOVED_FIRST)] = False
+        # An edge that may carry nothing else keeps it.
+        active[active.sum(-1) > 1, space.operations.index(REMOVED_FIRST)] = False
     return State(active, 0, space)
 
 

@@ -117,4 +117,6 @@ def test_cells_of_darts_are_trained_as_what_they_are(digits):
     steps = trainer(digits, architecture, jax.random.key(0), space="darts", **SETTINGS)
     params = jax.eval_shape(steps.init, jax.random.key(1)).params
     counted = sum(leaf.size for leaf in jax.tree.leaves(params))
-    assert counted == darts_cost.params(np.array(architecture), cost.Macro(4, 1, 3, (8, 8, 1), 10))
+    assert counted == darts_cost.params(
+        spaces.get("darts").choices(architecture), cost.Macro(4, 1, 3, (8, 8, 1), 10)
+    )

@@ -1,12 +1,15 @@
 import csv
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import jnas
 from jnas.nets import cost
-from jnas.spaces import get
+from jnas.nets.families import FAMILIES
+from jnas.spaces import SPACES, get
 from jnas.spaces.nasbench201 import from_string
 
 SPACE = get("nasbench201")
@@ -79,3 +82,29 @@ def test_other_sizes_equal_the_sum_over_layers(network):
     expected = np.array([count(cell, network) for cell in cells[:, 0]])
     assert np.array_equal(params[:, 0], expected[:, 0])
     assert np.array_equal(flops[:, 0], expected[:, 1])
+
+
+@pytest.fixture
+def no_pool(monkeypatch):
+    """NAS-Bench-201 without zeros and pooling: its decision 2 is `nor_conv_3x3`, which is operation 3."""
+    graphs = tuple(graph.without("none", "avg_pool_3x3") for graph in SPACE.graphs)
+    space = replace(SPACE, name="no_pool", graphs=graphs, canonical_form=None)
+    monkeypatch.setitem(SPACES, "no_pool", space)
+    monkeypatch.setitem(FAMILIES, "no_pool", FAMILIES["nasbench201"])
+    return space
+
+
+def test_sizes_of_a_part_of_a_space(no_pool):
+    family, network = FAMILIES["no_pool"], cost.Macro(2, 1, 1, (4, 4, 1), 3)
+    # By hand, six edges with a convolution, then with skips alone:
+    #   parameters  stem 9 x 1 x 2 + 4, edges 6 (9 x 2 x 2 + 4), last normalisation 4, classifier 2 x 3 + 3
+    #   FLOPs       stem 9 x 1 x 2 x 16, edges 6 x 9 x 2 x 2 x 16, classifier 9
+    choices = no_pool.choices([[2] * 6, [0] * 6])
+    assert family.params(choices, network).tolist() == [275, 35]
+    assert family.flops(choices, network).tolist() == [3753, 297]
+    assert family.convs(choices).tolist() == [6, 0]
+    texts = [no_pool.to_string([2] * 6), no_pool.to_string([0, 1, 2, 0, 1, 2])]
+    part, whole = (jnas.score(name, texts, ["params", "flops", "convs"], "digits")
+                   for name in ("no_pool", "nasbench201"))  # fmt: skip
+    for name in ("params", "flops", "convs"):
+        assert part[name].tolist() == whole[name].tolist()

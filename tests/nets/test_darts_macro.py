@@ -44,7 +44,7 @@ def shapes_of(genotype, network, auxiliary=False):
 )
 def test_published_numbers_of_parameters(text, network, published):
     counted = darts_macro.parameters(shapes_of(parse(text), network, auxiliary=True))
-    assert counted == darts_cost.params(darts.from_string(text), network)
+    assert counted == darts_cost.params(darts.SPACE.choices(darts.from_string(text)), network)
     assert counted == published if isinstance(published, int) else f"{counted:.1e}" == f"{published:.1e}"
 
 
@@ -85,11 +85,10 @@ def multiply_adds(genotype, network):
 def test_costs_are_those_of_the_network(network):
     for architecture in np.asarray(darts.SPACE.sample(jax.random.key(0), 1)):
         genotype = darts.genotype(architecture)
-        assert darts_macro.parameters(shapes_of(genotype, network)) == darts_cost.params(
-            architecture, network
-        )
+        choices = darts.SPACE.choices(architecture)
+        assert darts_macro.parameters(shapes_of(genotype, network)) == darts_cost.params(choices, network)
         if all(side % 2 ** (network.stages - 1) == 0 for side in network.image[:2]):
-            assert multiply_adds(genotype, network) == darts_cost.flops(architecture, network)
+            assert multiply_adds(genotype, network) == darts_cost.flops(choices, network)
 
 
 def test_any_genotype_is_a_network():

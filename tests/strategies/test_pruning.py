@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jnas import spaces
 from jnas.spaces import base
 from jnas.strategies import STRATEGIES, pruning
+from jnas.types import Values
 
 NASBENCH201 = spaces.get("nasbench201")
 DARTS = spaces.get("darts")
@@ -313,3 +314,26 @@ def test_equal_decimals_tie_after_averaging():
 def test_dense_ranks(values):
     expected = scipy.stats.rankdata(values, method="dense") - 1
     assert np.array_equal(pruning.dense_rank(np.array(values)), expected)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_a_part_of_a_space_is_never_left(data):
+    """Edges that may carry any operations, one of them perhaps `none` alone."""
+    numbers = st.lists(st.integers(0, 4), min_size=1, max_size=5, unique=True).map(sorted)
+    choices = data.draw(st.lists(numbers, min_size=6, max_size=6))
+    graphs = tuple(graph.restricted(choices) for graph in NASBENCH201.graphs)
+    part = spaces.Space("part", graphs)
+    draw = np.random.default_rng(data.draw(st.integers(0, 99)))
+    strategy = STRATEGIES["pruning"]().make(part, ("ntk",), 0)
+    state = strategy.init(None)
+    while not strategy.done(state):
+        asked, state = strategy.ask(None, state)
+        assert not asked.gates[:, ~part.allowed].any()
+        state, _ = strategy.tell(state, asked, Values(draw.random((len(asked.gates), 1)), None, None))
+    best = strategy.best(state)
+    assert all(operation in may for operation, may in zip(part.choices(best)[0], choices, strict=True))
+    # `none` stays where there is nothing else.
+    assert all(
+        may == [0] for operation, may in zip(part.choices(best)[0], choices, strict=True) if not operation
+    )
