@@ -1,6 +1,6 @@
 """Bases of all settings: frozen fields by keyword, with bounds and help in `Annotated[int, Meta(ge=1, ...)]`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 import msgspec
@@ -11,9 +11,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Settings of one thing; `jnas.config.read` reads them."""
 
     @staticmethod
-    def implied(given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Values that take the place of defaults where nothing is given, as a nested mapping."""
-        return {}
+    def implied(given: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """Layers of values that take the place of defaults, as nested mappings; a later one goes before."""
+        return ()
 
 
 class Member(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name"):

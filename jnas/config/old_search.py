@@ -1,14 +1,19 @@
 """Settings of a search by one of the four programs that `jnas.run.search` still holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from jnas.config import read
-from jnas.estimators.settings import NetworkConfig, NtkConfig, RegionsConfig
+from jnas.config import read, score, search
+from jnas.errors import InputError
+from jnas.estimators.settings import Inherited, NetworkConfig, NtkConfig, Proxies, RegionsConfig
+from jnas.oneshot.settings import Posterior
 from jnas.settings import Data, Seed, Settings
+from jnas.strategies.evolution import Evolution
+from jnas.strategies.listed import Draw
+from jnas.strategies.pruning import Pruning
 
 
 class PruneConfig(Settings, frozen=True, kw_only=True):
@@ -225,9 +230,59 @@ class SearchConfig(Settings, frozen=True, kw_only=True):
     ] = ""
 
     @staticmethod
-    def implied(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    def implied(given: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         protocols = PROTOCOLS.get(str(given.get("space")), PROTOCOLS["nasbench201"])
-        return protocols.get(str(given.get("protocol", "paper")), {})
+        return [protocols.get(str(given.get("protocol", "paper")), {})]
 
 
 from_mapping = partial(read.from_mapping, SearchConfig)
+
+
+def translated(config: search.SearchConfig) -> SearchConfig:
+    """A search of today's form for the programs that read the old one. Raises `InputError` for those they lack."""
+    inherits = isinstance(config.oneshot, Posterior)
+    name = "posterior" if inherits else read.to_mapping(config.strategy)["name"]
+    proxies = config.estimator if isinstance(config.estimator, Proxies) else None
+    if name not in ("posterior", "pruning", "evolution") or not (inherits or proxies):
+        raise InputError(
+            f"strategy '{name}' cannot be run yet with this estimator: choose pruning or evolution"
+        )
+    sizes = proxies or score.from_mapping({"space": config.space})
+    sections: dict[str, Any] = {
+        key: read.to_mapping(getattr(sizes, key)) for key in ("network", "ntk", "regions")
+    }
+    training = read.to_mapping(config.training) if config.training else {"epochs": 0}
+    sections["training"] = {**training, "random_cells": config.compare.random_cells if config.compare else 0}
+    if isinstance(config.strategy, Pruning):
+        sections["prune"] = {"operations_per_round": config.strategy.operations_per_round}
+    if isinstance(config.strategy, Evolution):
+        final = config.final or search.Final()
+        assert isinstance(final.estimator, Proxies)
+        sections["final"] = read.to_mapping(final.estimator.network)
+        sections["evolution"] = {
+            "proxies": proxies.proxies if proxies else "", "evaluations": config.budget or 2048,
+            "children": config.strategy.children,
+            "parents": config.strategy.parents, "finalists": final.candidates,
+            "final_proxies": final.estimator.proxies, "final_repeats": final.repeats,
+        }  # fmt: skip
+    if isinstance(config.oneshot, Posterior):
+        assert (
+            isinstance(config.strategy, Draw) and isinstance(config.estimator, Inherited) and config.supernet
+        )
+        posterior = {**read.to_mapping(config.oneshot), **read.to_mapping(config.supernet)}
+        del posterior["name"]
+        sections["posterior"] = {
+            **posterior,
+            "candidates": config.strategy.candidates,
+            "blind_candidates": config.compare.blind_candidates if config.compare else 0,
+            "at_once": config.estimator.batch,
+            "recalibrate": config.estimator.recalibrate,
+        }
+        if config.filter:
+            sections["posterior"] |= {"filter": config.filter.proxies, "filter_factor": config.filter.factor}
+        if config.tuning:
+            sections["posterior"] |= {
+                "tuning_epochs": config.tuning.epochs, "tuning_rate": config.tuning.learning_rate,
+            }  # fmt: skip
+    plain = {key: getattr(config, key) for key in ("space", "protocol", "seed", "data", "table")}
+    return from_mapping({**plain, "strategy": name, **sections})

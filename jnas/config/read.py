@@ -123,7 +123,7 @@ def _read(kind: type[S], layers: Sequence[Layer]) -> S:
     struct = schema.struct_type(kind)
     layers = [Layer(source, _expanded(struct, mapping)) for source, mapping in layers]
     given: Any = functools.reduce(_merged, (mapping for _, mapping in layers), {})
-    whole = _typed(struct, _merged(_expanded(struct, kind.implied(given)), given))
+    whole = _typed(struct, functools.reduce(_merged, [*kind.implied(given), given], {}))
     try:
         return msgspec.convert(whole, kind)
     except msgspec.ValidationError as error:

@@ -25,13 +25,8 @@ def refusal(struct: StructType, whole: Any, message: str, layers: Sequence[Layer
     problem, _, place = message.partition(" - at `$")
     keys = [key for key in place.rstrip("`").split(".") if key]
     unknown = re.search("unknown field `(.*)`", problem)
-    # Walk to the value and its type. The name of a member stands for the member.
-    kind: Type = struct
-    value = whole
-    for key in keys:
-        branch = schema.branch(kind, value)
-        field = next((field for field in branch.fields if field.name == key), None) if branch else None
-        kind, value = (schema.plain(field.type) if field else kind), value[key]
+    # The name of a member stands for the member.
+    kind, value = _at(struct, whole, keys)
     keys = keys[:-1] if keys[-1:] == ["name"] else keys
     below = [unknown[1]] if unknown else []
     holders = [source for source, mapping in layers if _holds(mapping, [*keys, *below])]
@@ -57,8 +52,13 @@ def refusal(struct: StructType, whole: Any, message: str, layers: Sequence[Layer
 
 
 def _unknown_key(struct: StructType, whole: Any, key: str, source: str, dashes: str) -> InputError:
-    known = [other for other, _, _ in schema.fields(struct, whole)]
     section, _, name = key.rpartition(".")
+    members = schema.section(_at(struct, whole, section.split(".") if section else [])[0]).members
+    others = [tag for tag, member in members.items() if any(field.name == name for field in member.fields)]
+    if others:
+        mend = f"it is a key of {' and '.join(others)}"
+        return InputError(f"{source}: unknown key '{dashes}{key}': {mend}")
+    known = [other for other, _, _ in schema.fields(struct, whole)]
     # A right name in the wrong section is as frequent as a slip of the pen.
     close = [other for other in known if other.rpartition(".")[2] == name]
     close = close or difflib.get_close_matches(key, known, n=1)
@@ -66,6 +66,18 @@ def _unknown_key(struct: StructType, whole: Any, key: str, source: str, dashes: 
     guesses = " or ".join(f"'{dashes}{other}'" for other in close)
     mend = f"did you mean {guesses}?" if close else "choose one of " + ", ".join(siblings)
     return InputError(f"{source}: unknown key '{dashes}{key}': {mend}")
+
+
+def _at(struct: StructType, whole: Any, keys: Sequence[str]) -> tuple[Type, Any]:
+    """The type and the value at a key."""
+    kind: Type = struct
+    value = whole
+    for key in keys:
+        branch = schema.branch(kind, value)
+        field = next((field for field in branch.fields if field.name == key), None) if branch else None
+        kind = schema.plain(field.type) if field else kind
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return kind, value
 
 
 def _holds(mapping: Any, keys: Sequence[str]) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -35,8 +35,8 @@ class ScoreConfig(Settings, frozen=True, kw_only=True):
     ] = 0.0
 
     @staticmethod
-    def implied(given: Mapping[str, Any]) -> Mapping[str, Any]:
-        return OF_SPACE.get(str(given.get("space")), {})
+    def implied(given: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        return [OF_SPACE.get(str(given.get("space")), {})]
 
 
 from_mapping = partial(read.from_mapping, ScoreConfig)

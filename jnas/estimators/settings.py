@@ -1,10 +1,10 @@
 """Settings of the estimators, and of the networks and kernels that proxies measure."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from jnas.settings import Settings
+from jnas.settings import Member, Settings
 
 
 class NtkConfig(Settings, frozen=True, kw_only=True):
@@ -67,3 +67,65 @@ class NetworkConfig(Settings, frozen=True, kw_only=True):
     initialisation: Annotated[
         Literal["kaiming_normal", "pytorch_default"], Meta(description="distribution of the weights")
     ] = "kaiming_normal"
+
+
+class Proxies(Member, frozen=True, kw_only=True, tag="proxies"):
+    """Training-free scores: proxies:ntk,regions."""
+
+    short: ClassVar[str] = "proxies"
+    takes: ClassVar[tuple[str, ...]] = ("architectures", "gates")
+    proxies: Annotated[str, Meta(description="proxies, separated by commas (jnas list proxies)")] = (
+        "ntk,regions"
+    )
+    network: NetworkConfig = NetworkConfig()
+    ntk: NtkConfig = NtkConfig()
+    regions: RegionsConfig = RegionsConfig()
+
+
+class Table(Member, frozen=True, kw_only=True, tag="table"):
+    """Accuracies that were measured before: table:digits, table:FILE.npz, table:FILE.csv."""
+
+    short: ClassVar[str] = "path"
+    takes: ClassVar[tuple[str, ...]] = ("architectures",)
+    path: Annotated[str, Meta(description="digits, the .npz of jnas table, or a CSV")] = "digits"
+    epoch: Annotated[int, Meta(ge=0, description="epochs of an evaluation; 0: as many as the table has")] = 0
+
+
+class Training(Settings, frozen=True, kw_only=True):
+    """A training of one architecture."""
+
+    # 12 epochs, the learning rate, the weight decay and 16 channels are the smallest budget of NAS-Bench-201; one cell
+    # a stage, instead of its five, trains in minutes without a GPU.
+    epochs: Annotated[int, Meta(ge=1, description="epochs")] = 12
+    batch: Annotated[int, Meta(ge=1, description="images in a step")] = 64
+    learning_rate: Annotated[float, Meta(gt=0, description="first learning rate of the cosine schedule")] = (
+        0.1
+    )
+    weight_decay: Annotated[float, Meta(ge=0, description="L2 penalty of the weights")] = 5e-4
+    channels: Annotated[int, Meta(ge=1, description="channels of the first stage")] = 16
+    cells_per_stage: Annotated[int, Meta(ge=1, description="cells in each stage")] = 1
+    augment: Annotated[bool, Meta(description="shifted and mirrored images, where the images allow it")] = (
+        True
+    )
+
+
+class Train(Training, Member, frozen=True, kw_only=True, tag="train"):
+    """Accuracy after training each architecture."""
+
+    takes: ClassVar[tuple[str, ...]] = ("architectures",)
+
+
+class Inherited(Member, frozen=True, kw_only=True, tag="inherited"):
+    """Accuracy with the weights of a supernet: of --oneshot, or of a finished run, inherited:RUN."""
+
+    short: ClassVar[str] = "run"
+    takes: ClassVar[tuple[str, ...]] = ("architectures", "gates")
+    run: Annotated[str, Meta(description="folder of the search that trained it; empty: of this search")] = ""
+    recalibrate: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="training images by which a candidate's normalisation is estimated; 0: the supernet's",
+        ),
+    ] = 0
+    batch: Annotated[int, Meta(ge=1, description="candidates side by side; fewer where memory is short")] = 10

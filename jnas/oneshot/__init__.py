@@ -1,7 +1,6 @@
-"""Methods that train one supernet and look at what it learned; `METHODS` holds their modules by name."""
+"""Methods that train one supernet, one file each; `METHODS` holds their settings by name."""
 
-from types import ModuleType
+from jnas.oneshot.settings import Posterior, Uniform
+from jnas.settings import Member
 
-from jnas.oneshot import posterior
-
-METHODS: dict[str, ModuleType] = {"posterior": posterior}
+METHODS: dict[str, type[Member]] = {"posterior": Posterior, "uniform": Uniform}

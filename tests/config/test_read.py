@@ -49,7 +49,7 @@ class Search(Settings, frozen=True, kw_only=True):
     @staticmethod
     def implied(given):
         batch = 72 if given.get("protocol") == "released" else 32
-        return {"kernel": {"batch": batch}, "method": {"name": "aging", "population": batch}}
+        return [{"kernel": {"batch": batch}}, {"method": {"name": "aging", "population": batch}}]
 
 
 def write(folder: Path, text: str) -> Path:
@@ -164,7 +164,10 @@ WRONG_FILES = {
     "unknown key, not close": ("colour: blue", "unknown key 'colour': choose one of seed, data"),
     "right name, no section": ("logits: sum", "did you mean .*'kernel.logits'"),
     "unknown key in a section": ("kernel: {bach: 3}", "'kernel.bach': did you mean .*'kernel.batch'"),
-    "key of another member": ("method: {name: table, population: 3}", "unknown key 'method.population'"),
+    "key of another member": (
+        "method: {name: table, population: 3}",
+        "unknown key 'method.population': it is a key of aging",
+    ),
     "no such member": (
         "method: tabel",
         "'method' is 'tabel': give one of aging, table; did you mean 'table'",
