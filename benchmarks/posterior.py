@@ -21,22 +21,22 @@ over seeds.
 import argparse
 import tempfile
 import time
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import posterior_speed
+from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau
 
 from jnas import data as datasets
 from jnas import spaces
+from jnas.config import read
 from jnas.config import score as scoring_config
-from jnas.config import strict
-from jnas.config.search import SearchConfig, from_mapping
+from jnas.config.old_search import SearchConfig
 from jnas.estimators.table import read_accuracies
 from jnas.oneshot import candidates, posterior
 from jnas.oneshot.supernets import Supernet
@@ -351,12 +351,11 @@ def main() -> None:
     )
     options = parser.parse_args()
     enable_compilation_cache()
-    mapping: dict[str, Any] = {"space": options.supernet, "strategy": "posterior", "data": options.data}
+    pairs = [("space", options.supernet), ("strategy", "posterior"), ("data", options.data)]
     if options.supernet == "nasbench201":
-        mapping["posterior"] = {"gates": "group", "recalibrate": 512}
-    for key, value in (entry.split("=") for entry in options.set):
-        mapping = strict.override(SearchConfig, mapping, f"posterior.{key}", value, source="--set")
-    config = from_mapping(mapping, source="--set")
+        pairs += [("posterior.gates", "group"), ("posterior.recalibrate", "512")]
+    pairs += [(f"posterior.{key}", value) for key, value in (entry.split("=") for entry in options.set)]
+    config = read.from_options(SearchConfig, pairs, source="--set")
     dataset = datasets.load(options.data)
     dataset = shrunk(dataset, options.shrink) if options.shrink > 1 else dataset
     COMMANDS[options.command](config, dataset, options.seeds, options)

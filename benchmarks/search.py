@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from kernel import matrix_product_rate
 
-from jnas.config.search import from_mapping
+from jnas.config.old_search import from_mapping
 from jnas.run import search
 from jnas.run.progress import Progress
 

@@ -10,12 +10,12 @@ serves every step.
 import argparse
 import itertools
 import time
-from dataclasses import replace
 from functools import partial
 
 import jax
 import numpy as np
 from kernel import matrix_product_rate
+from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 

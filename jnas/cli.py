@@ -101,14 +101,15 @@ def command() -> None:
 
 def _search(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        from jnas.config.search import describe_options
+        from jnas.config.old_search import SearchConfig
 
-        return _print(SEARCH_HELP + keys_help(describe_options()))
+        return _print(SEARCH_HELP + keys_help(SearchConfig))
     config_path, overrides, out = parse_run("search", "configs/tenas_digits.yaml", arguments)
     with _failing("search", arguments, lambda: _log_traceback(out)) as outcome:
-        from jnas.config.search import read_config
+        from jnas.config.old_search import SearchConfig
+        from jnas.config.read import from_file
 
-        config = read_config(config_path, overrides)
+        config = from_file(SearchConfig, config_path, overrides)
 
         from jnas.report.report import write_report
         from jnas.report.terminal import print_summary
@@ -124,16 +125,17 @@ def _search(arguments: list[str]) -> int:
 
 def _train(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        from jnas.config.train import describe_options
+        from jnas.config.train import TrainConfig
 
-        return _print(TRAIN_HELP + PROCESSES_HELP + keys_help(describe_options()))
+        return _print(TRAIN_HELP + PROCESSES_HELP + keys_help(TrainConfig))
     config_path, options, out = parse_run("train", "configs/train_darts_digits.yaml", arguments)
     others, overrides = taken(options, PROCESSES)
     check_processes(others)
     with _failing("train", arguments, lambda: _log_traceback(out)) as outcome:
-        from jnas.config.train import read_config
+        from jnas.config.read import from_file
+        from jnas.config.train import TrainConfig
 
-        config = read_config(config_path, overrides)
+        config = from_file(TrainConfig, config_path, overrides)
 
         import jax
 
@@ -160,14 +162,15 @@ def _train(arguments: list[str]) -> int:
 
 def _study(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        from jnas.config.study import describe_options
+        from jnas.config.study import StudyConfig
 
-        return _print(STUDY_HELP + keys_help(describe_options()))
+        return _print(STUDY_HELP + keys_help(StudyConfig))
     config_path, overrides, out = parse_run("study", "configs/study_search.yaml", arguments)
     with _failing("study", arguments, lambda: _log_traceback(out)) as outcome:
-        from jnas.config.study import read_config
+        from jnas.config.read import from_file
+        from jnas.config.study import StudyConfig
 
-        config = read_config(config_path, overrides)
+        config = from_file(StudyConfig, config_path, overrides)
 
         from jnas.run.compilation_cache import enable_compilation_cache
         from jnas.run.progress import Progress
@@ -194,9 +197,9 @@ def _export(arguments: list[str]) -> int:
 
 def _table(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        from jnas.run.table import describe_options
+        from jnas.run.table import TableConfig
 
-        return _print(TABLE_HELP + PROCESSES_HELP + keys_help(describe_options()))
+        return _print(TABLE_HELP + PROCESSES_HELP + keys_help(TableConfig))
     (action, *files), options = parse(arguments) if arguments else ([""], [])
     wanted = {"build": 0, "import": 1, "show": 1}
     if wanted.get(action) != len(files):
@@ -206,6 +209,7 @@ def _table(arguments: list[str]) -> int:
     with _failing("table", arguments, _print_traceback) as outcome:
         import jax
 
+        from jnas.config.read import from_options
         from jnas.run import table as table_build
         from jnas.run.compilation_cache import enable_compilation_cache
         from jnas.run.processes import join
@@ -218,7 +222,7 @@ def _table(arguments: list[str]) -> int:
             cells = own["cells"] or "all"
             if cells != "all" and not cells.isdecimal():
                 raise InputError(f"--cells is '{cells}': give a number, or all")
-            config = table_build.read_settings(settings)
+            config = from_options(table_build.TableConfig, settings)
             enable_compilation_cache()
             count = None if cells == "all" else int(cells)
             if others["coordinator"]:
@@ -242,9 +246,9 @@ def _table(arguments: list[str]) -> int:
 
 def _score(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        from jnas.config.score import describe_options
+        from jnas.config.score import ScoreConfig
 
-        return _print(SCORE_HELP + PROCESSES_HELP + keys_help(describe_options()))
+        return _print(SCORE_HELP + PROCESSES_HELP + keys_help(ScoreConfig))
     unexpected, options = parse(arguments)
     if unexpected:
         raise InputError(f"jnas score takes options only, not '{unexpected[0]}': see jnas score --help")
@@ -257,14 +261,15 @@ def _score(arguments: list[str]) -> int:
     with _failing("score", arguments, _print_traceback) as outcome:
         import jax
 
-        from jnas.config import score as scoring_config
+        from jnas.config.read import from_options
+        from jnas.config.score import ScoreConfig
         from jnas.report.terminal import print_scores
         from jnas.run import score
         from jnas.run.compilation_cache import enable_compilation_cache
         from jnas.run.processes import join
         from jnas.run.progress import Progress
 
-        config = scoring_config.read_settings(settings)
+        config = from_options(ScoreConfig, settings)
         proxies = tuple(dict.fromkeys(str(own["proxies"]).split(",")))
         enable_compilation_cache()
         if others["coordinator"]:

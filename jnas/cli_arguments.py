@@ -1,10 +1,11 @@
 """What is written behind a command: `--key value` or `--key=value`, and a configuration file."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from jnas.config import read
 from jnas.errors import InputError
+from jnas.settings import Settings
 
 # Where several processes share the work of a command: options of `jnas.run.processes.join`.
 PROCESSES = ("coordinator", "processes", "process")
@@ -60,6 +61,7 @@ def parse_run(command: str, example: str, arguments: list[str]) -> tuple[str, li
     return configs[0], [(key, value) for key, value in options if key != "out"], Path(out)
 
 
-def keys_help(options: Iterable[tuple[str, str, str, str]]) -> str:
-    lines = [f"  --{key}  [{default}]  {takes}\n      {text}" for key, takes, default, text in options]
+def keys_help(kind: type[Settings]) -> str:
+    rows = read.options(read.from_mapping(kind, {}))
+    lines = [f"  --{key}  [{value}]  {allowed}\n      {text}" for key, allowed, value, text in rows]
     return "\n".join(lines) + "\n"

@@ -1,5 +1,9 @@
 """The two exceptions of jnas: bad input, and a machine that gives up."""
 
+import difflib
+import json
+from typing import Any
+
 
 class InputError(ValueError):
     """Bad input; the message is one line that names the value, what is allowed, and the mend.
@@ -15,9 +19,18 @@ class RunError(RuntimeError):
 
 def unknown_name(what: str, name: object, allowed: object) -> InputError:
     """`InputError` for a name outside a registry: says which names exist and guesses the one meant."""
-    import difflib
-
     names = sorted(str(entry) for entry in allowed)  # type: ignore[attr-defined]
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     return InputError(f"unknown {what} '{name}': choose one of {', '.join(names)}{hint}")
+
+
+def describe(value: Any) -> str:
+    """A value as an error message shows it: on one line, and never longer than about 80 characters."""
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if value is None:
+        return "empty"
+    text = f"'{value}'" if isinstance(value, str) else json.dumps(value, default=str)
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -14,9 +14,10 @@ Letters: B candidates, D decisions, E edges, K operations, P objectives, M masks
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-import msgspec
 import numpy as np
 from jax import Array
+
+from jnas.settings import Member as Member
 
 Key: TypeAlias = Array
 # State of an algorithm: a pytree that its own functions alone look into.
@@ -27,17 +28,6 @@ Kind: TypeAlias = Literal["architectures", "gates"]
 
 # A status is stored as its place here. `missing`: a table does not hold the architecture.
 STATUSES = ("ok", "not_finite", "singular", "out_of_memory", "one_class", "missing", "failed")
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all settings: frozen fields by keyword, with bounds and help in `Annotated[int, Meta(ge=1, ...)]`."""
-
-
-class Member(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name"):
-    """Settings of one member of a family. Its `tag` is its name there; its `make` builds it.
-
-    The first line of the docstring of a member is what `jnas list` prints.
-    """
 
 
 class Candidates(NamedTuple):
@@ -78,6 +68,7 @@ class Strategy(NamedTuple):
     done: state -> whether it has ended by itself, whatever is left of the budget.
     best: state -> int32[D], the architecture that it would return now.
     asks: what it asks for. An estimator must take it.
+    total: how many candidates it asks for in all; 0 where it goes on for ever.
     jittable: whether `init`, `ask`, `tell` and `best` run under jit, scan and vmap.
     """
 
@@ -88,6 +79,7 @@ class Strategy(NamedTuple):
     done: Callable[[State], bool]
     best: Callable[[State], Any]
     asks: Kind = "architectures"
+    total: int = 0
     jittable: bool = False
 
 

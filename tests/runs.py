@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jnas.config import search as configuration
+from jnas.config import old_search as configuration
 from jnas.store.folder import open_run
 from jnas.store.records import Evaluation
 
@@ -38,17 +38,16 @@ def invented_result(seed: int = 0, epochs: int = 30, random_cells: int = 5) -> d
             names.remove(worst["operation"])
             for candidate in own:
                 candidate["pruned"] = candidate is worst
-        supernet = {
-            "ntk": [draw.uniform(200, 400) for _ in range(3)],
-            "regions": [draw.uniform(60, 90) for _ in range(3)],
-        }
+        supernet = {f"ntk/{repeat}": -draw.uniform(200, 400) for repeat in range(3)}
+        supernet |= {f"regions/{repeat}": draw.uniform(60, 90) for repeat in range(3)}
         rounds.append({"round": number, "candidates": candidates, "supernet": supernet})
     found = to_string([names[0] for names in alive.values()])
     cells = [found] + [
         to_string([draw.choice(("none", *OPERATIONS)) for _ in EDGES]) for _ in range(random_cells)
     ]
     return {
-        "jnas": "0.1.0", "space": "nasbench201", "strategy": "pruning", "protocol": "paper", "seed": seed,
+        "kind": "search", "format": 2, "jnas": "0.1.0",
+        "space": "nasbench201", "strategy": "pruning", "protocol": "paper", "seed": seed,
         "data": "digits", "architecture": found, "seconds": 41.7, "search_seconds": 30.2,
         "evaluations": 342, "rounds": rounds,
         "scores": {
@@ -97,7 +96,7 @@ def write_run(folder: Path, result: dict) -> Path:
                 Evaluation(
                     "prune", number, 0, index, proxy, f"without {c['operation']}", c[f"{proxy}_change"], 0.02
                 )
-                for index, c in enumerate(entry["candidates"])
+                for index, c in enumerate(entry.get("candidates", []))
                 for proxy in ("ntk", "regions")
             )
         run.write_result(result)

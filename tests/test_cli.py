@@ -10,7 +10,7 @@ import pytest
 
 import jnas
 from jnas import cli
-from jnas.config.search import from_mapping
+from jnas.config.old_search import from_mapping
 from jnas.errors import InputError, RunError
 from jnas.store.folder import open_run
 
@@ -385,8 +385,6 @@ def test_version_and_help(call):
     assert "--ntk.batch  [32]  a whole number >= 2" in call("search", "x", "--help")[1]
     text = call("score", "--help")[1]
     assert "--network.batch  [64]  a whole number >= 2" in text and "--ntk.repeats  [1]" in text
-    # There are no protocols here.
-    assert "protocol" not in text
 
 
 @pytest.mark.parametrize("family", cli.FAMILIES)

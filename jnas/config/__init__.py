@@ -1,1 +1,1 @@
-"""Settings of each command: what a file, the flags and the help say, read by one strict reader."""
+"""Settings of each command, and the reader that makes them of files and flags."""

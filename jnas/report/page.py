@@ -1,7 +1,18 @@
-"""What all pages share: templates, and how numbers are written in them."""
+"""Parts that all pages share: templates, numbers, settings, colours of operations."""
 
+import itertools
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from jnas.report.drawing import cell_edges, cell_svg
+from jnas.spaces.base import Space
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; `none` stays grey.
+PALETTE = ("#009e73", "#56b4e9", "#0072b2", "#e69f00", "#cc79a7", "#d55e00", "#f0e442", "#000000")
+NONE_COLOUR = "#b6bcc6"
+# Keys of a run's config.yaml that are no settings.
+RESERVED = ("environment", "format")
 
 
 def template(name: str) -> Any:
@@ -17,9 +28,46 @@ def template(name: str) -> Any:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number to `digits` significant digits, thousands set apart; a dash where there is none."""
+    """Format a number to `digits` significant digits, thousands set apart; a dash for None, nan and infinities."""
     if value is None or not math.isfinite(value):
         return "–"
     if isinstance(value, int) or abs(value) >= 10**digits:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}" if value == 0 or abs(value) < 1e-3 else f"{value:#.{digits}g}".rstrip(".")
+
+
+def settings(
+    config: Mapping[str, Any], first: str, only: Sequence[str] | None = None
+) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """Sections of (key, value) of a config.yaml: the keys outside all sections under the name `first`, then the others.
+
+    only: names of the other sections to show; None for all.
+    """
+    shown = {key: value for key, value in config.items() if key not in RESERVED}
+    plain = [(key, value) for key, value in shown.items() if not isinstance(value, Mapping)]
+    return [(first, plain)] + [
+        (key, list(value.items()))
+        for key, value in shown.items()
+        if isinstance(value, Mapping) and (only is None or key in only)
+    ]
+
+
+def cells(space: Space, architecture: str) -> list[tuple[str, str]]:
+    """Name and drawing of each cell. Raises `InputError` for the text of no architecture of the space."""
+    colours = operation_colours(space)
+    return [
+        (name, cell_svg(edges, colours, space.nodes))
+        for name, edges in zip(space.cell_names, cell_edges(space, architecture), strict=True)
+    ]
+
+
+def operation_colours(space: Space) -> dict[str, str]:
+    """A colour for each operation of the space, in the order of the space."""
+    names = [name for name in space.operations if name != "none"]
+    return {"none": NONE_COLOUR} | dict(zip(names, itertools.cycle(PALETTE), strict=False))
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean of the values that are there; None where none is."""
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None

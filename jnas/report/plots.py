@@ -1,7 +1,6 @@
-"""The charts of the report, as SVG to be put into a page."""
+"""Charts as SVG elements of a page, and the style that all of them share."""
 
 import io
-import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -34,16 +33,18 @@ _STYLE: Any = {
 
 
 def scatter_svg(rows: Sequence[Row]) -> str:
-    """Condition number against linear regions: the found cell and the random ones, which carry their number.
+    """Condition number against linear regions, of the found cell and of random ones, which carry their number.
 
-    Cells of which either is missing or not positive have no place on the (logarithmic) axes and are left out.
+    Cells without a positive condition number or without regions are left out.
     """
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     shown = [
-        (row, row.ntk, row.regions)
+        (row, ntk, regions)
         for row in rows
-        if row.ntk is not None and row.ntk > 0 and row.regions is not None
+        if (ntk := row.scores["ntk"]) is not None
+        and ntk > 0
+        and (regions := row.scores["regions"]) is not None
     ]
 
     def draw(figure: Any) -> None:
@@ -77,31 +78,6 @@ def scatter_svg(rows: Sequence[Row]) -> str:
         axes.set_ylabel("linear regions (higher: more expressive)")
 
     return as_svg(draw, (6.4, 4.4), "scatter")
-
-
-def evolution_svg(combined: Any, found: Mapping[str, float]) -> str:
-    """Combined rank of every architecture in the order of the search, and the found one's rank by each proxy.
-
-    combined: float[n], at most 0; found: by proxy the share of architectures that are not better, in (0, 1].
-    """
-    best = list(itertools.accumulate(combined, max))
-
-    def draw(figure: Any) -> None:
-        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-        left.scatter(range(1, len(combined) + 1), combined, s=9, color=OTHERS, alpha=0.6, linewidth=0)
-        left.plot(range(1, len(best) + 1), best, color=FOUND, linewidth=2.2, label="best so far")
-        left.set_title("combined rank (0: best by every proxy)", loc="left", size=11, color=INK)
-        left.set_xlabel("architectures scored")
-        left.set_ylim(min(combined), 0.1)
-        left.legend(frameon=False, loc="lower right")
-        names = list(found)[::-1]
-        right.barh(names, [100 * found[name] for name in names], color=FOUND, height=0.6)
-        right.set_title("found cell: at least as good as %", loc="left", size=11, color=INK)
-        right.set_xlim(0, 100)
-        right.grid(axis="y", visible=False)
-        figure.get_layout_engine().set(wspace=0.06)
-
-    return as_svg(draw, (10.6, 3.9), "evolution")
 
 
 def curves_svg(training: Mapping[str, Any]) -> str:
@@ -179,9 +155,11 @@ def _show_loss(axes: Any) -> None:
 def as_svg(draw: Any, size: tuple[float, float], name: str) -> str:
     """Draw on a fresh figure, without pyplot's global state, and return its <svg> element."""
     # The salt keeps the page the same for the same run.
-    text = _drawn(draw, size, {"svg.hashsalt": name}, format="svg", transparent=True, metadata={"Date": None})
+    text = _drawn(
+        draw, size, {"svg.hashsalt": name}, format="svg", dpi=150, transparent=True, metadata={"Date": None}
+    )
     svg = text.decode()
-    # Two charts in one page need ids of their own.
+    # Ids must differ between the charts of one page.
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", svg[svg.index("<svg") :])
 
 

@@ -1,59 +1,63 @@
-"""The end of a search in the terminal: the found cell drawn, beside random cells, and where the report is."""
+"""The end of a search in the terminal: the found cell drawn, its comparison with random cells, the report's path."""
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+# Title and format of the scores that cells are compared by.
+COLUMNS = {
+    "ntk": ("NTK condition", "{:,.4g}"),
+    "regions": ("regions", "{:,.1f}"),
+    "params": ("params", "{:.3f} M"),
+    "flops": ("FLOPs", "{:.1f} M"),
+    "convs": ("convs", "{}"),
+}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One cell with what is known of it; None where it was not measured or is not finite."""
+class Row(NamedTuple):
+    """One cell of the comparison.
+
+    test_accuracy: in percent, None where it was not trained.
+    scores: by name, None where one is not finite.
+    """
 
     name: str
     architecture: str
     test_accuracy: float | None
-    ntk: float | None
-    regions: float | None
-    params: float | None
-    flops: float | None
-    convs: int | None
+    scores: Mapping[str, float | None]
 
 
 def comparison(result: Mapping[str, Any]) -> list[Row]:
-    """The found cell, then the random cells in the order in which they were drawn, from a result.json.
-
-    Empty where what was found is no cell.
-    """
+    """The found cell, then the random cells in the order of their draws; empty where the search compared none."""
     if not result["scores"]:
         return []
     training = result.get("training") or {}
-    accuracy = [training.get("found") or {}, *training.get("random", [])]
+    trained = [training.get("found") or {}, *training.get("random", [])]
     scores = [result["scores"]["found"], *result["scores"].get("random", [])]
+    trained += [{}] * (len(scores) - len(trained))
     names = ["found", *(f"random {number}" for number in range(1, len(scores)))]
-    accuracy += [{}] * (len(scores) - len(accuracy))
     return [
         Row(
             name,
             score["architecture"],
-            trained.get("test_accuracy"),
-            *(score.get(key) for key in ("ntk", "regions", "params", "flops", "convs")),
+            run.get("test_accuracy"),
+            {key: value for key, value in score.items() if key != "architecture"},
         )
-        for name, score, trained in zip(names, scores, accuracy, strict=True)
+        for name, score, run in zip(names, scores, trained, strict=True)
     ]
 
 
-def headline(rows: list[Row]) -> str:
-    """One sentence on the test accuracy of the found cell beside the random ones; empty without training."""
-    found, *others = rows
-    random = [row.test_accuracy for row in others if row.test_accuracy is not None]
-    if found.test_accuracy is None:
+def headline(rows: Sequence[Row]) -> str:
+    """One sentence on the test accuracy of the found cell and the random ones; empty without training."""
+    if not rows or rows[0].test_accuracy is None:
         return ""
-    text = f"Test accuracy of the found cell: {found.test_accuracy:.2f} %"
+    found = rows[0].test_accuracy
+    random = [row.test_accuracy for row in rows[1:] if row.test_accuracy is not None]
+    text = f"Test accuracy of the found cell: {found:.2f} %"
     if not random:
         return text
-    beaten = sum(found.test_accuracy > value for value in random)
+    beaten = sum(found > value for value in random)
     return (
         f"{text}; better than {beaten} of {len(random)} random cells (mean {statistics.mean(random):.2f} %)"
     )
@@ -71,8 +75,8 @@ def print_summary(result: Mapping[str, Any], report: Path) -> None:
     console = Console()
     rows = comparison(result)
     console.print()
-    if rows:
-        space = spaces.get(result["space"])
+    space = spaces.SPACES.get(result["space"])
+    if space:
         cells = [cell_text(edges, space.nodes) for edges in cell_edges(space, result["architecture"])]
         if space.cells > 1:
             cells = [f"{name}\n\n{cell}" for name, cell in zip(space.cell_names, cells, strict=True)]
@@ -86,15 +90,16 @@ def print_summary(result: Mapping[str, Any], report: Path) -> None:
         console.print()
         console.print(text, soft_wrap=True)
         console.print()
+    if rows:
         console.print(_table(rows, Table))
     if result.get("posterior"):
         console.print(_posterior_table(result["posterior"], Table))
-    for line in (headline(rows) if rows else "", _table_line(result.get("table"))):
+    for line in (headline(rows), _table_line(result.get("table"))):
         if line:
             console.print(Text(line), soft_wrap=True)
     search, total = result["search_seconds"], result["seconds"]
     console.print(
-        Text(f"Search: {result['evaluations']:,} evaluations in {search:.1f} s; all in all {total:.1f} s")
+        Text(f"Search: {result['evaluations']:,} evaluations in {search:.1f} s; {total:.1f} s in all")
     )
     console.print(Text(f"Report: {report}"), soft_wrap=True)
 
@@ -106,7 +111,7 @@ def _table_line(table: Mapping[str, Any] | None) -> str:
 
 
 def _posterior_table(learned: Mapping[str, Any], make: Any) -> Any:
-    """Candidates of the posterior beside blind ones, and the test accuracies."""
+    """Held-out accuracies of the posterior's candidates and of blind ones, and test accuracies."""
     from rich import box
 
     table = make(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -137,33 +142,27 @@ def _posterior_table(learned: Mapping[str, Any], make: Any) -> Any:
     return table
 
 
-def _table(rows: list[Row], make: Any) -> Any:
+def _table(rows: Sequence[Row], make: Any) -> Any:
     from rich import box
 
-    columns = [
-        ("test accuracy", "test_accuracy", "{:.2f} %"),
-        ("NTK condition", "ntk", "{:,.4g}"),
-        ("regions", "regions", "{:,.1f}"),
-        ("params", "params", "{:.3f} M"),
-        ("FLOPs", "flops", "{:.1f} M"),
-        ("convs", "convs", "{}"),
-    ]
-    shown = [column for column in columns if any(getattr(row, column[1]) is not None for row in rows)]
     table = make(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("cell")
-    for title, _, _ in shown:
-        table.add_column(title, justify="right")
+    trained = any(row.test_accuracy is not None for row in rows)
+    if trained:
+        table.add_column("test accuracy", justify="right")
+    names = [name for name in rows[0].scores if any(row.scores.get(name) is not None for row in rows)]
+    for name in names:
+        table.add_column(COLUMNS.get(name, (name,))[0], justify="right")
     for row in rows:
-        values = [
-            "-" if getattr(row, key) is None else pattern.format(getattr(row, key))
-            for _, key, pattern in shown
-        ]
+        cells = [(row.test_accuracy, "{:.2f} %")] if trained else []
+        cells += [(row.scores.get(name), COLUMNS.get(name, ("", "{:,.4g}"))[1]) for name in names]
+        values = ["-" if value is None else pattern.format(value) for value, pattern in cells]
         table.add_row(row.name, *values, style="bold" if row.name == "found" else None)
     return table
 
 
 def print_scores(scores: Any, proxies: Sequence[str], path: str) -> None:
-    """Print what a scoring found on stdout: each proxy beside the sizes, and the architecture it likes most."""
+    """Print on stdout each proxy, its correlation with the sizes, and its best architecture."""
     import numpy as np
     from rich.console import Console
     from rich.table import Table

@@ -7,17 +7,18 @@ other weights and images. Found is the one with the best combined rank of the me
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
+import msgspec
 import numpy as np
 from jax import Array
 
 from jnas import data as datasets
 from jnas import spaces
 from jnas.config import score as scoring_config
-from jnas.config.search import NetworkConfig, SearchConfig
+from jnas.config.old_search import SearchConfig
+from jnas.estimators.settings import NetworkConfig
 from jnas.proxies import PROXIES
 from jnas.proxies.combination import log_rank_sum, oriented
 from jnas.run import scoring
@@ -99,8 +100,8 @@ def score_config(config: SearchConfig, network: NetworkConfig, repeat: int) -> s
         seed=seed,
         data=config.data,
         network=network,
-        ntk=replace(config.ntk, repeats=1),
-        regions=replace(config.regions, repeats=1),
+        ntk=msgspec.structs.replace(config.ntk, repeats=1),
+        regions=msgspec.structs.replace(config.regions, repeats=1),
     )
 
 

@@ -17,7 +17,7 @@ from jax import Array
 
 from jnas import data as datasets
 from jnas.config import score as scoring_config
-from jnas.config.search import SearchConfig
+from jnas.config.old_search import SearchConfig
 from jnas.data.base import stratified_split
 from jnas.errors import InputError, RunError, unknown_name
 from jnas.oneshot import candidates, posterior, prior, supernets

@@ -15,17 +15,18 @@ import numpy as np
 import jnas
 from jnas import data as datasets
 from jnas import spaces
-from jnas.config.search import SearchConfig
+from jnas.config.old_search import SearchConfig
 from jnas.errors import InputError, RunError, unknown_name
 from jnas.estimators.table import read_accuracies
 from jnas.nets import cost, trainable
 from jnas.nets.families import FAMILIES
 from jnas.oneshot import METHODS
+from jnas.proxies import PROXIES
 from jnas.run import evolving, posterior_search
 from jnas.run.progress import Progress
 from jnas.run.supernet_scores import STREAMS, Scorer
 from jnas.run.training import train_architectures
-from jnas.store.folder import RunFolder, open_run
+from jnas.store.folder import FORMAT, RunFolder, open_run
 from jnas.strategies import STRATEGIES
 from jnas.strategies import old_pruning as pruning
 
@@ -168,6 +169,8 @@ def _head(config: SearchConfig, architecture: str, evaluations: int, folder: Run
     """What the result of every search begins with."""
     records = folder.records.all()
     return {
+        "kind": "search",
+        "format": FORMAT,
         "jnas": jnas.__version__,
         "space": config.space,
         "strategy": config.strategy,
@@ -226,7 +229,11 @@ def _round_record(
         source, target = space.edges[decision.edge]
         fields = asdict(decision) | {"operation": space.operations[decision.operation]}
         candidates.append({"source": source, "target": target, **fields})
-    supernet = {proxy: values[:, 0].tolist() for proxy, values in scores.items()}
+    supernet = {
+        f"{proxy}/{repeat}": PROXIES[proxy].sign * float(value)
+        for proxy, values in scores.items()
+        for repeat, value in enumerate(values[:, 0])
+    }
     return {"round": number, "candidates": candidates, "supernet": supernet}
 
 

@@ -14,7 +14,7 @@ from jax import Array
 
 from jnas import data as datasets
 from jnas import spaces
-from jnas.config.search import SearchConfig
+from jnas.config.old_search import SearchConfig
 from jnas.data import transforms
 from jnas.proxies import ntk, regions
 from jnas.store.folder import RunFolder

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from jnas import data as datasets
-from jnas.config.search import PosteriorConfig
+from jnas.config.old_search import PosteriorConfig
 from jnas.errors import RunError
 from jnas.oneshot.posterior import Gating
 from jnas.oneshot.supernets import Supernet

@@ -7,21 +7,22 @@ done is in a journal beside the table, as for `jnas score`, and the same executo
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from msgspec import Meta
 from scipy.stats import kendalltau
 
 from jnas import data as datasets
 from jnas import spaces
-from jnas.config import strict
+from jnas.config import read
+from jnas.config.read import whole_numbers
 from jnas.config.score import digest
-from jnas.config.strict import option, whole_numbers
 from jnas.errors import InputError, unknown_name
 from jnas.estimators import batch_training, compact_table, official_tables
 from jnas.estimators.compact_table import Table
@@ -32,6 +33,7 @@ from jnas.run.executors import EXECUTORS, run_chunks, worker_count
 from jnas.run.processes import Everyone, together
 from jnas.run.progress import Progress
 from jnas.run.scoring import SCORES
+from jnas.settings import Data, Settings
 from jnas.store.folder import write_file
 from jnas.store.score_files import open_journal
 
@@ -41,43 +43,34 @@ WIDTH_ON_ACCELERATOR = 64
 CELLS_PER_DEVICE = 4
 
 
-@dataclass(frozen=True)
-class TableConfig:
-    """How every cell is trained; `from_mapping` builds it."""
+class TableConfig(Settings, frozen=True, kw_only=True):
+    """Space, data and recipe of all trainings of a table."""
 
-    space: str = option("nasbench201", "search space (jnas list spaces)")
-    data: str = option("digits", "name of a data set (jnas list data), or the path of a file or folder")
-    seed: int = option(0, "seed of the order of the cells and of all trainings", minimum=0, maximum=2**32 - 1)
-    seeds: int = option(3, "trainings of each cell, with weights and order of images of their own", minimum=1)
+    space: Annotated[str, Meta(description="search space (jnas list spaces)")] = "nasbench201"
+    data: Data = "digits"
+    seed: Annotated[
+        int, Meta(ge=0, le=2**32 - 1, description="seed of the order of the cells and of all trainings")
+    ] = 0
+    seeds: Annotated[
+        int, Meta(ge=1, description="trainings of each cell, with weights and order of images of their own")
+    ] = 3
     # One cell between a stem and a classifier, wide and briefly trained: there the cell decides, and the draw of the
     # weights little. In three stages of four channels and 12 epochs, two seeds agree by a Kendall tau of .2.
-    channels: int = option(32, "channels of the first stage", minimum=1)
-    cells_per_stage: int = option(1, "cells in each stage", minimum=1)
-    stages: int = option(1, "stages, each with half the image and twice the channels", minimum=1)
-    epochs: int = option(5, "epochs of a training", minimum=1)
-    batch: int = option(128, "images in a batch", minimum=1)
-    learning_rate: float = option(0.2, "largest learning rate of the cosine", above=0)
-    weight_decay: float = option(5e-4, "weight decay", minimum=0)
-    curve: str = option(
-        "1,3,5", "epochs after which to measure, separated by commas; the last one is `epochs`"
-    )
+    channels: Annotated[int, Meta(ge=1, description="channels of the first stage")] = 32
+    cells_per_stage: Annotated[int, Meta(ge=1, description="cells in each stage")] = 1
+    stages: Annotated[
+        int, Meta(ge=1, description="stages, each with half the image and twice the channels")
+    ] = 1
+    epochs: Annotated[int, Meta(ge=1, description="epochs of a training")] = 5
+    batch: Annotated[int, Meta(ge=1, description="images in a batch")] = 128
+    learning_rate: Annotated[float, Meta(gt=0, description="largest learning rate of the cosine")] = 0.2
+    weight_decay: Annotated[float, Meta(ge=0, description="weight decay")] = 5e-4
+    curve: Annotated[
+        str, Meta(description="epochs after which to measure, separated by commas; the last one is `epochs`")
+    ] = "1,3,5"
 
 
-def from_mapping(mapping: Mapping[str, Any], source: str = "settings") -> TableConfig:
-    """The configuration that a mapping describes; raises `InputError` for what it does not know."""
-    config: TableConfig = strict.build(TableConfig, mapping, source)
-    points(config)
-    return config
-
-
-def read_settings(options: Sequence[tuple[str, str]]) -> TableConfig:
-    """The configuration of `(key, text)` pairs of the command line. Raises `InputError`."""
-    return from_mapping(strict.overridden(TableConfig, {}, options, "command line"), source="command line")
-
-
-def describe_options() -> Iterator[tuple[str, str, str, str]]:
-    """`strict.describe_options` of a table."""
-    yield from strict.describe_options(TableConfig)
+from_mapping = partial(read.from_mapping, TableConfig)
 
 
 def points(config: TableConfig) -> tuple[int, ...]:
@@ -197,7 +190,7 @@ def build(
             known = everyone(None)[0] if everyone is not None else {}
             _train(config, dataset, trained, texts, known, executor, everyone, None, Progress(quiet=True))
             return _table(config, dataset, trained, texts, known)
-        with open_journal(path, config, from_mapping) as journal:
+        with open_journal(path, config) as journal:
             known = journal.read(wanted)
             if everyone is not None:
                 everyone(known)

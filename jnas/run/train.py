@@ -28,8 +28,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jnas
 from jnas import data as datasets
-from jnas.config.search import digest
-from jnas.config.train import RecipeConfig, TrainConfig, from_mapping
+from jnas.config.read import digest
+from jnas.config.train import RecipeConfig, TrainConfig
 from jnas.data import stream, transforms
 from jnas.errors import InputError, RunError
 from jnas.estimators import recipe
@@ -37,7 +37,7 @@ from jnas.nets import darts_macro, trainable
 from jnas.run.processes import together
 from jnas.run.progress import Progress
 from jnas.store import checkpoints as stored_states
-from jnas.store.folder import RunFolder, open_run
+from jnas.store.folder import FORMAT, RunFolder, open_run
 from jnas.store.records import Evaluation
 
 log = logging.getLogger("jnas")
@@ -73,7 +73,7 @@ def run(config: TrainConfig, out: str | Path, progress: Progress) -> dict[str, A
         if everyone is not None and len(set(everyone(digest(config)))) > 1:
             raise InputError("the processes were given different configurations: give all the same command")
         first = jax.process_index() == 0
-        folder = stack.enter_context(open_run(out, config, from_mapping)) if first else None
+        folder = stack.enter_context(open_run(out, config)) if first else None
         try:
             _run(config, space, data, network, folder, progress if first else Progress(quiet=True))
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
@@ -334,6 +334,8 @@ def _result(
     records = folder.records.all()
     curves = {name: [e.value for e in records if e.proxy == name] for name in CURVES}
     return {
+        "kind": "training",
+        "format": FORMAT,
         "jnas": jnas.__version__,
         "space": space,
         "architecture": text,

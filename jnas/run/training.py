@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jnas.config.search import TrainingConfig
+from jnas.config.old_search import TrainingConfig
 from jnas.data import Dataset
 from jnas.estimators.training import Trainer, TrainState, trainer
 from jnas.run.progress import Progress

@@ -1,10 +1,10 @@
-"""The folder of one run: who may write it, what it is a run of, and its files.
+"""The folder of one run: its lock, its configuration, its files.
 
     config.yaml      the resolved configuration, with versions and device
     records.sqlite   every evaluation as it happened
-    result.json      what was found; there once the run is done
-    report.html      the report
-    log.txt          what happened when, with tracebacks
+    result.json      the outcome, once the run is done: its kind, the format of the file, and what its page shows
+    report.html      the page
+    log.txt          events with their times, and tracebacks
 
 Files other than the records and the log are replaced in one step: a reader never sees half of one.
 """
@@ -17,23 +17,23 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jnas
-from jnas.config import search as configuration
-from jnas.config import strict
+from jnas.config import read
 from jnas.errors import InputError, RunError
+from jnas.settings import Settings
 from jnas.store.records import Records, open_records
 
 log = logging.getLogger("jnas")
 
-# What a report cannot be written without.
-RESULT_KEYS = frozenset({"space", "data", "architecture", "rounds", "scores", "seconds"})
-TRAINING_KEYS = frozenset({"space", "data", "architecture", "curves", "seconds"})
+# Kinds of run, each with a page of its own in `jnas.report.views`, and the format of their result.json.
+KINDS = ("search", "training", "study")
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,8 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def open_run(
-    path: str | Path, config: Any, read: Callable[..., Any] = configuration.from_mapping
-) -> Iterator[RunFolder]:
-    """The run of `config` in the folder `path`, new or resumed, for this process alone.
-
-    config: a frozen dataclass, of a search or a training; read: what makes it of a mapping.
+def open_run(path: str | Path, config: Settings) -> Iterator[RunFolder]:
+    """Open the run of `config` in the folder `path`, new or resumed, for this process alone.
 
     Nothing is written before the folder is known to be free and to belong to `config`.
     Raises `InputError` when the folder cannot be made or written, is in use, or belongs to another
@@ -63,15 +59,15 @@ def open_run(
     path = Path(path)
     _make_folder(path)
     with _lock(path):
-        _require_same_config(path, config, read)
+        _require_same_config(path, config)
         if not (path / "config.yaml").exists():
             write_file(path / "config.yaml", _config_text(config))
-        with open_records(path / "records.sqlite", configuration.digest(config)) as records, _log_file(path):
+        with open_records(path / "records.sqlite", read.digest(config)) as records, _log_file(path):
             yield RunFolder(path, records)
 
 
 def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`(result, config)` of a finished run. Raises `InputError` when the folder holds none."""
+    """Read `(result, config)` of a finished run. Raises `InputError` when the folder holds none."""
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"no run folder '{path}': give the folder that 'jnas search ... --out' wrote")
@@ -88,11 +84,14 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(
             f"cannot read '{path / 'result.json'}' ({error}): run its search command again"
         ) from None
-    if not isinstance(result, dict) or not (result.keys() >= RESULT_KEYS or result.keys() >= TRAINING_KEYS):
+    if not isinstance(result, dict) or result.get("kind", "search") not in KINDS:
+        raise InputError(f"'{path / 'result.json'}' is not the result of a run: run its command again")
+    if result.get("format", 1) != FORMAT:
         raise InputError(
-            f"'{path / 'result.json'}' is not the result of a search or training: run its command again"
+            f"'{path / 'result.json'}' is of format {result.get('format', 1)}, this jnas reads format {FORMAT}: "
+            "run its command again with another --out"
         )
-    return result, strict.read_mapping(path / "config.yaml")
+    return result, read.read_yaml(path / "config.yaml")
 
 
 def write_file(path: Path, content: str | bytes) -> None:
@@ -141,7 +140,7 @@ def _make_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    # The system lets go of such a lock when its process ends, however it ends: no kill leaves a stale one.
+    # The system frees such a lock when its process ends, however it ends: no kill leaves a stale one.
     try:
         stream = (path / ".lock").open("w")
     except OSError as error:
@@ -156,13 +155,10 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _require_same_config(path: Path, config: Any, read: Callable[..., Any]) -> None:
+def _require_same_config(path: Path, config: Settings) -> None:
     if not (path / "config.yaml").exists():
         return
-    stored = strict.read_mapping(path / "config.yaml")
-    stored.pop(configuration.ENVIRONMENT_KEY, None)
-    old = read(stored, source=str(path / "config.yaml"))
-    changes = configuration.differences(old, config)
+    changes = read.stored_differences(path / "config.yaml", config)
     if changes:
         raise InputError(
             f"'{path}' holds a run of another configuration ({'; '.join(changes)}): "
@@ -170,15 +166,15 @@ def _require_same_config(path: Path, config: Any, read: Callable[..., Any]) -> N
         )
 
 
-def _config_text(config: Any) -> str:
+def _config_text(config: Settings) -> str:
     import yaml
 
-    content = {**configuration.to_mapping(config), configuration.ENVIRONMENT_KEY: environment()}
+    content = {"format": read.FORMAT, **read.to_mapping(config), "environment": environment()}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _finite(value: Any) -> Any:
-    # JSON has neither nan nor infinity; the records keep which of them it was.
+    # JSON has neither nan nor infinity; the records have.
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -9,22 +9,22 @@ on from what is there. A call that returned is on disk.
 
 import contextlib
 import csv
-import dataclasses
 import fcntl
 import io
 import json
 import math
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 
+from jnas.config import read
 from jnas.config import score as scoring_config
-from jnas.config.search import differences
 from jnas.errors import InputError, RunError
+from jnas.settings import Settings
 from jnas.store.records import translated
 
 SUFFIXES = (".csv", ".parquet")
@@ -63,13 +63,12 @@ class Journal:
 
 
 @contextlib.contextmanager
-def open_journal(
-    out: Path, config: Any, read: Callable[..., Any] = scoring_config.from_mapping
-) -> Iterator[Journal]:
+def open_journal(out: Path, config: Settings) -> Iterator[Journal]:
     """The journal beside `out`, for this configuration.
 
-    config: a frozen dataclass, of a scoring or a table; read: what makes it of a mapping. Raises `InputError` when the
-    journal is damaged, in use, of another configuration or cannot be written, and when `out` exists without one.
+    config: of a scoring or a table.
+    Raises `InputError` when the journal is damaged, in use, of another configuration or cannot be written, and when
+    `out` exists without one.
     """
     path = journal_path(out)
     if out.is_dir():
@@ -115,7 +114,7 @@ def open_journal(
                 stored = dict(connection.execute("SELECT key, value FROM meta"))
             if stored["config"] != digest:
                 raise InputError(
-                    f"{path}: holds scores of another configuration{_changes(stored.get('settings'), config, read)}: "
+                    f"{path}: holds scores of another configuration{_changes(stored.get('settings'), config)}: "
                     "choose another --out"
                 )
             yield Journal(connection, path)
@@ -123,15 +122,15 @@ def open_journal(
             connection.close()
 
 
-def _changes(settings: str | None, config: Any, read: Callable[..., Any]) -> str:
-    """What differs, in brackets; nothing where that is not known: journals once held no settings."""
+def _changes(settings: str | None, config: Settings) -> str:
+    """The differences in brackets; nothing where they are not known: journals once held no settings."""
     try:
-        old = read(json.loads(settings or ""))
+        old = read.from_mapping(type(config), json.loads(settings or ""))
     except (ValueError, InputError):
         return ""
-    # What does not change the scores is not compared.
+    # Settings that do not change the scores are not compared.
     free = {name: getattr(config, name) for name in scoring_config.FREE if hasattr(config, name)}
-    changes = differences(dataclasses.replace(old, **free), config)
+    changes = read.differences(msgspec.structs.replace(old, **free), config)
     return f" ({'; '.join(changes)})" if changes else ""
 
 

@@ -2,6 +2,7 @@
 
 from jnas.strategies.aging import Aging
 from jnas.strategies.evolution import Evolution
+from jnas.strategies.listed import Draw
 from jnas.strategies.local import Local
 from jnas.strategies.pruning import Pruning
 from jnas.strategies.random import Random
@@ -12,4 +13,5 @@ STRATEGIES = {
     "random": Random,
     "aging": Aging,
     "local": Local,
+    "draw": Draw,
 }

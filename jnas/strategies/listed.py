@@ -1,15 +1,34 @@
-"""A list of architectures, evaluated once: finalists of another search, draws from a posterior, a user's own.
+"""A list of architectures, evaluated once: draws from a space or a posterior, finalists of another search.
 
 The best has the highest value or, with several objectives, the highest sum of logarithms of ranks in the list.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
+import jax
 import numpy as np
+from jax.typing import ArrayLike
+from msgspec import Meta
 
 from jnas.proxies.combination import fitness
-from jnas.types import Candidates, Info, Key, Strategy, Values
+from jnas.spaces import Space
+from jnas.types import Candidates, Info, Key, Kind, Member, Strategy, Values
+
+# A sharp distribution draws the same architecture again and again: after so many times as many draws as are asked for,
+# the different ones are taken for all.
+ROUNDS_OF_DRAWING = 8
+
+
+class Draw(Member, frozen=True, kw_only=True, tag="draw"):
+    """Different architectures drawn from the space, or from what a supernet learned, each evaluated once."""
+
+    candidates: Annotated[int, Meta(ge=1, description="architectures drawn")] = 50
+    asks: ClassVar[Kind] = "architectures"
+
+    def make(self, space: Space, objectives: tuple[str, ...], budget: int) -> Strategy:
+        """The strategy that these settings describe."""
+        return listed(lambda key: distinct(space.sample, key, self.candidates), self.candidates, "draw")
 
 
 class State(NamedTuple):
@@ -19,8 +38,8 @@ class State(NamedTuple):
     values: np.ndarray | None
 
 
-def listed(draw: Callable[[Key], np.ndarray], name: str = "listed") -> Strategy:
-    """Ask once for the architectures int32[B, D] that `draw` makes of a key."""
+def listed(draw: Callable[[Key], np.ndarray], total: int, name: str = "listed") -> Strategy:
+    """Ask once for the architectures int32[B, D], at most `total`, that `draw` makes of a key."""
 
     def tell(state: State, candidates: Candidates, values: Values) -> tuple[State, Info]:
         return State(np.asarray(candidates.architectures), np.asarray(values.value)), {}
@@ -37,4 +56,17 @@ def listed(draw: Callable[[Key], np.ndarray], name: str = "listed") -> Strategy:
         tell=tell,
         done=lambda state: state.values is not None,
         best=best,
+        total=total,
     )
+
+
+def distinct(sample: Callable[[Key, int], ArrayLike], key: Key, count: int) -> np.ndarray:
+    """The first `count` different rows of `sample`, in their order: int32[., D]; fewer where there seem to be fewer."""
+    rows: dict[bytes, np.ndarray] = {}
+    for part in range(ROUNDS_OF_DRAWING):
+        drawn = np.asarray(sample(jax.random.fold_in(key, part), count))
+        for row in drawn:
+            rows.setdefault(row.tobytes(), row)
+        if len(rows) >= count:
+            break
+    return np.array(list(rows.values())[:count], np.int32).reshape(-1, drawn.shape[1])

@@ -271,4 +271,5 @@ def pruning(
         done=finished,
         best=result,
         asks="gates",
+        total=sum(planned(space, operations_per_round)),
     )

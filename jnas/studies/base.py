@@ -1,28 +1,36 @@
-"""What a study finds, and how it is left in a folder: a table, figures, a page with what the numbers say."""
+"""Findings of a study, its folder, and the parts that several studies share."""
 
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import jnas
+from jnas import data as datasets
+from jnas.config.study import StudyConfig
+from jnas.data import transforms
 from jnas.errors import InputError
 from jnas.estimators.compact_table import Table
-from jnas.report import page, plots
-from jnas.store.folder import write_file
+from jnas.report import plots
+from jnas.report.report import write_report
+from jnas.store.folder import FORMAT, RunFolder, write_file
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, with a line and a mark for those who see none.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
 
-@dataclass(frozen=True)
-class Figure:
-    """name: of its files; caption: what it shows; draw: on a Matplotlib figure; size: in inches."""
+class Figure(NamedTuple):
+    """A figure of a study.
+
+    name: of its files.
+    caption: a sentence or two.
+    draw: draws on a Matplotlib figure.
+    size: in inches.
+    """
 
     name: str
     caption: str
@@ -30,22 +38,52 @@ class Figure:
     size: tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Findings:
-    """title, question: of the study. columns, rows: its table. summary: which rows the page shows, by default all.
-    figures; paragraphs: what the numbers say, made of the numbers."""
+class Findings(NamedTuple):
+    """Findings of a study.
+
+    title, question: of the study.
+    columns, rows: its table.
+    figures: in their order on the page.
+    paragraphs: text made of the numbers.
+    summary: the rows that the page shows; None for all.
+    """
 
     title: str
     question: str
-    columns: tuple[str, ...]
+    columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     figures: Sequence[Figure]
     paragraphs: Sequence[str]
     summary: Sequence[Sequence[Any]] | None = None
 
 
+def style(number: int) -> dict[str, Any]:
+    """Colour and line of the series with this number."""
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
+
+
+def probe_images(config: StudyConfig, count: int, *, test: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Draw `count` training images, or test images, by the seed: (standardised float32[count, H, W, C], labels).
+
+    Raises `InputError` where the data set has fewer.
+    """
+    dataset = datasets.load(config.data)
+    images, labels = (dataset.x_test, dataset.y_test) if test else (dataset.x_train, dataset.y_train)
+    if count > len(images):
+        purpose = "test" if test else "train"
+        raise InputError(f"{count} images do not fit: {config.data} has {len(images)} to {purpose} on")
+    places = np.random.default_rng(config.seed).permutation(len(images))[:count]
+    return np.asarray(transforms.normalise(dataset, images[places])), labels[places]
+
+
+def require_space(table: Table, name: str, reason: str) -> None:
+    """Raise `InputError` for a table of another space. reason: a clause with the space's name in it."""
+    if table.space != name:
+        raise InputError(f"{reason}: the table is of {table.space}, give one of {name}")
+
+
 def some_rows(table: Table, count: int, seed: int) -> np.ndarray:
-    """`count` rows of a table with an accuracy, at random, all where it is 0: int[count], ascending.
+    """Draw `count` rows of a table with an accuracy, all where it is 0: int[count], ascending.
 
     Raises `InputError` where the table has fewer than three.
     """
@@ -57,26 +95,32 @@ def some_rows(table: Table, count: int, seed: int) -> np.ndarray:
     return rows
 
 
-def leave(findings: Findings, kind: str, settings: Sequence[tuple[str, Any]], folder: Path) -> Path:
-    """Write study.csv, each figure as PNG and SVG, and report.html; returns the page. Raises `RunError`."""
+def leave(findings: Findings, kind: str, folder: RunFolder) -> Path:
+    """Write study.csv, each figure as PNG and SVG, result.json and report.html; returns the page.
+
+    Raises `RunError` when the disk is full.
+    """
     with io.StringIO() as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(findings.columns)
         writer.writerows(findings.rows)
-        write_file(folder / "study.csv", stream.getvalue())
-    drawn = []
+        write_file(folder.path / "study.csv", stream.getvalue())
     for figure in findings.figures:
         svg = plots.as_svg(figure.draw, figure.size, figure.name)
-        write_file(folder / f"{figure.name}.svg", svg)
-        write_file(folder / f"{figure.name}.png", plots.as_png(figure.draw, figure.size))
-        drawn.append((svg, figure.caption))
-    text = page.template("study.html.j2").render(
-        jnas=jnas.__version__,
-        kind=kind,
-        findings=findings,
-        rows=findings.rows if findings.summary is None else findings.summary,
-        figures=drawn,
-        settings=settings,
+        write_file(folder.path / f"{figure.name}.svg", svg)
+        write_file(folder.path / f"{figure.name}.png", plots.as_png(figure.draw, figure.size))
+    folder.write_result(
+        {
+            "kind": "study",
+            "format": FORMAT,
+            "jnas": jnas.__version__,
+            "study": kind,
+            "title": findings.title,
+            "question": findings.question,
+            "paragraphs": list(findings.paragraphs),
+            "figures": [{"name": figure.name, "caption": figure.caption} for figure in findings.figures],
+            "columns": list(findings.columns),
+            "rows": list(findings.rows if findings.summary is None else findings.summary),
+        }
     )
-    write_file(folder / "report.html", text)
-    return folder / "report.html"
+    return write_report(folder.path)

@@ -15,7 +15,7 @@ import numpy as np
 
 from jnas import data as datasets
 from jnas import spaces
-from jnas.config.strict import whole_numbers
+from jnas.config.read import whole_numbers
 from jnas.config.study import StudyConfig
 from jnas.data import transforms
 from jnas.errors import InputError

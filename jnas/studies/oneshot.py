@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from jnas import data as datasets
-from jnas.config.search import from_mapping
+from jnas.config.old_search import from_mapping
 from jnas.config.study import StudyConfig
 from jnas.errors import InputError, RunError, unknown_name
 from jnas.estimators.compact_table import Table

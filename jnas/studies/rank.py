@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from jnas import spaces
-from jnas.config import score as scoring_config
+from jnas.config import read
+from jnas.config.score import ScoreConfig
 from jnas.config.study import StudyConfig
 from jnas.errors import InputError, unknown_name
 from jnas.estimators.compact_table import Table
@@ -55,7 +56,7 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     plain: dict[str, np.ndarray] = {}
     for label, options in variants(settings.variants).items():
         pairs = [("space", table.space), ("data", config.data), ("seed", str(config.seed)), *options]
-        own = scoring_config.read_settings(pairs)
+        own = read.from_options(ScoreConfig, pairs)
         asked = tuple(name for name in proxies if label == PLAIN or is_changed(PROXIES[name], options))
         progress.say(f"scoring {len(texts):,} architectures: {label}")
         scores = _oriented(score.run(own, texts, asked, None, "local", progress), asked) if asked else {}
@@ -85,7 +86,7 @@ def variants(text: str) -> dict[str, list[tuple[str, str]]]:
         if not all(equals and key and value for key, equals, value in pairs):
             raise InputError(f"rank.variants has '{part}': write key=value, such as network.batch=16")
         found[part] = [(key, value) for key, _, value in pairs]
-        scoring_config.read_settings(found[part], "rank.variants")
+        read.from_options(ScoreConfig, found[part], "rank.variants")
     return found
 
 

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from jnas.config.search import to_mapping
-from jnas.config.study import StudyConfig, from_mapping
+from jnas.config.study import StudyConfig
 from jnas.estimators.compact_table import open_table
 from jnas.run.progress import Progress
 from jnas.store.folder import open_run
@@ -12,13 +11,11 @@ from jnas.studies.base import Findings, leave
 
 
 def run(config: StudyConfig, out: str | Path, progress: Progress) -> tuple[Findings, Path]:
-    """Do the study and leave its table, figures and page in the folder `out`; returns what it found, and the page.
+    """Do the study and write its table, figures and page into the folder `out`; returns its findings and the page.
 
     Raises `InputError` for a configuration that cannot be run, `RunError` when the disk is full.
     """
     table = open_table(config.table)
-    with open_run(out, config, from_mapping) as folder:
+    with open_run(out, config) as folder:
         findings = STUDIES[config.kind](config, table, progress)
-        plain = {key: value for key, value in to_mapping(config).items() if not isinstance(value, dict)}
-        settings = [*plain.items(), *to_mapping(config)[config.kind].items()]
-        return findings, leave(findings, config.kind, settings, folder.path)
+        return findings, leave(findings, config.kind, folder)

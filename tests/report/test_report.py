@@ -1,16 +1,26 @@
+import dataclasses
 import io
 import json
+import random
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from runs import write_run
 
 from jnas import spaces
+from jnas.config import search as configuration
 from jnas.errors import InputError
-from jnas.report import report
+from jnas.report import evaluations, page
 from jnas.report.drawing import cell_edges, cell_svg, cell_text
-from jnas.report.report import operation_colours, render, write_report
+from jnas.report.page import operation_colours
+from jnas.report.report import write_report
+from jnas.report.result import SearchResult
 from jnas.report.terminal import comparison, headline, print_summary
+from jnas.report.views.search import render
+from jnas.store.folder import open_run
+from jnas.store.records import Evaluation
 
 SPACE = spaces.get("nasbench201")
 
@@ -105,7 +115,7 @@ def test_reports_of_runs_that_lack_something(run_folder, result, missing):
         for score in (result["scores"]["found"], *result["scores"]["random"]):
             score["ntk"] = score["regions"] = None
         for entry in result["rounds"]:
-            entry["supernet"]["ntk"] = [None, None, None]
+            entry["supernet"]["ntk/0"] = None
             for candidate in entry["candidates"]:
                 candidate["ntk_change"] = None
         result["training"]["found"]["test_accuracy_by_epoch"] = [None] * 30
@@ -146,7 +156,7 @@ def test_colours_differ_and_are_those_of_the_palette():
     colours = operation_colours(SPACE)
     assert set(colours) == set(SPACE.operations)
     assert len(set(colours.values())) == len(SPACE.operations)
-    assert set(colours.values()) <= {report.NONE_COLOUR, *report.PALETTE}
+    assert set(colours.values()) <= {page.NONE_COLOUR, *page.PALETTE}
 
 
 def test_every_edge_is_drawn_once():
@@ -221,3 +231,63 @@ def test_headline_counts_the_cells_that_are_beaten(result):
     assert headline(comparison(result)) == (
         "Test accuracy of the found cell: 92.50 %; better than 3 of 5 random cells (mean 92.00 %)"
     )
+
+
+@pytest.fixture
+def evolved(tmp_path, result):
+    """A search of architectures: 40 by two proxies, one of them a failure, then a final of four, twice."""
+    cells = [SPACE.to_string(cell) for cell in SPACE.all()[:: len(SPACE.all()) // 40]][:40]
+    draw = random.Random(1)
+    records = [
+        Evaluation("search", place // 8, 0, place % 8, proxy, cell, value, 0.1)
+        for place, cell in enumerate(cells)
+        for proxy, value in (("ntk", draw.uniform(5, 5000)), ("naswot", draw.uniform(10, 20)))
+    ]
+    records[6] = dataclasses.replace(records[6], value=float("nan"))
+    records += [
+        Evaluation("final", 0, repeat, place, "zen", cells[place], float(place + repeat), 0.1)
+        for place in range(4)
+        for repeat in range(2)
+    ]
+    result.update(strategy="evolution", rounds=[{"evaluated": 8}], architecture=cells[3])
+    folder = write_run(tmp_path / "evolved", result)
+    with open_run(folder, configuration.from_mapping({"training": {"epochs": 30, "channels": 8}})) as run:
+        run.records.add(records)
+    return folder, records
+
+
+def test_evaluations_are_the_records(evolved):
+    search, final = (evaluations.read(evolved[1], stage) for stage in ("search", "final"))
+    assert search.objectives == ("ntk", "naswot") and len(search.architectures) == 40
+    assert search.values[3, 0] == -np.inf and np.isnan(search.measured[3, 0]) and search.fitness[3] == -np.inf
+    ntk = [record.value for record in evolved[1] if record.proxy == "ntk"]
+    np.testing.assert_array_equal(np.delete(search.measured[:, 0], 3), np.delete(ntk, 3))
+    # The better by both is the better by the combined rank.
+    first, *others = np.argsort(-search.fitness)
+    assert not any((search.values[other] > search.values[first]).all() for other in others)
+    np.testing.assert_array_equal(final.measured[:, 0], [0.5, 1.5, 2.5, 3.5])
+    assert list(search.frame().columns) == ["architecture", "ntk", "naswot", "seconds"]
+
+
+def test_the_report_of_a_search_of_architectures(evolved):
+    page = Page(write_report(evolved[0]).read_text())
+    flat = re.sub(r"\s+", "", page.text)
+    assert page.open == [] and len(page.ids) == len(set(page.ids))
+    assert "40architectureswereevaluatedbynaswot,ntk" in flat and "the4best" in flat
+    for text in ("ntk(lowerisbetter)", "naswot(higherisbetter)", "combinedrank(0:bestbyall)"):
+        assert text in flat
+    assert "roundbyround" not in flat
+    # The best of the final comes first in its table.
+    places = [flat.index(architecture, flat.index("bestofthefinal")) for architecture in ("3.500", "0.500")]
+    assert places == sorted(places)
+
+
+def test_a_result_shows_itself(evolved, result):
+    search = evaluations.read(evolved[1])
+    shown = SearchResult(result["architecture"], SPACE, search, result)
+    assert repr(shown).startswith(f"SearchResult({result['architecture']}: ntk –, naswot 1")
+    page = Page(shown._repr_html_())
+    assert page.open == [] and result["architecture"] in page.text and "evolution on nasbench201" in page.text
+    assert len(shown.frame()) == 40
+    nothing = SearchResult(result["architecture"], SPACE, evaluations.read([]), result)
+    assert Page(nothing._repr_html_()).open == [] and len(nothing.frame()) == 0

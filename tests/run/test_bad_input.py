@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from jnas import cli
-from jnas.config.search import from_mapping
+from jnas.config.old_search import from_mapping
 from jnas.proxies import ntk, regions
 from jnas.run import compilation_cache
 from jnas.store.folder import open_run
@@ -180,7 +180,7 @@ def damage(path: Path, kind: str) -> None:
         records.mkdir()
     elif kind == "config of the run is broken":
         (path / "config.yaml").write_text("ntk: [")
-    elif kind == "config of the run has an unknown key":
+    elif kind == "config of the run is of another format":
         (path / "config.yaml").write_text("nkt: 1\n")
     elif kind == "lock is a folder":
         (path / ".lock").unlink()
@@ -196,7 +196,7 @@ DAMAGES = {
     "records of another configuration": "holds the records of another configuration",
     "records are a folder": "cannot use 'run/records.sqlite'",
     "config of the run is broken": "run/config.yaml, line 1: not valid YAML",
-    "config of the run has an unknown key": "unknown key 'nkt'",
+    "config of the run is of another format": "written by another version of jnas: give another --out",
     "lock is a folder": "cannot write into 'run'",
     "log is a folder": "log.txt",
 }

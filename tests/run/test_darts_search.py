@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jnas import cli, score, spaces
-from jnas.config.search import from_mapping
+from jnas.config.old_search import from_mapping
 from jnas.errors import InputError
 from jnas.run.progress import Progress
 from jnas.run.search import run

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from jnas.config.search import from_mapping
+from jnas.config.old_search import from_mapping
 from jnas.errors import InputError
 from jnas.run.progress import Progress
 from jnas.run.search import run

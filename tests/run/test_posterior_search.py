@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from jnas import cli, data, spaces
-from jnas.config.search import from_mapping
+from jnas.config.old_search import from_mapping
 from jnas.oneshot import candidates
 from jnas.proxies import ntk, regions
-from jnas.report import report
+from jnas.report.report import write_report
 from jnas.run import posterior_search, scoring, supernet_training
 from jnas.run.progress import Progress
 from jnas.run.search import run
@@ -154,8 +154,8 @@ def test_interrupted_in_training_it_ends_with_the_same_parameters(finished, tmp_
 
 
 def test_its_report(finished):
-    text = report.write_report(finished[0]).read_text(encoding="utf-8")
-    for heading in ("What the supernet learned", "The surviving network", "What was drawn from it"):
+    text = write_report(finished[0]).read_text(encoding="utf-8")
+    for heading in ("The supernet", "The surviving network", "The candidates"):
         assert heading in text
     assert "On the test images" in text and "The found cell" not in text and "nan" not in text.lower()
 
@@ -224,7 +224,7 @@ def test_cells_with_a_prior_and_a_filter(tmp_path, monkeypatch, capsys):
     best = sorted(filtered, key=sum)[-3:]
     assert min(sum(space.from_string(text).tolist()) for text in kept) >= min(map(sum, best))
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert "The found cell" in text and "What the supernet learned" in text
+    assert "The found cell" in text and "The surviving network" in text
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,7 @@ import pytest
 
 from jnas import data as datasets
 from jnas import spaces
-from jnas.config import score as scoring_config
-from jnas.config.score import from_mapping, read_settings
-from jnas.config.search import NtkConfig, RegionsConfig
+from jnas.config.score import from_mapping
 from jnas.data.base import dataset as make_dataset
 from jnas.errors import InputError
 from jnas.proxies import PROXIES, batch
@@ -39,50 +37,10 @@ def test_defaults():
     config = from_mapping({})
     assert (config.space, config.data, config.seed, config.memory_gb) == ("nasbench201", "digits", 0, 0.0)
     assert (config.network.batch, config.network.channels, config.network.cells_per_stage) == (64, 16, 5)
-    # One architecture at a time is compared, once; all else is as a search has it.
-    assert config.ntk == NtkConfig(repeats=1) and config.regions == RegionsConfig(repeats=1)
-    assert from_mapping({"ntk": {"batch": 8}}).ntk == NtkConfig(repeats=1, batch=8)
-    assert from_mapping({"ntk": {"repeats": 3}}).ntk.repeats == 3
+    assert (config.ntk.batch, config.ntk.repeats, config.regions.repeats) == (32, 1, 1)
     of_darts = from_mapping({"space": "darts", "network": {"batch": 8}})
     assert (of_darts.ntk.channels, of_darts.ntk.repeats, of_darts.network.cells_per_stage) == (1, 1, 1)
     assert from_mapping({"space": "darts", "network": {"cells_per_stage": 2}}).network.cells_per_stage == 2
-
-
-def test_settings_of_the_command_line():
-    pairs = [("network.channels", "4"), ("seed", "7"), ("ntk.fresh_weights", "false"), ("memory_gb", "1e1")]
-    expected = {
-        "network": {"channels": 4}, "seed": 7, "ntk": {"fresh_weights": False}, "memory_gb": 10.0,
-    }  # fmt: skip
-    assert read_settings(pairs) == from_mapping(expected)
-    assert read_settings([("seed", "1"), ("seed", "2")]).seed == 2
-
-
-@pytest.mark.parametrize(
-    "key, text, message",
-    [
-        ("netwrk.channels", "4", "unknown key '--netwrk.channels': did you mean '--network.channels'"),
-        ("network", "4", "'--network' is a section"),
-        ("network.channels", "0", "'network.channels' is 0: give a whole number >= 1"),
-        ("network.channels", "2.5", "give a whole number"),
-        ("network.batch", "1", "give a whole number >= 2"),
-        ("network.initialisation", "he", "one of kaiming_normal, pytorch_default"),
-        ("memory_gb", "-1", "give a number >= 0"),
-        ("memory_gb", "nan", "give a number"),
-        ("training.epochs", "3", "unknown key '--training.epochs'"),
-    ],
-)
-def test_bad_settings(key, text, message):
-    with pytest.raises(InputError, match=message):
-        read_settings([(key, text)])
-
-
-def test_help_has_a_line_for_every_key():
-    lines = {key: default for key, _, default, _ in scoring_config.describe_options()}
-    assert lines["ntk.repeats"] == lines["regions.repeats"] == "1" and lines["network.batch"] == "64"
-    for key, default in lines.items():
-        section, _, name = key.rpartition(".")
-        value = getattr(getattr(from_mapping({}), section) if section else from_mapping({}), name)
-        assert default.strip('"') == str(value).lower() or default.strip('"') == str(value)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
 """Tables made by training: as the batched training says, resumed, grown, by several devices; and what does not fit."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 import small_digits
+from msgspec.structs import replace
 
 from jnas import cli, data, spaces
 from jnas.errors import InputError
@@ -51,7 +50,7 @@ def test_every_distinct_cell_has_its_turn(config):
     cells = table_build.order(config)
     assert len(cells) == 6466 and len(np.unique(cells, axis=0)) == 6466
     np.testing.assert_array_equal(np.asarray(SPACE.canonical(cells)), cells)
-    other = table_build.order(dataclasses.replace(config, seed=1))
+    other = table_build.order(replace(config, seed=1))
     assert not np.array_equal(cells[:50], other[:50])
 
 
@@ -81,7 +80,7 @@ def test_interrupted_and_grown_it_is_the_same(config, table, tmp_path, monkeypat
     np.testing.assert_allclose(again.accuracy, table.accuracy, atol=compact_table.UNIT)
     np.testing.assert_array_equal(again.architectures, table.architectures)
     with pytest.raises(InputError, match=r"another configuration \(learning_rate: 0.2 -> 0.3\)"):
-        changed = dataclasses.replace(config, learning_rate=0.3)
+        changed = replace(config, learning_rate=0.3)
         table_build.build(changed, 6, path, "local", QUIET)
 
 

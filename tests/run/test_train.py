@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 import small_digits
+from msgspec.structs import replace
 
 import jnas
 from jnas import cli

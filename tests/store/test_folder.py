@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jnas.config.search import from_mapping, read_config
+from jnas.config.old_search import SearchConfig, from_mapping
+from jnas.config.read import from_file
 from jnas.errors import InputError, RunError
 from jnas.store import folder as run_folder
-from jnas.store.folder import RESULT_KEYS, open_run, read_run, write_file
+from jnas.store.folder import FORMAT, open_run, read_run, write_file
 from jnas.store.records import Evaluation
 
 
@@ -24,7 +25,7 @@ def test_a_run_is_written_and_read(tmp_path):
     config = from_mapping({"seed": 3})
     with open_run(tmp_path / "a" / "run", config) as run:
         run.records.add([Evaluation("prune", 0, 0, 0, "ntk", "all", 1.5, 0.1)])
-        whole = dict.fromkeys(RESULT_KEYS, "x")
+        whole = {"kind": "search", "format": FORMAT}
         run.write_result({**whole, "kappa": math.inf, "list": [1, math.nan]})
     result, stored = read_run(run.path)
     assert result == {**whole, "kappa": None, "list": [1, None]}
@@ -33,7 +34,7 @@ def test_a_run_is_written_and_read(tmp_path):
         stored["environment"]["versions"]
     )
     assert stored["environment"]["device"]
-    assert read_config(run.path / "config.yaml") == config
+    assert from_file(SearchConfig, run.path / "config.yaml") == config
     assert not [name for name in os.listdir(run.path) if "tmp" in name]
 
 
@@ -66,6 +67,14 @@ def test_a_broken_config_of_a_run_is_named(tmp_path):
         attempt(tmp_path)
 
 
+def test_a_run_of_another_format_is_refused(tmp_path):
+    (tmp_path / "config.yaml").write_text("nkt: 1\n")
+    with pytest.raises(
+        InputError, match=r"config\.yaml' was written by another version .* give another --out"
+    ):
+        attempt(tmp_path)
+
+
 def test_one_writer(tmp_path):
     with open_run(tmp_path, from_mapping({})), pytest.raises(InputError, match="another run is writing"):
         attempt(tmp_path)
@@ -74,7 +83,7 @@ def test_one_writer(tmp_path):
 
 HOLD_AND_DIE = """
 import os, sys
-from jnas.config.search import from_mapping
+from jnas.config.old_search import from_mapping
 from jnas.store.records import Evaluation
 from jnas.store.folder import open_run
 with open_run(sys.argv[1], from_mapping({})) as run:
@@ -139,3 +148,10 @@ def test_folders_without_a_finished_run(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({"a": 1})[:-2])
     with pytest.raises(InputError, match=r"cannot read .*result\.json"):
         read_run(tmp_path)
+    for content, fault in (
+        ({"a": 1}, "format 1, this jnas reads format 2"),
+        ({"kind": "x"}, "not the result of a run"),
+    ):
+        (tmp_path / "result.json").write_text(json.dumps(content))
+        with pytest.raises(InputError, match=fault):
+            read_run(tmp_path)

@@ -1,4 +1,4 @@
-"""The part of a report that a posterior-guided search adds: what the supernet learned and what was drawn from it."""
+"""The part of a search's page that a posterior has: the supernet's training, and the candidates drawn from it."""
 
 import math
 import re
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jnas import spaces
+from jnas.report.page import mean
 from jnas.report.plots import FOUND, INK, OTHERS, as_svg
 from jnas.store.records import Evaluation
 
@@ -16,14 +17,14 @@ CURVES = ("cross_entropy", "regulariser")
 
 
 def view(result: Mapping[str, Any], records: Sequence[Evaluation]) -> dict[str, Any]:
-    """What the template shows of the `posterior` part of a result and of the records."""
+    """Variables of the template, from the `posterior` part of a result and the records."""
     learned = result["posterior"]
     drawn = {
         name: {
             "count": len(learned[name]["accuracy"]),
             "best": max((a for a in learned[name]["accuracy"] if a is not None), default=None),
-            "mean": _mean(learned[name]["accuracy"]),
-            "parameters": _mean(learned[name]["parameters"]),
+            "mean": mean(learned[name]["accuracy"]),
+            "parameters": mean(learned[name]["parameters"]),
         }
         for name in ("candidates", "blind")
     }
@@ -42,11 +43,6 @@ def view(result: Mapping[str, Any], records: Sequence[Evaluation]) -> dict[str, 
         "found_parameters": learned["found_parameters"],
         "channels": result["space"] not in spaces.SPACES,
     }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    finite = [value for value in values if value is not None]
-    return sum(finite) / len(finite) if finite else None
 
 
 def _training_svg(records: Sequence[Evaluation]) -> str:
@@ -82,11 +78,11 @@ def _training_svg(records: Sequence[Evaluation]) -> str:
 
 
 def _histogram_svg(learned: Mapping[str, Any]) -> str:
-    """Validation accuracy of the candidates, drawn from the posterior and drawn blindly."""
+    """Validation accuracy of candidates from the posterior and of blind ones."""
     drawn = {
         name: [a for a in learned[name]["accuracy"] if a is not None] for name in ("candidates", "blind")
     }
-    values = [value for own in drawn.values() for value in own]
+    values = [value for accuracies in drawn.values() for value in accuracies]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -114,7 +110,7 @@ def _histogram_svg(learned: Mapping[str, Any]) -> str:
 
 
 def _kept_svg(groups: Sequence[Mapping[str, Any]]) -> str:
-    """What the found candidate keeps of each group, with the probability of keeping it."""
+    """Share of each group that the found candidate keeps, with the probability of keeping it."""
     # `block_2` before `block_10`.
     groups = sorted(
         groups, key=lambda group: [(len(part), part) for part in re.split(r"(\d+)", group["name"])]

@@ -1,0 +1,83 @@
+"""Evaluations of a search as arrays, read from its records."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jnas.errors import InputError
+from jnas.proxies import PROXIES
+from jnas.proxies.combination import fitness
+from jnas.store.records import Evaluation
+
+
+class Evaluations(NamedTuple):
+    """B evaluations in the order of the search, by P objectives.
+
+    architectures: B texts.
+    objectives: P names; repeats of an objective are averaged.
+    values: float64[B, P], higher is better; -inf for a failure, nan where the value was known from before.
+    seconds: float64[B].
+    """
+
+    architectures: list[str]
+    objectives: tuple[str, ...]
+    values: np.ndarray
+    seconds: np.ndarray
+
+    @property
+    def measured(self) -> np.ndarray:
+        """Values as they were measured, lower better where the objective says so; nan for a failure: float64[B, P]."""
+        signs = np.array([sign_of(name) for name in self.objectives])
+        return np.where(np.isfinite(self.values), self.values * signs, np.nan)
+
+    @property
+    def fitness(self) -> np.ndarray:
+        """One number an evaluation, higher is better: the value, or the sum of log ranks of several: float64[B]."""
+        return fitness(np.where(np.isnan(self.values), -np.inf, self.values))
+
+    def frame(self) -> Any:
+        """Evaluations as a `pandas.DataFrame`: architecture, a column an objective as measured, seconds.
+
+        Raises `InputError` where pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise InputError("a data frame needs pandas: pip install pandas") from None
+        columns = dict(zip(self.objectives, self.measured.T, strict=True))
+        return pandas.DataFrame({"architecture": self.architectures, **columns, "seconds": self.seconds})
+
+
+def sign_of(objective: str) -> int:
+    """1 where a higher measured value is better, -1 where a lower one is."""
+    return PROXIES[objective].sign if objective in PROXIES else 1
+
+
+def read(records: Sequence[Evaluation], stage: str = "search") -> Evaluations:
+    """Evaluations of one stage."""
+    rows: dict[tuple[int, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    subjects: dict[tuple[int, int], str] = {}
+    seconds: dict[tuple[int, int], float] = defaultdict(float)
+    for record in records:
+        if record.stage == stage:
+            place, objective, value = _fields(record)
+            rows[place][objective].append(value)
+            subjects[place] = record.subject
+            seconds[place] += record.seconds
+    places = sorted(rows)
+    objectives = tuple(dict.fromkeys(name for place in places for name in rows[place]))
+    values = [[np.mean(rows[place].get(name, np.nan)) for name in objectives] for place in places]
+    return Evaluations(
+        [subjects[place] for place in places],
+        objectives,
+        np.array(values, np.float64).reshape(len(places), len(objectives)),
+        np.array([seconds[place] for place in places], np.float64),
+    )
+
+
+def _fields(record: Evaluation) -> tuple[tuple[int, int], str, float]:
+    """Place in the search, objective, and value such that higher is better and a failure is -inf."""
+    value = sign_of(record.proxy) * record.value if record.status == "ok" else -np.inf
+    return (record.round, record.candidate), record.proxy, value

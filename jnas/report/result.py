@@ -1,0 +1,48 @@
+"""The outcome of a search in Python: numbers, a data frame, a picture in a notebook."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from jnas.report import page
+from jnas.report.evaluations import Evaluations
+from jnas.report.views import evaluations as view
+from jnas.spaces.base import Space
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The outcome of a search; a notebook shows it as a picture.
+
+    architecture: text of the found one.
+    space: that it is of.
+    evaluations: every architecture that the search evaluated, in its order; none for a search of supernets.
+    result: everything that result.json holds.
+    """
+
+    architecture: str
+    space: Space
+    evaluations: Evaluations
+    result: Mapping[str, Any]
+
+    def frame(self) -> Any:
+        """Evaluations as a `pandas.DataFrame`. Raises `InputError` where pandas is not installed."""
+        return self.evaluations.frame()
+
+    def __repr__(self) -> str:
+        values = view.summary(self.evaluations, self.architecture)
+        return f"SearchResult({self.architecture}{': ' if values else ''}{values})"
+
+    def _repr_html_(self) -> str:
+        values = view.summary(self.evaluations, self.architecture)
+        heading = (
+            f"{self.result['strategy']} on {self.space.name}, {self.result['evaluations']:,} evaluations"
+            f"{': ' if values else ''}{values}"
+        )
+        figure = view.figure(self.evaluations, self.architecture) if self.evaluations.architectures else ""
+        cells = "".join(
+            f'<div style="max-width: 640px">{drawing}</div>'
+            for _, drawing in page.cells(self.space, self.architecture)
+        )
+        return f"<p>{escape(heading)}<br><code>{escape(self.architecture)}</code></p>{figure}{cells}"

@@ -1,0 +1,96 @@
+"""The part of a search's page that every strategy has: the best so far, and the best architectures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jnas.report import page
+from jnas.report.evaluations import Evaluations, read, sign_of
+from jnas.report.plots import FOUND, INK, OTHERS, as_svg
+from jnas.store.records import Evaluation
+
+# Architectures in the table of the best.
+SHOWN = 10
+# Charts beside each other.
+COLUMNS = 3
+# More points than these are drawn as an image, which keeps the page small.
+POINTS = 1000
+# Values that differ by this factor or more have a logarithmic axis.
+LOGARITHMIC = 50
+
+
+def view(result: Mapping[str, Any], records: Sequence[Evaluation]) -> dict[str, Any] | None:
+    """Variables of the template; None where the search evaluated no single architectures."""
+    search, final = read(records, "search"), read(records, "final")
+    if any("candidates" in entry for entry in result["rounds"]) or not search.architectures:
+        return None
+    best = final if final.architectures else search
+    worth = best.fitness
+    order = [index for index in np.argsort(-worth, kind="stable")[:SHOWN] if np.isfinite(worth[index])]
+    return {
+        "count": len(search.architectures),
+        "objectives": search.objectives,
+        "finalists": len(final.architectures),
+        "final_objectives": final.objectives,
+        "figure": figure(search, result["architecture"]),
+        "columns": best.objectives,
+        "combined": len(best.objectives) > 1,
+        "best": [
+            (best.architectures[index], float(worth[index]), best.measured[index].tolist()) for index in order
+        ],
+    }
+
+
+def figure(evaluations: Evaluations, found: str) -> str:
+    """Every evaluation in the order of the search and the best so far, a chart an objective, as SVG.
+
+    Several objectives have a chart of their combined rank as well, the first.
+    """
+    charts = [
+        (f"{name} ({'higher' if sign_of(name) > 0 else 'lower'} is better)", sign_of(name), values)
+        for name, values in zip(evaluations.objectives, evaluations.measured.T, strict=True)
+    ]
+    if len(charts) > 1:
+        worth = evaluations.fitness
+        charts.insert(0, ("combined rank (0: best by all)", 1, np.where(np.isfinite(worth), worth, np.nan)))
+    place = evaluations.architectures.index(found) if found in evaluations.architectures else None
+    columns = min(COLUMNS, len(charts))
+    rows = math.ceil(len(charts) / columns)
+
+    def draw(figure: Any) -> None:
+        panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
+        for axes in panels[len(charts) :]:
+            axes.set_visible(False)
+        for axes, (title, sign, values) in zip(panels, charts, strict=False):
+            steps = np.arange(1, 1 + len(values))
+            best = sign * np.fmax.accumulate(sign * values)
+            axes.scatter(
+                steps, values, s=9, color=OTHERS, alpha=0.6, linewidth=0, rasterized=len(steps) > POINTS
+            )
+            axes.plot(steps, best, color=FOUND, linewidth=2, drawstyle="steps-post")
+            if place is not None and np.isfinite(values[place]):
+                axes.scatter(
+                    steps[place], values[place], s=150, marker="*", color=FOUND, edgecolor="white", zorder=3
+                )
+            finite = values[np.isfinite(values)]
+            if len(finite) and finite.min() > 0 and finite.max() / finite.min() >= LOGARITHMIC:
+                axes.set_yscale("log")
+            axes.set_title(title, loc="left", size=11, color=INK)
+            axes.set_xlabel("architectures evaluated")
+            axes.xaxis.set_tick_params(labelbottom=True)
+        figure.get_layout_engine().set(wspace=0.06, hspace=0.08)
+
+    return as_svg(draw, (10.6 if columns > 1 else 7.2, 3.4 * rows), "search")
+
+
+def summary(evaluations: Evaluations, found: str) -> str:
+    """One line on the found architecture: its value by each objective; empty where it was not evaluated."""
+    if found not in evaluations.architectures:
+        return ""
+    values = evaluations.measured[evaluations.architectures.index(found)]
+    return ", ".join(
+        f"{name} {page.number(float(value), 4)}"
+        for name, value in zip(evaluations.objectives, values, strict=True)
+    )
