@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jnas.errors import InputError
 from jnas.nets import operations
-from jnas.nets.mixture import mixed_edges
+from jnas.nets.fast.mixture import mixed_edges
 
+# Parameters of one number a channel or a class. All others are weights: they are drawn, and count as such in scores.
+PER_CHANNEL = ("scale", "offset", "bias", "classifier_bias")
 # Share of the old running statistics kept at each training step (PyTorch's momentum 0.1).
 RUNNING_KEEP = 0.9
 
@@ -60,7 +61,7 @@ def initial_parameters(network: nn.Module, key: Array, *inputs: Array) -> dict:
     plain = network.clone(build=replace(network.build, planes=False))
     shapes = jax.eval_shape(plain.init, key, *inputs)["params"]
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
-    drawn = [path[-1].key not in ("scale", "offset", "bias", "classifier_bias") for path, _ in leaves]
+    drawn = [path[-1].key not in PER_CHANNEL for path, _ in leaves]
     sizes = [math.prod(leaf.shape) if own else 0 for (_, leaf), own in zip(leaves, drawn, strict=True)]
     stream = INITIALISATIONS[network.build.initialisation](key, sum(sizes))
     parts = jnp.split(stream, np.cumsum(sizes)[:-1])
@@ -91,12 +92,12 @@ def statistics_of_batch(network: nn.Module, variables: Mapping, *inputs: Array) 
 
 @dataclass(frozen=True)
 class Build:
-    """How a network is evaluated; the function it computes is the same in every build.
+    """Form in which a network is evaluated; the function it computes is the same in every build.
 
     statistics: `"train"` normalises by the batch and differentiates through its statistics; `"frozen"` by
       the batch's statistics held constant; `"running"` by the stored averages; `"none"` leaves normalisation
       out, scale and offset included.
-    planes: evaluate convolutions by `jnas.nets.mixture`, on channel-first planes: fast for a few channels,
+    planes: evaluate convolutions by `jnas.nets.fast.mixture`, on channel-first planes: fast for a few channels,
       differentiates backwards only, needs statistics of the batch.
     loops: evaluate convolutions so that their derivatives stay fast inside loops and conditionals
       (`operations.convolution_in_loops`, `operations.depthwise_convolution_in_loops`): differentiates backwards
@@ -205,88 +206,16 @@ class ConvolutionNorm(nn.Module):
 
     def __call__(self, x: Array) -> Array:
         if self.build.planes:
-            return mix(x, [[self]], jnp.ones((1, 1), x.dtype), relu=self.relu)[0]
+            arrays = [array[None, None] for array in (self.kernel, self.norm.scale, self.norm.offset)]
+            ones = jnp.ones((1, 1), x.dtype)
+            (y,) = mixed_edges(x, *arrays, ones, None, None, self.stride, self.relu, self.build.statistics)
+            return y
         x = nn.relu(x) if self.relu else x
         y = self.build.convolution(x, self.kernel, self.stride)
         return self.norm(gate_channels(self, "kernel", y))
-
-    def arrays(self) -> tuple[Array, ...]:
-        """What a function outside the module needs to compute it: see `chosen`."""
-        gates = self.get_variable("channel_gates", "kernel", jnp.ones((1, self.outputs)))
-        return self.kernel, self.norm.scale, self.norm.offset, gates, *self.norm.running()
 
 
 def log_deviation(variance: Array) -> Array:
     """log sqrt(mean variance); 0 where nothing varies, as a dead branch scales nothing."""
     mean = jnp.mean(variance)
     return jnp.where(mean > 0, jnp.log(jnp.where(mean > 0, mean, 1)) / 2, 0)
-
-
-def chosen(
-    x: Array, choice: Array, names: Sequence[str], convolutions: Mapping[str, tuple[Array, ...]], build: Build
-) -> tuple[Array, Array, Array]:
-    """The operation `names[choice]` of an edge applied to x; mean and variance that it is normalised by, [C] each.
-
-    `convolutions` holds `ConvolutionNorm.arrays` of the operations that are convolutions. One program serves
-    every choice and computes the chosen operation alone, unless `vmap` over choices makes it compute all. The
-    moments are zeros for what is not normalised.
-    """
-    zeros = jnp.zeros(x.shape[operations.channel_axis(build.layout)], x.dtype)
-
-    def convolve(arrays: tuple[Array, ...]) -> tuple[Array, Array, Array]:
-        kernel, scale, offset, gates, mean, variance = arrays
-        if build.planes:
-            ones = jnp.ones((1, 1), x.dtype)
-            one = [array[None, None] for array in (kernel, scale, offset)]
-            (y,) = mixed_edges(x, *one, ones, None, None, 1, True, build.statistics)
-            return y, zeros, zeros
-        y = build.convolution(nn.relu(x), kernel, 1) * gates[:, None, None, :]
-        if build.statistics == "none":
-            return y, zeros, zeros
-        if build.statistics != "running":
-            mean, variance = operations.moments(y, build.layout, build.axis_name)
-        if build.statistics == "frozen":
-            mean, variance = jax.lax.stop_gradient((mean, variance))
-        return operations.normalise(y, mean, variance, scale, offset, build.layout), mean, variance
-
-    plain: dict[str, Callable] = {
-        "none": jnp.zeros_like,
-        "skip_connect": lambda x: x,
-        "avg_pool_3x3": lambda x: operations.average_pool_3x3(x, build.layout),
-    }
-    if unknown := [name for name in names if name not in convolutions and name not in plain]:
-        raise InputError(
-            f"'{unknown[0]}' is neither among the convolutions nor one of {', '.join(plain)}: give it a convolution"
-        )
-    branches = [
-        (lambda x, arrays, name=name: convolve(arrays[name]))
-        if name in convolutions
-        else (lambda x, arrays, name=name: (plain[name](x), zeros, zeros))
-        for name in names
-    ]
-    return jax.lax.switch(choice, branches, x, dict(convolutions))
-
-
-def mix(
-    x: Array,
-    branches: Sequence[Sequence[ConvolutionNorm]],
-    gates: Array,
-    skip: Array | None = None,
-    pool: Array | None = None,
-    relu: bool = True,
-) -> tuple[Array, ...]:
-    """`mixed_edges` of x [C, N, H, W] with modules `branches[b][t]`, gates [branches, targets]."""
-
-    def stacked(read):
-        return jnp.stack([jnp.stack([read(module) for module in row]) for row in branches])
-
-    def framed(module):
-        border = (widest - module.size) // 2
-        return jnp.pad(module.kernel, [(border, border)] * 2 + [(0, 0)] * 2)
-
-    widest = max(module.size for row in branches for module in row)
-    first = branches[0][0]
-    scale, offset = stacked(lambda module: module.norm.scale), stacked(lambda module: module.norm.offset)
-    return mixed_edges(
-        x, stacked(framed), scale, offset, gates, skip, pool, first.stride, relu, first.build.statistics
-    )

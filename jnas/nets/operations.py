@@ -179,42 +179,44 @@ def moments(x: Array, layout: str, axis_name: str | None = None) -> tuple[Array,
     return mean, variance
 
 
-def _box_sum(x: Array, height: int, width: int) -> Array:
-    """Sum over the 3x3 neighbourhood in the axes `height` and `width`, zero outside."""
-    padded = jnp.pad(x, [(1, 1) if axis in (height, width) else (0, 0) for axis in range(x.ndim)])
+def _box_sum(x: Array, size: int, height: int, width: int) -> Array:
+    """Sum over the size x size neighbourhood in the axes `height` and `width`, zero outside; size odd."""
+    half = size // 2
+    padded = jnp.pad(x, [(half, half) if axis in (height, width) else (0, 0) for axis in range(x.ndim)])
     total = jnp.zeros_like(x)
-    for row in range(3):
-        for column in range(3):
+    for row in range(size):
+        for column in range(size):
             part = jax.lax.slice_in_dim(padded, row, row + x.shape[height], axis=height)
             total = total + jax.lax.slice_in_dim(part, column, column + x.shape[width], axis=width)
     return total
 
 
-def inverse_counts(height: int, width: int) -> np.ndarray:
-    """1 / number of positions of the 3x3 neighbourhood that lie inside the image: float64[H, W].
+def inverse_counts(height: int, width: int, size: int = 3) -> np.ndarray:
+    """1 / number of positions of the size x size neighbourhood that lie inside the image: float64[H, W].
 
     A constant made outside the trace: XLA would spend seconds folding a pooled array of ones.
     """
 
-    def counts(size: int) -> np.ndarray:
-        index = np.arange(size)
-        return np.minimum(index + 1, size - 1) - np.maximum(index - 1, 0) + 1.0
+    def counts(side: int) -> np.ndarray:
+        index, half = np.arange(side), size // 2
+        return np.minimum(index + half, side - 1) - np.maximum(index - half, 0) + 1.0
 
     return 1.0 / np.outer(counts(height), counts(width))
 
 
-def average_pool_3x3(x: Array, layout: str) -> Array:
-    """Mean over the 3x3 neighbourhood, the padding not counted; stride 1."""
+def average_pool(x: Array, layout: str, size: int = 3) -> Array:
+    """Mean over the size x size neighbourhood, the padding not counted; stride 1, size odd."""
     height, width = layout.index("H"), layout.index("W")
-    inverse = inverse_counts(x.shape[height], x.shape[width])
+    inverse = inverse_counts(x.shape[height], x.shape[width], size)
     inverse = inverse[None, :, :, None] if layout == "NHWC" else inverse
-    return _box_sum(x, height, width) * jnp.asarray(inverse, x.dtype)
+    return _box_sum(x, size, height, width) * jnp.asarray(inverse, x.dtype)
 
 
-def average_pool_3x3_adjoint(d: Array) -> Array:
-    """The adjoint of `average_pool_3x3` on planes [..., H, W]."""
-    weighted = d * jnp.asarray(inverse_counts(*d.shape[-2:]), d.dtype)
-    return _box_sum(weighted, d.ndim - 2, d.ndim - 1)
+def average_pool_adjoint(d: Array, size: int = 3) -> Array:
+    """The adjoint of `average_pool` on planes [..., H, W]."""
+    height, width = d.shape[-2:]
+    weighted = d * jnp.asarray(inverse_counts(height, width, size), d.dtype)
+    return _box_sum(weighted, size, d.ndim - 2, d.ndim - 1)
 
 
 def max_pool_3x3(x: Array, layout: str) -> Array:

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from jnas.errors import InputError, unknown_name
-from jnas.nets import darts, darts_macro, nasbench201
+from jnas import spaces
+from jnas.errors import InputError
+from jnas.nets import macro, networks, two_inputs
 from jnas.nets.modules import Build, initial_parameters, initial_statistics
+from jnas.nets.sizes import Macro
 from jnas.spaces import genotype
-from jnas.spaces.nasbench201 import from_string
 
 STAGES = 3
 
@@ -33,8 +35,8 @@ class Trainable(NamedTuple):
     evaluate: Callable[[Any, Any, Array], Array]
 
 
-# Those whose single networks are built here.
-SPACES = ("nasbench201", "darts")
+# Those whose single networks are built here: all.
+SPACES = spaces.SPACES
 
 
 def of_architecture(
@@ -52,53 +54,37 @@ def of_architecture(
     cells) for ImageNet in the DARTS space. Raises `InputError` for another space, text that is no architecture, and
     images that do not fit.
     """
-    if space == "nasbench201":
-        cell = tuple(from_string(text).tolist())
-        nasbench201.check_images(image, STAGES)
-
-        def plain(build: Build) -> nasbench201.Network:
-            return nasbench201.Network(channels, classes, build, cells_per_stage, STAGES, architecture=cell)
-
-        trained: Any = plain(Build())
-        evaluated: Any = plain(Build(statistics="running"))
-
-        def train(params, batch_stats, images, drop, key):
-            logits, updated = trained.apply(
-                {"params": params, "batch_stats": batch_stats}, images, mutable=["batch_stats"]
-            )
-            return logits, None, updated["batch_stats"]
-
-        def evaluate(params, batch_stats, images):
-            return evaluated.apply({"params": params, "batch_stats": batch_stats}, images)
-
-    elif space == "darts":
-        cells = genotype.parse(text)
-        darts_macro.check(cells)
-        darts.check_images(image, STAGES - 1)
-        if auxiliary and not darts_macro.auxiliary_fits(image):
+    known = spaces.get(space)
+    kind = networks.kind_of(known)
+    kind.check_images(tuple(image), STAGES)
+    sizes = Macro(channels, cells_per_stage, STAGES, classes=classes)
+    if known.network == "two_inputs":
+        if auxiliary and not two_inputs.auxiliary_fits(image):
             raise InputError(
                 f"the auxiliary head does not fit images of {image[0]}x{image[1]}: it reads 8x8 or 7x7 after two "
                 "halvings (32x32, 224x224); set recipe.auxiliary 0"
             )
-
-        def macro(build: Build) -> darts_macro.Network:
-            return darts_macro.Network(cells, channels, classes, build, cells_per_stage, STAGES, auxiliary)
-
-        trained, evaluated = macro(Build()), macro(Build(statistics="running"))
-
-        def train(params, batch_stats, images, drop, key):
-            (logits, extra), updated = trained.apply(
-                {"params": params, "batch_stats": batch_stats}, images, drop, key, mutable=["batch_stats"]
-            )
-            return logits, extra, updated["batch_stats"]
-
-        def evaluate(params, batch_stats, images):
-            return evaluated.clone(auxiliary=False).apply(
-                {"params": params, "batch_stats": batch_stats}, images
-            )[0]
-
+        network = networks.build(known, sizes, Build(), auxiliary=auxiliary)
+        trained = network.clone(graphs=two_inputs.graphs_of(genotype.parse(text)))
+        evaluated = trained.clone(build=Build(statistics="running"), auxiliary=False)
     else:
-        raise unknown_name("search space", space, SPACES)
+        network = networks.build(known, sizes, Build())
+        trained = macro.restricted(network, np.asarray(known.choices(known.from_string(text))))
+        evaluated = trained.clone(build=Build(statistics="running"))
+
+    def train(params, batch_stats, images, drop, key):
+        paths = {"drop": drop, "key": key} if known.network == "two_inputs" else {}
+        logits, updated = trained.apply(
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            mutable=["batch_stats", "auxiliary"],
+            **paths,
+        )
+        extra = updated["auxiliary"]["logits"][0] if "auxiliary" in updated else None
+        return logits, extra, updated["batch_stats"]
+
+    def evaluate(params, batch_stats, images):
+        return evaluated.apply({"params": params, "batch_stats": batch_stats}, images)
 
     def init(key):
         one = jnp.zeros((1, *image))

@@ -1,14 +1,24 @@
-"""Search spaces: what can be built. One file each; `SPACES` holds them by name."""
+"""Search spaces, one file each; `SPACES` holds them by name."""
+
+from dataclasses import replace
 
 from jnas.errors import unknown_name
 from jnas.spaces import darts, nasbench201
+from jnas.spaces.base import Coding as Coding
+from jnas.spaces.base import Graph as Graph
 from jnas.spaces.base import Space
+from jnas.spaces.base import Text as Text
 
 SPACES: dict[str, Space] = {space.name: space for space in (nasbench201.SPACE, darts.SPACE)}
 
 
-def get(name: str) -> Space:
-    """The space called `name`. Raises `InputError` when there is none, with the names there are."""
+def get(name: str | Space) -> Space:
+    """The space called `name`; of a `Space` itself, without a restriction of its draws.
+
+    Raises `InputError` for a name that is not known, with the known ones.
+    """
+    if isinstance(name, Space):
+        return replace(name, moves=None)
     if name not in SPACES:
         raise unknown_name("search space", name, SPACES)
     return SPACES[name]

@@ -42,6 +42,14 @@ class Graph:
     stride: int = 1
     outputs: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        for source, target in self.edges:
+            if not 0 <= source < target or target < self.inputs:
+                raise InputError(
+                    f"edge ({source}, {target}) is not of a cell with {self.inputs} inputs: edges lead from a lower "
+                    "node to a higher one that is no input"
+                )
+
     @property
     def nodes(self) -> int:
         """Number of nodes."""
@@ -53,6 +61,11 @@ class Graph:
     def choices(self) -> tuple[tuple[int, ...], ...]:
         """`allowed`, written out."""
         return self.allowed or (tuple(range(len(self.operations))),) * len(self.edges)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The operations that each edge may carry: bool[E, K]."""
+        return np.array([[k in row for k in range(len(self.operations))] for row in self.choices])
 
     def stride_of(self, edge: int) -> int:
         """The stride of the operations on an edge."""
@@ -113,9 +126,9 @@ class Space:
     graphs: of each kind of cell; their edges and operations are the same.
     cell_names: of the kinds of cell.
     node_names: of the nodes of a cell.
-    network: how cells are put together, a key of `jnas.nets.macro.NETWORKS`.
+    network: how cells are put together, a key of `jnas.nets.networks.NETWORKS`.
     coding: where decisions are not one an edge.
-    text: where the field has a text of its own; otherwise operations by edge, such as `conv_1x1|conv_3x3`.
+    text: where the field has its text; otherwise operations by edge, such as `conv_1x1|conv_3x3`.
     canonical_form: int32[..., D] -> int32[..., D], the representative of equal architectures; None: each its own.
     incoming: how many edges each node keeps in an architecture; None: all.
     moves: draws among some of the architectures (`jnas.spaces.subset`); None: among all.
@@ -156,11 +169,7 @@ class Space:
     @cached_property
     def allowed(self) -> np.ndarray:
         """The operations that each edge may carry: bool[cells, E, K]."""
-        allowed = np.zeros((self.cells, len(self.edges), len(self.operations)), bool)
-        for cell, graph in enumerate(self.graphs):
-            for edge, choices in enumerate(graph.choices):
-                allowed[cell, edge, list(choices)] = True
-        return allowed
+        return np.stack([graph.mask for graph in self.graphs])
 
     @cached_property
     def _free(self) -> np.ndarray:
@@ -193,10 +202,10 @@ class Space:
             return jnp.argmax(self.coding.gates(architectures), axis=-1).astype(jnp.int32)
         architectures = jnp.asarray(architectures, jnp.int32)
         only = jnp.asarray(self.allowed.argmax(-1), jnp.int32)
-        filled = jnp.broadcast_to(only, (*architectures.shape[:-1], *only.shape))
+        fixed = jnp.broadcast_to(only, (*architectures.shape[:-1], *only.shape))
         cells, edges = self._free.T
-        chosen = jnp.asarray(self._places)[np.arange(len(self.decisions)), architectures]
-        return filled.at[..., cells, edges].set(chosen)
+        places = jnp.asarray(self._places)[np.arange(len(self.decisions)), architectures]
+        return fixed.at[..., cells, edges].set(places)
 
     def from_choices(self, choices: ArrayLike) -> np.ndarray:
         """The architecture of the operation of each edge: int[cells, E] -> int32[D]. Raises `InputError` outside."""
@@ -243,8 +252,8 @@ class Space:
     def from_string(self, text: str) -> np.ndarray:
         """The architecture of a text: int32[D]. Raises `InputError` where it is none of the space."""
         if self.text:
-            read = self.text.read(text)
-            return read if self.coding else self.from_choices(read.reshape(self.cells, -1))
+            values = self.text.read(text)
+            return values if self.coding else self.from_choices(values.reshape(self.cells, -1))
         names = [cell.split("|") for cell in text.split("+")]
         if [len(cell) for cell in names] != [len(self.edges)] * self.cells:
             raise InputError(

@@ -26,7 +26,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jnas.nets.masked import MaskedClassifier, MaskedConvolution, MaskedConvolutionNorm
+from jnas.nets.masked.layers import MaskedClassifier, MaskedConvolution, MaskedConvolutionNorm
 from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm
 
 STAGES = 3

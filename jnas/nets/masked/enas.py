@@ -46,9 +46,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnas.nets import operations
-from jnas.nets.masked import MaskedClassifier, MaskedConvolution, MaskedConvolutionNorm
+from jnas.nets.masked.layers import MaskedClassifier, MaskedConvolution, MaskedConvolutionNorm
+from jnas.nets.masked.shake_shake import ShiftedPaths
 from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser
-from jnas.nets.shake_shake import ShiftedPaths
 
 # The nodes of a cell: (input, operation, input, operation).
 NORMAL = ((0, 2, 0, 0), (0, 4, 0, 1), (0, 4, 1, 1), (1, 0, 0, 1), (0, 2, 1, 1))
@@ -115,7 +115,7 @@ class Cell(nn.Module):
         if operation in SEPARABLE:
             return Separable(self.channels, SEPARABLE[operation], self.build, stride, name=name)(x)
         if operation == AVERAGE:
-            return operations.average_pool_3x3(x, self.build.layout)[:, ::stride, ::stride]
+            return operations.average_pool(x, self.build.layout)[:, ::stride, ::stride]
         if operation == MAXIMUM:
             return nn.max_pool(x, (3, 3), (stride, stride), [(1, 1), (1, 1)])
         if operation == IDENTITY and stride > 1:

@@ -29,7 +29,7 @@ def skip_and_pools(x: Array, gates: Array, stride: int = 1) -> Array:
 
 def _forward(x, gates, stride):
     image = x.shape[-2:]
-    average = operations.every(operations.average_pool_3x3(x, "CNHW"), stride, "CNHW")
+    average = operations.every(operations.average_pool(x, "CNHW"), stride, "CNHW")
     padded = jnp.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=-jnp.inf)
     around = jnp.stack(
         [padded[..., 1 + row : 1 + row + image[0] : stride, 1 + column : 1 + column + image[1] : stride]

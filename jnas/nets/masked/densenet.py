@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnas.nets import operations
-from jnas.nets.masked import MaskedConvolution
+from jnas.nets.masked.layers import MaskedConvolution
 from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser
 
 # Outputs of a bottleneck for each output of its layer.

@@ -1,11 +1,11 @@
 """All that leaves one node of a cell for its targets, as one operation with its own derivative.
 
 The branches `b` (a 3x3 and a 1x1 convolution, say) of the edges from a node with value x to targets `t`, with
-identity and average pooling beside them, on channel-first planes `[C, N, H, W]`:
+identity and average pools beside them, on channel-first planes `[C, N, H, W]`:
 
     u_bt = kernel_bt * relu(x)                (convolution, zero padding)
     z_bt = (u_bt - mean u_bt) / sqrt(var u_bt + 1e-5)
-    y_t  = sum_b gates_bt (scale_bt z_bt + offset_bt)  +  skip_t x  +  pool_t average_pool(x)
+    y_t  = sum_b gates_bt (scale_bt z_bt + offset_bt)  +  skip_t x  +  sum_p pool_pt average_pool_p(x)
 
 An exact neural tangent kernel differentiates this N times, once for each image's logits, with the same
 activations every time. What does not depend on the cotangent `d` is therefore worked out once, forwards:
@@ -16,7 +16,7 @@ a_bt = gates_bt scale_bt / sqrt(var + 1e-5), P the number of positions:
     dkernel_bt = a_bt (M_t - (X 1) s_t / P - V_bt q_bt / P)
     dscale_bt  = gates_bt q_bt          doffset_bt = gates_bt s_t
     dx = relu'(x) [ sum_t (sum_b a_bt kernel_bt)^T (d_t - s_t / P)  -  sum_bt (a_bt q_bt / P) B_bt ]
-         + sum_t skip_t d_t + average_pool^T(sum_t pool_t d_t)
+         + sum_t skip_t d_t + sum_p average_pool_p^T(sum_t pool_pt d_t)
 
 All branches of an edge share one transposed convolution, and q comes from M: q = (kernel . M - mean s) / sd.
 With `statistics="frozen"` the mean and the variance are constants at the batch's values, and every term
@@ -103,7 +103,7 @@ def _transposed(kernels: Array, ds: tuple[Array, ...], image: tuple[int, int], s
     return reduce(jnp.add, shifted)
 
 
-def _evaluate(x, kernels, scale, offset, gates, skip, pool, stride, relu):
+def _evaluate(x, kernels, scale, offset, gates, skip, pool, stride, relu, pools):
     """Outputs, and what the derivative needs: columns, centred outputs, mean, 1 / sd."""
     branches, targets, size, _, inputs, outputs = kernels.shape
     columns = _columns(jax.nn.relu(x) if relu else x, size, stride)
@@ -118,12 +118,15 @@ def _evaluate(x, kernels, scale, offset, gates, skip, pool, stride, relu):
     y = y + jnp.einsum("bt,bto->to", gates, offset)[..., None, None, None]
     ys = tuple(y)
     if skip is not None:
-        pooled = operations.average_pool_3x3(x, "CNHW")
-        ys = tuple(y + s * x + p * pooled for y, s, p in zip(ys, skip, pool, strict=True))
+        pooled = [operations.average_pool(x, "CNHW", size) for size in pools]
+        ys = tuple(
+            y + s * x + sum(p * part for p, part in zip(weights, pooled, strict=True))
+            for y, s, weights in zip(ys, skip, pool.T, strict=True)
+        )
     return ys, (columns, centred, mean, slope)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(7, 8, 9))
+@partial(jax.custom_vjp, nondiff_argnums=(7, 8, 9, 10))
 def mixed_edges(
     x: Array,
     kernels: Array,
@@ -135,6 +138,7 @@ def mixed_edges(
     stride: int = 1,
     relu: bool = True,
     statistics: str = "train",
+    pools: tuple[int, ...] = (3,),
 ) -> tuple[Array, ...]:
     """The gate-weighted sum of all operations from one node to each of its targets.
 
@@ -144,25 +148,26 @@ def mixed_edges(
         of zeros.
       scale, offset: float[branches, targets, O] of the batch normalisation.
       gates: float[branches, targets] of the convolutions.
-      skip, pool: float[targets], weights of identity and average pooling, or None for neither (O = C and
-        stride 1 where given).
+      skip: float[targets], weights of the identity; pool: float[pools, targets], those of average pools. None for
+        neither (O = C and stride 1 where given).
       stride: of the convolutions.
       relu: whether the convolutions read relu(x) rather than x.
       statistics: `"train"` differentiates through the batch's mean and variance, `"frozen"` holds them
         constant at their values and takes them over the axes of a surrounding `vmap` over images as well.
+      pools: the sides of the average pools.
 
     Returns:
       `targets` arrays float[O, N, H / stride, W / stride].
     """
-    return _mixed_forward(x, kernels, scale, offset, gates, skip, pool, stride, relu, statistics)[0]
+    return _mixed_forward(x, kernels, scale, offset, gates, skip, pool, stride, relu, statistics, pools)[0]
 
 
-def _mixed_forward(x, kernels, scale, offset, gates, skip, pool, stride, relu, statistics):
+def _mixed_forward(x, kernels, scale, offset, gates, skip, pool, stride, relu, statistics, pools):
     parameters = (kernels, scale, offset, gates, skip, pool)
     if statistics == "frozen":
-        ys, residuals = _evaluate_images(stride, relu)(x, parameters)
+        ys, residuals = _evaluate_images(stride, relu, pools)(x, parameters)
         return ys, (x, parameters, residuals, None)
-    ys, (columns, centred, mean, slope) = _evaluate(x, *parameters, stride, relu)
+    ys, (columns, centred, mean, slope) = _evaluate(x, *parameters, stride=stride, relu=relu, pools=pools)
     z = centred * slope[..., None, None, None]
     sums = jnp.sum(columns, axis=(1, 2, 3))
     count = columns.shape[0]
@@ -182,12 +187,14 @@ def _mapped(function, batched, arguments):
     return outs, jax.tree.map(lambda _: True, outs)
 
 
-def _evaluate_images(stride, relu):
+def _evaluate_images(stride, relu, pools):
     """`_evaluate` whose `vmap` over images is one batch: x [B, C, N, H, W] becomes [C, B N, H, W]."""
 
     def plain(x, parameters):
         kernels, scale, offset, gates, skip, pool = parameters
-        ys, (columns, _, mean, slope) = _evaluate(x, kernels, scale, offset, gates, skip, pool, stride, relu)
+        ys, (columns, _, mean, slope) = _evaluate(
+            x, kernels, scale, offset, gates, skip, pool, stride, relu, pools
+        )
         return ys, (columns, mean, slope)
 
     evaluate = custom_vmap(plain)
@@ -209,7 +216,7 @@ def _evaluate_images(stride, relu):
     return evaluate
 
 
-def _adjoint(stride, relu, statistics):
+def _adjoint(stride, relu, statistics, pools):
     """(x, parameters, residuals, shared, ds) to the cotangents; one rule for each kind of `vmap`."""
 
     def gradients(x, parameters, residuals, shared, ds, extra):
@@ -252,8 +259,10 @@ def _adjoint(stride, relu, statistics):
             dx = jnp.where(positive[:, None] if extra == "cotangents" else positive, dx, 0.0)
         if skip is not None:
             skipped = sum(weight * d for weight, d in zip(skip, ds, strict=True))
-            pooled = sum(weight * d for weight, d in zip(pool, ds, strict=True))
-            dx = dx + skipped + operations.average_pool_3x3_adjoint(pooled)
+            dx = dx + skipped
+            for size, weights in zip(pools, pool, strict=True):
+                pooled = sum(weight * d for weight, d in zip(weights, ds, strict=True))
+                dx = dx + operations.average_pool_adjoint(pooled, size)
         return dx, (dkernels, gates[..., None] * q, gates[..., None] * s[:, None])
 
     def plain(x, parameters, residuals, shared, ds):
@@ -277,9 +286,10 @@ def _adjoint(stride, relu, statistics):
     return adjoint
 
 
-def _mixed_backward(stride, relu, statistics, kept, ds):
+def _mixed_backward(stride, relu, statistics, pools, kept, ds):
     x, parameters, residuals, shared = kept
-    dx, (dkernels, dscale, doffset) = _adjoint(stride, relu, statistics)(x, parameters, residuals, shared, ds)
+    adjoint = _adjoint(stride, relu, statistics, pools)
+    dx, (dkernels, dscale, doffset) = adjoint(x, parameters, residuals, shared, ds)
     rest = jax.tree.map(jnp.zeros_like, parameters[3:])
     return dx, dkernels, dscale, doffset, *rest
 

@@ -56,7 +56,7 @@ PLACES = [np.array([SHIFTS.index(tap) for tap in _taps(*kind)]) for kind in KIND
 
 
 class Weights(NamedTuple):
-    """Of the four kinds on the edges from one node to its T targets.
+    """The four kinds on the edges from one node to its T targets.
 
     first: four arrays [T, k, k, C]; pointwise_0: [T, 4, C, C]; scale_0, offset_0: [T, 4, C];
     second: two arrays [T, k, k, C]; pointwise_1: [T, 2, C, C]; scale_1, offset_1: [T, 2, C].

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnas.errors import InputError
-from jnas.nets.masked import MaskedConvolution, MaskedConvolutionNorm
+from jnas.nets.masked.layers import MaskedConvolution, MaskedConvolutionNorm
 from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser
 
 # What a convolution spans -> its kernel's size and dilation.
