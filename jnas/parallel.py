@@ -61,7 +61,7 @@ class Program:
         self._name, self._function = name, jax.jit(function)
         self._mesh = Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
         self._widths = (cpu_width,) if platform == "cpu" else WIDTHS
-        rows = rows or (ROWS_ON_CPU if platform == "cpu" else ROWS_ON_ACCELERATOR)
+        rows = rows or rows_at_once() // len(devices)
         self._rows = math.ceil(rows / cpu_width) * cpu_width if platform == "cpu" else rows
         self.room = self._rows * len(devices)
         self._budget = memory_budget(memory_gb)
@@ -185,8 +185,14 @@ def _over_rows(
     )(shared, rows, counts)
 
 
+def rows_at_once() -> int:
+    """Rows of one call on all devices."""
+    each = ROWS_ON_CPU if jax.default_backend() == "cpu" else ROWS_ON_ACCELERATOR
+    return each * len(jax.local_devices())
+
+
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory did not suffice."""
+    """True where an exception says that memory did not suffice."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
@@ -232,19 +238,3 @@ def over_architectures(
     return jax.shard_map(
         on_one_device, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
     )(shared, choices)
-
-
-def rows_here(measured: Any) -> tuple[int, Any]:
-    """Of arrays [B, ...] the rows on devices of this process, as NumPy arrays, and the number of the first row.
-
-    They are all rows unless the mesh has devices of other processes, whose numbers this process cannot read.
-    """
-
-    def start(shard: Any) -> int:
-        return shard.index[0].start or 0
-
-    def rows(array: Array) -> np.ndarray:
-        return np.concatenate([np.asarray(s.data) for s in sorted(array.addressable_shards, key=start)])
-
-    shards = jax.tree.leaves(measured)[0].addressable_shards
-    return min(map(start, shards)), jax.tree.map(rows, measured)

@@ -1,5 +1,8 @@
 """Training-free scores of architectures, one file each; `PROXIES` holds what they declare, by name."""
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from jnas.proxies import (
     az_nas,
     epe_nas,
@@ -20,7 +23,7 @@ from jnas.proxies import (
 )
 from jnas.proxies.base import SIZE, Proxy
 
-_BASELINE = "the baseline that every score is shown beside (closed form, jnas.nets.cost)"
+_BASELINE = "the baseline that every score is shown beside (closed form, jnas.nets.sizes)"
 
 PROXIES: dict[str, Proxy] = {
     proxy.name: proxy
@@ -51,3 +54,21 @@ PROXIES: dict[str, Proxy] = {
         Proxy("convs", 1, False, "number of convolutions in the cell", _BASELINE, subject=SIZE),
     )
 }
+
+
+def sign(objective: str) -> int:
+    """The sign of the proxy of an objective, `ntk` or `ntk/0`; 1 for other objectives."""
+    name = objective.partition("/")[0]
+    return PROXIES[name].sign if name in PROXIES else 1
+
+
+def is_measured(objective: str) -> bool:
+    """True where an objective is a proxy that has one value for equivalent architectures."""
+    name = objective.partition("/")[0]
+    return name in PROXIES and PROXIES[name].subject != SIZE
+
+
+def proxy_value(objective: str, value: ArrayLike) -> np.ndarray:
+    """The proxy's own values of an estimator's, which are oriented: float64, nan for a failure."""
+    own = sign(objective) * np.asarray(value, np.float64)
+    return np.where(np.isfinite(own), own, np.nan)

@@ -36,7 +36,7 @@ def _noise(probe: Probe) -> Array:
 
 
 def _position(name: str) -> tuple[int, ...]:
-    """Where in the network a block stands whose output was sown under `name`: the stem before what has numbers."""
+    """The place in the network of a block whose output was sown under `name`: the stem first, then by number."""
     return tuple(int(number) for number in name.split("_")[2:]) or (-1,)
 
 

@@ -1,19 +1,16 @@
-"""What a proxy declares of itself, and how a compiled program runs over many architectures."""
+"""Declaration of a training-free score."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jnas.errors import InputError, unknown_name
 
-# What a proxy is measured on: the network to be trained, as `Probe` shows it; the small networks of TE-NAS,
-# of which the kernel or the activation patterns are taken; or nothing but the architecture's sizes.
+# Subjects: the network to be trained, as `Probe` shows it; the small networks of TE-NAS, of which the kernel or the
+# activation patterns are taken (`jnas.proxies.subjects`); or nothing but the architecture's sizes.
 NETWORK, KERNEL, REGIONS, SIZE = "network", "kernel", "regions", "size"
 
 
@@ -35,9 +32,10 @@ class Proxy:
     sign: +1 where higher means a better network, -1 where lower does.
     needs_labels: whether the score depends on the images' labels.
     summary: one line; reference: authors, year, URL.
-    subject: what it is measured on, one of `NETWORK`, `KERNEL`, `REGIONS`, `SIZE`.
+    subject: the object of measurement, one of `NETWORK`, `KERNEL`, `REGIONS`, `SIZE`.
     measure: the part under jit, from a `jnas.proxies.probe.Probe` to float32 arrays (`NETWORK` only).
-    finish: the part on the host in float64: (what was measured, labels [N]) to (value, status).
+    finish: the part on the host in float64: (measurement, labels [N]) to (value, status of `jnas.types.STATUSES`).
+    batches: batches of images that `measure` takes (`NETWORK` only).
 
     Raises `InputError` for another sign or subject, and where there is a `measure` that nothing calls or none.
     """
@@ -50,6 +48,7 @@ class Proxy:
     subject: str = NETWORK
     measure: Callable[[Any], Any] | None = None
     finish: Callable[[Any, np.ndarray], tuple[float, str]] = finite
+    batches: int = 1
 
     def __post_init__(self) -> None:
         subjects = (NETWORK, KERNEL, REGIONS, SIZE)
@@ -61,34 +60,3 @@ class Proxy:
             raise InputError(
                 f"proxy {self.name}: measure is for the subject {NETWORK}, which needs it, and for no other"
             )
-
-
-def architectures_at_once() -> int:
-    """How many architectures one step of a program evaluates side by side.
-
-    A few cores are full with one architecture, whose planes then stay in their caches; an accelerator is not.
-    """
-    return 1 if jax.default_backend() == "cpu" else 8
-
-
-def map_first(
-    function: Callable[[Array], Array], xs: Array, count: Array, chunk: int, out: jax.ShapeDtypeStruct
-) -> Array:
-    """`function` of the first `count` rows of xs [B, ...], `chunk` rows at a time; zeros for the rest.
-
-    `count` is data: a program with room for B rows runs on fewer without compiling again, at their cost.
-    `out` is what `function` returns for a row: finding that out by tracing it would take seconds.
-    """
-    size = len(xs)
-    padded = jnp.concatenate([xs, jnp.zeros((-size % chunk, *xs.shape[1:]), xs.dtype)])
-
-    def step(index, outs):
-        start = index * chunk
-        if chunk == 1:
-            ys = function(padded[start])[None]
-        else:
-            ys = jax.vmap(function)(jax.lax.dynamic_slice_in_dim(padded, start, chunk))
-        return jax.lax.dynamic_update_slice_in_dim(outs, ys, start, 0)
-
-    outs = jnp.zeros((len(padded), *out.shape), out.dtype)
-    return jax.lax.fori_loop(0, (count + chunk - 1) // chunk, step, outs)[:size]

@@ -10,16 +10,13 @@ kernel whose lambda_min is beyond the precision of its entries is `"singular"`, 
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import flax.linen as nn
-import jax
 import numpy as np
 from jax import Array
 
-from jnas.nets.families import FAMILIES
-from jnas.nets.modules import Build, initial_parameters
-from jnas.proxies.base import KERNEL, Proxy, architectures_at_once, map_first
+from jnas.nets.modules import Build
+from jnas.proxies.base import KERNEL, Proxy
 from jnas.theory import empirical_ntk
 
 PROXY = Proxy(
@@ -96,74 +93,6 @@ def kernel_function(
         return empirical_ntk.kernel_of(jacobian, logits)
 
     return kernel
-
-
-@partial(
-    jax.jit,
-    static_argnames=(
-        "space",
-        "classes",
-        "channels",
-        "cells_per_stage",
-        "stages",
-        "normalisation",
-        "logits",
-        "parameters",
-        "initialisation",
-        "implementation",
-    ),
-)
-def kernels(
-    key: Array,
-    gates: Array,
-    count: Array,
-    images: Array,
-    *,
-    space: str = "nasbench201",
-    classes: int,
-    channels: int = 3,
-    cells_per_stage: int = 1,
-    stages: int | None = None,
-    normalisation: str = "train",
-    logits: str = "sum",
-    parameters: str = "weights",
-    initialisation: str = "kaiming_normal",
-    implementation: str = "jnas",
-) -> Array:
-    """Kernels of the supernet under many gates, with the same weights and images: float32[B, M, M].
-
-    Args:
-      key: of the weights.
-      gates: float32[B, cells, E, K]; only the first `count` rows are evaluated, the rest are zero.
-      images: float32[N, H, W, C], standardised.
-      space, channels, cells_per_stage, stages: of the network (`jnas.nets.families`); TE-NAS's stages where None.
-      normalisation: `"train"` or `"frozen"`; logits, parameters, implementation: as in
-        `jnas.theory.empirical_ntk`, where `"jnas"` is its own path.
-
-    Raises `InputError` when the images do not fit the network.
-    """
-    family = FAMILIES[space]
-    stages = stages or family.kernel_stages
-    family.check_images(images.shape, stages)
-
-    def network(build: Build) -> nn.Module:
-        return family.network(channels, classes, build, cells_per_stage, stages, True)
-
-    initial = network(Build(initialisation=initialisation))
-    params = initial_parameters(initial, key, images[:1], gates[0])
-    kernel = kernel_function(
-        params,
-        images,
-        network,
-        normalisation=normalisation,
-        logits=logits,
-        parameters=parameters,
-        implementation=implementation,
-    )
-    size = len(images) * (classes if logits == "full" else 1)
-    return map_first(
-        kernel, gates, count, architectures_at_once(), jax.ShapeDtypeStruct((size, size), images.dtype)
-    )
 
 
 def condition_numbers(kernels: Array) -> tuple[np.ndarray, list[str]]:

@@ -1,4 +1,4 @@
-"""What else the exact neural tangent kernel says: size, and how well it fits the labels.
+"""Further scores of the exact neural tangent kernel: its size, and its fit to the labels.
 
 With Theta [N, N] the kernel of `jnas.theory.empirical_ntk`, its eigenvalues l_i and eigenvectors v_i, and Y [N, O]
 the one-hot labels minus their mean:

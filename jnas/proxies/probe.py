@@ -1,4 +1,4 @@
-"""What proxies look at: one architecture of a supernet at initialisation, under jit.
+"""The object that proxies look at: one architecture of a supernet at initialisation, under jit.
 
 A `Probe` offers what proxies measure from (activation patterns, gradients, input Jacobians, features), each
 computed once in a program however many proxies ask for it. It lives inside a trace; its arrays are tracers.
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax import Array
 
-from jnas.nets.modules import Build
+from jnas.nets.modules import PER_CHANNEL, Build
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class Probe:
 
     @cached_property
     def logits(self) -> Array:
-        """Of the first batch: float32[N, O]."""
+        """Logits of the first batch: float32[N, O]."""
         return self._plain[0]
 
     @cached_property
     def features(self) -> Array:
-        """What the classifier reads: float32[N, F]."""
+        """Features that the classifier reads: float32[N, F]."""
         return self._plain[1]["features"]["pooled"][0]
 
     def loss(self, params: Mapping[str, Any], batch: int, channel_gates: Mapping[str, Any]) -> Array:
@@ -86,13 +86,13 @@ class Probe:
 
     @cached_property
     def loss_gradients(self) -> tuple[dict[tuple[str, ...], Array], dict[tuple[str, ...], Array]]:
-        """Of the first batch's loss: by weight (kernels, [..., O]), and by channel [N, channels] of outputs."""
+        """Gradients of the first batch's loss: by weight [..., O], and by channel [N, channels] of outputs."""
         gates = channel_gates(self.params, self.images.shape[1])
         by_weight, by_channel = jax.grad(self.loss, (0, 2))(self.params, 0, gates)
         return kernels_of(by_weight), traverse_util.flatten_dict(by_channel)
 
     def weight_gradients(self, batch: int) -> dict[tuple[str, ...], Array]:
-        """Of the loss of any batch, by weight."""
+        """Gradients of the loss of any batch, by weight."""
         if batch == 0:
             return self.loss_gradients[0]
         return kernels_of(jax.grad(self.loss)(self.params, batch, {}))
@@ -120,7 +120,8 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 
 def kernels_of(params: Mapping[str, Any]) -> dict[tuple[str, ...], Array]:
     """The weights of convolutions and of the classifier, by path; no scales, offsets or biases."""
-    return {path: value for path, value in traverse_util.flatten_dict(dict(params)).items() if value.ndim > 1}
+    flat = traverse_util.flatten_dict(dict(params))
+    return {path: value for path, value in flat.items() if path[-1] not in PER_CHANNEL}
 
 
 def by_layer(weights: Array) -> Array:

@@ -11,16 +11,13 @@ floating-point pattern matrices.
 """
 
 from collections.abc import Mapping
-from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jnas.nets.families import FAMILIES
-from jnas.nets.modules import Build, initial_parameters
-from jnas.proxies.base import REGIONS, Proxy, map_first
+from jnas.proxies.base import REGIONS, Proxy
 
 PROXY = Proxy(
     name="regions",
@@ -31,8 +28,6 @@ PROXY = Proxy(
     subject=REGIONS,
 )
 WORD = 32
-# Crops are tiny: this many architectures side by side amortise the loop and still fit in a cache.
-ARCHITECTURES_AT_ONCE = 5
 
 
 def pack(patterns: Array) -> Array:
@@ -61,49 +56,8 @@ def count_distinct(patterns: Array) -> Array:
     return jnp.max(known) + 1
 
 
-def network_of(
-    space: str, channels: int, cells_per_stage: int, initialisation: str, inputs: Array
-) -> nn.Module:
-    """The network whose regions are counted, without a stem where inputs [N, H, W, C] have its channels."""
-    family = FAMILIES[space]
-    build = Build(planes=family.planes_for_regions, initialisation=initialisation)
-    stem = inputs.shape[-1] != channels
-    return family.network(channels, 1, build, cells_per_stage, family.region_stages, stem)
-
-
 def of_network(network: nn.Module, params: Mapping, inputs: Array, gates: Array) -> Array:
     """R of one network on inputs [N, H, W, C]: int32[]."""
     _, sown = network.apply({"params": params}, inputs, gates, mutable=["patterns"])
     leaves = jax.tree.leaves(sown["patterns"])
     return count_distinct(jnp.concatenate([leaf.reshape(len(inputs), -1) for leaf in leaves], axis=1))
-
-
-@partial(jax.jit, static_argnames=("space", "channels", "cells_per_stage", "initialisation"))
-def counts(
-    key: Array,
-    gates: Array,
-    count: Array,
-    inputs: Array,
-    *,
-    space: str = "nasbench201",
-    channels: int = 1,
-    cells_per_stage: int = 1,
-    initialisation: str = "kaiming_normal",
-) -> Array:
-    """R of the supernet under many gates, with the same weights and inputs: int32[B].
-
-    Args:
-      key: of the weights.
-      gates: float32[B, cells, E, K]; only the first `count` rows are evaluated, the rest are zero.
-      inputs: float32[N, H, W, C]. Without a stem, as TE-NAS has it, where C equals `channels`; otherwise a
-        convolution leads from one to the other.
-    """
-    network = network_of(space, channels, cells_per_stage, initialisation, inputs)
-    params = initial_parameters(network, key, inputs[:1], gates[0])
-
-    def regions(gates):
-        return of_network(network, params, inputs, gates)
-
-    return map_first(
-        regions, gates, count, min(ARCHITECTURES_AT_ONCE, len(gates)), jax.ShapeDtypeStruct((), jnp.int32)
-    )

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jnas.nets.modules import Build, initial_parameters
+from jnas.nets.modules import PER_CHANNEL, Build, initial_parameters
 from jnas.proxies.base import Proxy
 from jnas.proxies.probe import Probe
 
@@ -27,9 +27,9 @@ def reaction(probe: Probe) -> Array:
     """The score: float32[]."""
     weights_key, x_key, e_key = jax.random.split(probe.key, 3)
     masked = probe.network(Build(initialisation="kaiming_normal"))
-    params = jax.tree.map(
+    params = jax.tree_util.tree_map_with_path(
         # Kaiming's variance is 2 / fan-in.
-        lambda w: w * math.sqrt(math.prod(w.shape[-4:-1]) / 2) if w.ndim > 1 else w,
+        lambda path, w: w if path[-1].key in PER_CHANNEL else w * math.sqrt(math.prod(w.shape[-4:-1]) / 2),
         initial_parameters(masked, weights_key, probe.images[0, :1], probe.choices),
     )
     x = jax.random.normal(x_key, probe.images[0].shape)

@@ -35,4 +35,5 @@ PROXY = Proxy(
     summary="how large gradients are beside their variation between batches",
     reference="Li, Yang, Marculescu and Marculescu, ICLR 2023, https://arxiv.org/abs/2301.11300",
     measure=inverse_variation,
+    batches=2,
 )

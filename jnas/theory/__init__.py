@@ -1,1 +1,1 @@
-"""Kernels and what they predict: neural-tangents on today's JAX, infinite width, drift."""
+"""Kernels and predictions from them: neural-tangents on today's JAX, exact kernels, infinite width."""

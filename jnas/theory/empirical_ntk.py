@@ -9,9 +9,9 @@ differentiated through (`"train"`), f(x_n) depends on the other images of the ba
 Jacobian is a backward pass through all of it; with statistics held constant (`"frozen"`) rows are
 independent and one backward pass gives them all.
 
-`jacobian` is jnas's path, for networks that evaluate convolutions on planes (`jnas.nets.mixture`).
-`by_neural_tangents` has neural-tangents (Novak et al., 2020, https://arxiv.org/abs/1912.02803) compute the
-same kernel by any of its implementations.
+`jacobian` is jnas's path, for networks that evaluate convolutions on planes (`jnas.nets.fast.mixture`).
+`by_neural_tangents` computes the same kernel by any implementation of neural-tangents (Novak et al., 2020,
+https://arxiv.org/abs/1912.02803).
 """
 
 from collections.abc import Callable, Mapping
@@ -25,19 +25,19 @@ from jax import Array
 from jnas.errors import unknown_name
 
 LOGITS = ("sum", "trace", "full")
-# What the authors of TE-NAS count: what PyTorch calls "weight". Offsets and biases are left out.
+# The authors of TE-NAS count the parameters that PyTorch calls "weight": no offsets, no biases.
 UNWEIGHTED = ("offset", "classifier_bias")
 PARAMETERS = ("weights", "all")
 NEURAL_TANGENTS = ("jacobian_contraction", "ntk_vector_products", "structured_derivatives")
 
-# The planes of the cotangents that one backward pass carries: on a CPU enough to fill its cores and few enough
-# to stay in its last cache; on an accelerator as many as pay.
+# Size of the planes of cotangents in one backward pass. On a CPU they fill the cores and stay in the last cache; on
+# an accelerator more of them do not pay.
 CPU_BLOCK_BYTES = 8 * 2**20
 ACCELERATOR_BLOCK_BYTES = 2**30
 
 
 def split(params: Mapping[str, Any], parameters: str) -> tuple[dict, dict]:
-    """The flat parameters that count in the kernel and those that do not."""
+    """Split flat parameters into those that count in the kernel and the others."""
     flat = traverse_util.flatten_dict(dict(params))
     if parameters == "all":
         return flat, {}
@@ -51,7 +51,7 @@ def _cotangents(outputs: int, logits: str, dtype: jnp.dtype) -> Array:
 
 
 def _block(rows: int, plane_bytes: int) -> int:
-    """How many of `rows` cotangents to carry at once: a divisor, as a remainder would compile a second time."""
+    """Number of cotangents to carry at once: a divisor of `rows`, as a remainder would compile a second time."""
     limit = CPU_BLOCK_BYTES if jax.default_backend() == "cpu" else ACCELERATOR_BLOCK_BYTES
     most = max(1, limit // plane_bytes)
     return max(size for size in range(1, rows + 1) if rows % size == 0 and size <= most)
@@ -75,8 +75,9 @@ def jacobian(
       params: the network's parameters.
       images: float[N, H, W, C].
       statistics: `"train"` or `"frozen"`.
-      logits: one of `LOGITS`; parameters: one of `PARAMETERS`.
-      channels: of the network's first stage, from which the number of cotangents in one pass is found.
+      logits: one of `LOGITS`.
+      parameters: one of `PARAMETERS`.
+      channels: of the network's first stage; they set the number of cotangents in one pass.
     """
     counted, rest = split(params, parameters)
 
@@ -145,7 +146,7 @@ def by_neural_tangents(
         return jnp.sum(out, axis=-1, keepdims=True) if logits == "sum" else out
 
     if statistics == "train":
-        # One input whose outputs are the logits of all images: the kernel between them is what is wanted.
+        # One input whose outputs are the logits of all images: their kernel is the one between images.
         def whole_batch(by_name, batch):
             return logits_of(by_name, batch[0]).reshape(1, -1)
 

@@ -1,4 +1,4 @@
-"""The kernels of cells of infinite width: NNGP and NTK in closed form, and the same networks at finite width.
+"""Kernels of cells of infinite width, NNGP and NTK in closed form, and the same networks at finite width.
 
 The network is a 3x3 convolution, `depth` cells of NAS-Bench-201, ReLU, global average pooling and a linear output, in
 the NTK parametrisation with weights of variance 2 / fan-in and without normalisation. Convolutions, ReLU, pooling and
@@ -29,7 +29,7 @@ from jnas.spaces import nasbench201
 
 SKIP, POOL = "skip_connect", "avg_pool_3x3"
 KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
-# Variance 2 / fan-in keeps what ReLU passes on.
+# Variance 2 / fan-in keeps the variance through a ReLU.
 WEIGHT = 2.0**0.5
 
 
@@ -44,7 +44,7 @@ def pooling_matrix(height: int, width: int) -> np.ndarray:
 
 
 def is_connected(architecture: ArrayLike) -> bool:
-    """Whether anything of a cell's input reaches its output: architecture int32[E]."""
+    """True where a path leads from a cell's input to its output: architecture int32[E]."""
     reached = {0}
     for (source, target), choice in zip(nasbench201.SPACE.edges, np.asarray(architecture), strict=True):
         if source in reached and nasbench201.SPACE.operations[choice] != "none":
@@ -53,10 +53,12 @@ def is_connected(architecture: ArrayLike) -> bool:
 
 
 def kernels(architecture: Sequence[int], images: ArrayLike, depth: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """(NNGP, NTK) of one output of the network of infinite width: float64[N, N] each.
+    """Kernels (NNGP, NTK) of one output of the network of infinite width: float64[N, N] each.
 
-    architecture: E operations, by number. images: float[N, H, W, C]. Zeros where the output does not depend on the
-    image.
+    Both are zero where the output does not depend on the image.
+
+    architecture: E operations, by number.
+    images: float[N, H, W, C].
     """
     stax = _stax()
     images = jnp.asarray(images)
@@ -132,8 +134,9 @@ def _through(kernel: Any, matrix: np.ndarray) -> Any:
 def network(architecture: Sequence[int], channels: int, outputs: int = 1, depth: int = 1) -> tuple:
     """The same network of finite width: (init, apply, features).
 
-    init: (key, shape of images) to parameters. apply: (parameters, images [N, H, W, C]) to logits [N, outputs].
-    features: the same, to what the linear output reads, [N, channels].
+    init: (key, shape of images) to parameters.
+    apply: (parameters, images [N, H, W, C]) to logits [N, outputs].
+    features: (parameters, images) to the inputs [N, channels] of the linear output.
     """
     stax, space = _stax(), nasbench201.SPACE
     stem = stax.Conv(channels, (3, 3), padding="SAME", W_std=1.0)
@@ -151,10 +154,10 @@ def network(architecture: Sequence[int], channels: int, outputs: int = 1, depth:
             "stem": stem[0](keys[0], tuple(shape))[1],
             "head": head[0](keys[1], (shape[0], channels))[1],
         }
-        for place, own in enumerate(keys[2:]):
+        for place, layer_key in enumerate(keys[2:]):
             number, edge = divmod(place, len(names))
             if names[edge] in layers:
-                params[f"cell_{number}_{edge}"] = layers[names[edge]][0](own, inside)[1]
+                params[f"cell_{number}_{edge}"] = layers[names[edge]][0](layer_key, inside)[1]
         return params
 
     def features(params: dict[str, Any], images: Array) -> Array:
@@ -166,7 +169,7 @@ def network(architecture: Sequence[int], channels: int, outputs: int = 1, depth:
                 if name in layers:
                     nodes[target] += layers[name][1](params[f"cell_{number}_{edge}"], h)
                 elif name != "none":
-                    nodes[target] += h if name == SKIP else operations.average_pool_3x3(h, "NHWC")
+                    nodes[target] += h if name == SKIP else operations.average_pool(h, "NHWC")
             x = nodes[-1]
         return jnp.mean(jax.nn.relu(x), axis=(1, 2))
 

@@ -96,7 +96,7 @@ def _slices(x: jax.Array, sizes: Iterable[int], axis: int) -> list[jax.Array]:
 
 
 def _linear_part(closed: ClosedJaxpr) -> tuple[list[bool], ClosedJaxpr]:
-    """Splits off and evaluates what does not depend on the `invars`, and drops what no output depends on."""
+    """Evaluate the equations that do not depend on the `invars`, and drop those that no output depends on."""
     jaxpr = closed.jaxpr
     dependent = set(jaxpr.invars)
     known, linear = [], []

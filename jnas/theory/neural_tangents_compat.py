@@ -120,7 +120,7 @@ ADAPTATIONS: Mapping[str, Substitutions] = {
             "  visit(set(jaxpr.invars))\n",
             "  need_cts.update(variable for eqn in jaxpr.eqns for variable in eqn.outvars)\n",
         ),
-        # `jnp.size` and `jnp.shape` refuse what only describes an array, `jnp.dtype` an array.
+        # `jnp.size` and `jnp.shape` refuse descriptions of arrays, `jnp.dtype` refuses arrays.
         ("  ndim = sum(map(jnp.size, leaves))\n", "  ndim = sum(map(utils.size_at, leaves))\n"),
         ("arr.shape[:axis] + jnp.shape(l) + arr.shape", "arr.shape[:axis] + l.shape + arr.shape"),
         (
@@ -208,7 +208,7 @@ class AdaptingFinder(importlib.abc.MetaPathFinder):
         if spec is None or spec.origin is None:
             return None
         if fullname == "neural_tangents" and target is None:
-            # What an import that failed before jnas was imported has left behind is not adapted.
+            # Modules of an import that failed before jnas was imported are not adapted.
             for name in [name for name in sys.modules if name.startswith("neural_tangents.")]:
                 del sys.modules[name]
         spec.loader = AdaptedLoader(fullname, spec.origin, self._adaptations[fullname])
@@ -216,7 +216,7 @@ class AdaptingFinder(importlib.abc.MetaPathFinder):
 
 
 def check_jax_version() -> None:
-    """Raises `ImportError` naming the range where the installed JAX is outside `SUPPORTED_JAX`."""
+    """Raise `ImportError` naming the range where the installed JAX is outside `SUPPORTED_JAX`."""
     import jax
 
     low, high = (".".join(map(str, version)) for version in SUPPORTED_JAX)
@@ -229,6 +229,6 @@ def check_jax_version() -> None:
 
 
 def install() -> None:
-    """Makes later imports of `neural_tangents` load the adapted modules; a second call changes nothing."""
+    """Make later imports of `neural_tangents` load the adapted modules; a second call changes nothing."""
     if not any(isinstance(finder, AdaptingFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, AdaptingFinder(ADAPTATIONS))

@@ -1,4 +1,4 @@
-"""What the adapted modules of neural-tangents call in place of functions that JAX no longer has."""
+"""Functions that the adapted modules of neural-tangents call in place of those that JAX removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def strict_zip(*arguments: Iterable) -> list[tuple]:
 
 
 def once_outside_traces(*operands: Any) -> Callable[[Callable], Callable]:
-    """Decorator: a function of concrete `operands` runs once, outside every trace, whoever calls it first.
+    """Decorator: a function of concrete `operands` runs once, outside every trace, at its first call.
 
     neural-tangents factorizes a kernel when a prediction is first asked for, which may be under `jit`. Where
     the operands themselves are traced, leaving the trace is an error in today's JAX (0.4 left it as far as
