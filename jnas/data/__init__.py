@@ -16,7 +16,7 @@ DATA: dict[str, str] = {
 
 
 def load(name_or_path: str | Path) -> Dataset:
-    """The data set of that name (one of `DATA`, or `tfds:NAME`) or at that path.
+    """Read the data set of that name (one of `DATA`, or `tfds:NAME`) or at that path.
 
     A path is a `.npz` file (`jnas.data.npz`), a folder of CIFAR batches (`jnas.data.cifar`) or a folder of
     images (`jnas.data.folder`). Nothing is downloaded. Raises `InputError` when there is no such name or

@@ -39,9 +39,8 @@ def dataset(
 ) -> Dataset:
     """Check arrays, bring them to the types of `Dataset`, and measure the training images.
 
-    Images are [N, H, W, C] or, when gray, [N, H, W]; integers from 0 to 255, or finite floats. `classes` is
-    one more than the largest training label where the source does not say it. A channel that is constant gets
-    `std` 1.
+    Images are [N, H, W, C] or, when gray, [N, H, W]; integers from 0 to 255, or finite floats. Without
+    `classes` there is one more class than the largest training label. A constant channel gets `std` 1.
 
     Raises `InputError` for images of another rank, type or range, with NaN or infinity, an empty split,
     labels that are not integers of the allowed range, splits or labels that do not fit one another, and a
@@ -62,13 +61,13 @@ def dataset(
         raise InputError(
             f"data '{name}': every label in y_train is {y_train[0]}; give images of two classes or more"
         )
-    found = int(y_train.max()) + 1
-    if classes is None and found > len(y_train):
+    counted = int(y_train.max()) + 1
+    if classes is None and counted > len(y_train):
         raise InputError(
-            f"data '{name}': y_train holds label {found - 1} but only {len(y_train)} images; "
+            f"data '{name}': y_train holds label {counted - 1} but only {len(y_train)} images; "
             "number the classes 0, 1, 2, ..."
         )
-    classes = classes or found
+    classes = classes or counted
     y_test = _labels(name, "y_test", y_test, len(x_test), classes)
     if first := min(int(y_train.min()), int(y_test.min())):
         raise InputError(f"data '{name}': labels begin with {first}; number the classes 0, 1, 2, ...")
@@ -85,8 +84,8 @@ def stratified_split(labels: np.ndarray, seed: int, fraction: float = 0.2) -> tu
     test = []
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        wanted = max(1, round(fraction * len(members)))
-        test.append(members[: min(wanted, len(members) - 1)])
+        share = max(1, round(fraction * len(members)))
+        test.append(members[: min(share, len(members) - 1)])
     chosen = np.sort(np.concatenate(test))
     return np.setdiff1d(np.arange(len(labels)), chosen), chosen
 

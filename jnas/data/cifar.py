@@ -2,7 +2,7 @@
 
 Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
 https://www.cs.toronto.edu/~kriz/cifar.html. The batches are pickles; a pickle can run any program when it is
-loaded, so they are read by an unpickler that knows nothing but plain containers and byte arrays.
+loaded. So the unpickler here knows nothing but plain containers and byte arrays.
 """
 
 import pickle
@@ -22,7 +22,7 @@ LAYOUTS = {
 
 
 def find(path: Path) -> tuple[Path, str] | None:
-    """The folder of batches that `path` is or holds, and which of `LAYOUTS` it has; None if there is none."""
+    """Find a folder of batches, `path` or a folder in it, and its key in `LAYOUTS`; None if there is none."""
     for layout, (train, *_) in LAYOUTS.items():
         for folder in (path, path / layout):
             if (folder / train[0]).is_file():
@@ -33,8 +33,8 @@ def find(path: Path) -> tuple[Path, str] | None:
 def load(folder: Path, layout: str) -> base.Dataset:
     """Read a folder of batches: uint8 [N, 32, 32, 3].
 
-    Raises `InputError` when a batch is missing, damaged, or is not what the layout publishes, and as
-    `base.dataset` does.
+    Raises `InputError` when a batch is missing, damaged or of another layout, and as `base.dataset`
+    does.
     """
     train, test, key, classes = LAYOUTS[layout]
     parts = [_batch(folder / name, key) for name in train]
@@ -65,7 +65,7 @@ def _batch(path: Path, key: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Array:
-    """What stands for a NumPy array while a batch is read: it accepts bytes and nothing else."""
+    """Stand-in for a NumPy array while a batch is read; accepts bytes and nothing else."""
 
     array: np.ndarray
 
@@ -80,7 +80,7 @@ class _Array:
 
 
 class _DType:
-    """What stands for a NumPy data type: its name."""
+    """Stand-in for a NumPy data type: its name."""
 
     def __init__(self, name: Any = None, *_: Any) -> None:
         self.name = name

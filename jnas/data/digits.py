@@ -12,7 +12,7 @@ from jnas.data import base
 def load() -> base.Dataset:
     """Digits in a fixed stratified split, 1,438 to train and 359 to test: float32 [N, 8, 8, 1] in [0, 1].
 
-    The source has no split of its own for these images and counts a pixel from 0 to 16.
+    The source does not split these images. Its pixels count from 0 to 16.
     """
     from sklearn.datasets import load_digits
 

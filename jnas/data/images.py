@@ -23,21 +23,21 @@ def decode(files: Iterable[tuple[str, Path | IO[bytes]]]) -> np.ndarray:
         ) from error
 
     images: list[np.ndarray] = []
-    for what, file in files:
+    for name, file in files:
         try:
             with Image.open(file) as image:
                 if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"):
                     raise InputError(
-                        f"{what} has Pillow's mode {image.mode}; convert it to 8-bit gray or RGB"
+                        f"{name} has Pillow's mode {image.mode}; convert it to 8-bit gray or RGB"
                     )
                 pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
         except InputError:
             raise
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{what} is not a readable image; repair or remove it") from error
+            raise InputError(f"{name} is not a readable image; repair or remove it") from error
         if images and pixels.shape[:2] != images[0].shape[:2]:
             raise InputError(
-                f"{what} is {_size(pixels)} pixels but the first image is {_size(images[0])}; "
+                f"{name} is {_size(pixels)} pixels but the first image is {_size(images[0])}; "
                 "make all images one size"
             )
         images.append(pixels)

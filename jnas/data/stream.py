@@ -1,6 +1,6 @@
 """Batches of training images in a fixed order, from memory or from a disk that holds more than memory does.
 
-A `Stream` is what a training sees of its data. Its batches are a function of a seed and the number of the step, so
+A `Stream` is what a training sees of its data. Its batches are a function of a key and the number of the step, so
 that a training that goes on reads what it would have read. Images on disk are read by grain (extra `train`), a few
 batches ahead in worker threads: never more than those are in memory.
 
@@ -30,7 +30,7 @@ class Stream(NamedTuple):
     """name; image: (H, W, C); classes; images: how many there are to train on; augmentable: whether shifting and
     mirroring on the device is in place. mean, std: float32[C] of images from 0 to 1 (of floats as they are).
 
-    train: (seed, batch, first step, rows) -> endless batches uint8 or float32 [B, H, W, C], int32[B]; images that do
+    train: (key, batch, first step, rows) -> endless batches uint8 or float32 [B, H, W, C], int32[B]; images that do
     not fill a batch sit an epoch out. test: (batch, rows) -> all test images, the last batch filled up with label -1.
     rows: those of each batch that are wanted, where several processes share it.
     """
@@ -43,15 +43,15 @@ class Stream(NamedTuple):
     augmentable: bool
     mean: np.ndarray
     std: np.ndarray
-    train: Callable[[int, int, int, slice], Batches]
+    train: Callable[[jax.Array, int, int, slice], Batches]
     test: Callable[[int, slice], Batches]
 
 
 def of_dataset(dataset: Dataset) -> Stream:
     """The stream of a data set in memory."""
 
-    def train(seed: int, batch: int, first: int, rows: slice) -> Batches:
-        key, count = jax.random.key(seed), len(dataset.x_train)
+    def train(key: jax.Array, batch: int, first: int, rows: slice) -> Batches:
+        count = len(dataset.x_train)
         epoch, within = divmod(first, count // batch)
         while True:
             for chosen in np.asarray(transforms.batches(key, epoch, count, batch))[within:, rows]:
@@ -97,8 +97,8 @@ def of_folder(path: str | Path, side: int, threads: int = 16) -> Stream:
         for x, y in source.batch(items.shape[1]).to_iter_dataset(options):
             yield x, y.astype(np.int32)
 
-    def train(seed: int, batch: int, first: int, rows: slice) -> Batches:
-        batches = len(files) // batch
+    def train(key: jax.Array, batch: int, first: int, rows: slice) -> Batches:
+        batches, seed = len(files) // batch, int(jax.random.key_data(key)[-1])
         # An epoch at a time: a shuffle over the repeated set would mix epochs.
         epoch, within = divmod(first, batches)
         while True:

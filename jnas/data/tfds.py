@@ -86,18 +86,20 @@ def _find(name: str) -> Path:
     """Folder of one version of a prepared data set."""
     root = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
     stem, _, version = name.partition(":")
-    found = [file.parent for file in (root / stem).glob(f"{version or '*.*.*'}/dataset_info.json")]
-    if found:
-        return max(found, key=lambda folder: [int(part) for part in folder.name.split(".") if part.isdigit()])
+    versions = [file.parent for file in (root / stem).glob(f"{version or '*.*.*'}/dataset_info.json")]
+    if versions:
+        return max(
+            versions, key=lambda folder: [int(part) for part in folder.name.split(".") if part.isdigit()]
+        )
     configurations = sorted({file.parts[-3] for file in (root / stem).glob("*/*.*.*/dataset_info.json")})
     if configurations and not version:
         raise InputError(
             f"data '{name}' has configurations in '{root / stem}': choose one of "
             f"{', '.join(f'{stem}/{each}' for each in configurations)}"
         )
-    wanted = root / stem / (version or "VERSION") / "dataset_info.json"
+    expected = root / stem / (version or "VERSION") / "dataset_info.json"
     raise InputError(
-        f"data '{name}' is not on this machine: looked for '{wanted}' (TFDS_DATA_DIR names another folder); "
+        f"data '{name}' is not on this machine: looked for '{expected}' (TFDS_DATA_DIR names another folder); "
         "get it with: "
         f"python -c \"import tensorflow_datasets; tensorflow_datasets.data_source('{name}')\"; "
         "or give the path of a .npz file, of the CIFAR batches or of a folder of images"

@@ -1,9 +1,9 @@
-"""What happens to images on their way into a network: pure functions of keys and arrays.
+"""Changes of images on their way into a network: pure functions of keys and arrays.
 
 Letters: N images, H and W their sides, C channels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ def parts(images: np.ndarray, labels: np.ndarray, size: int) -> Iterator[tuple[n
 
 
 def augmentable(dataset: Dataset) -> bool:
-    """Whether `augment` keeps the labels of this data set true.
+    """True where `augment` keeps the labels of this data set.
 
     Colour images of at least 24 x 24 pixels, but for the street view house numbers: mirrored digits and
     letters are other symbols, which is what gray images mostly show, and four pixels are too much of a
@@ -82,6 +82,16 @@ def augment(key: jax.Array, images: ArrayLike) -> jax.Array:
 
     cropped = jax.vmap(crop)(padded, shifts)
     return jnp.where(mirrored, cropped[:, :, ::-1], cropped)
+
+
+def preparation(dataset: Dataset, augmented: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """(key, images as they are stored) -> standardised images, shifted and mirrored where `augmented` and in place."""
+    augmented = augmented and augmentable(dataset)
+
+    def prepare(key: jax.Array, images: jax.Array) -> jax.Array:
+        return normalise(dataset, augment(key, images) if augmented else images)
+
+    return prepare
 
 
 def cutout(key: jax.Array, images: ArrayLike, size: int) -> jax.Array:

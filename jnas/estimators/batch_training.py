@@ -1,14 +1,14 @@
-"""What many architectures are worth when they are trained: one compiled program for all of them.
+"""Accuracies of many architectures after training: one compiled program for all of them.
 
-Architectures are data (the operation of each edge), as for the proxies (`jnas.proxies.batch`), so the program that
-trains one trains any number: nothing compiles again, and nothing returns to the host between steps. With gradients
-g_t of the mean cross-entropy of batch t, theta all parameters, m = 0.9 and T the number of steps of all epochs,
+Architectures are data (the operation of each edge), as for the proxies (`jnas.proxies.subjects`), so the program that
+trains one trains any number: nothing compiles again, and nothing returns to the host between steps. The step is that of
+`jnas.estimators.training`. With gradients g_t of the mean cross-entropy of batch t, theta all parameters, m = 0.9 and T
+the number of steps of all epochs,
 
     d_t = g_t + weight_decay theta_t,                    v_t = m v_{t-1} + d_t,
     theta_{t+1} = theta_t - eta_t (d_t + m v_t),         eta_t = learning_rate (1 + cos(pi t / T)) / 2.
 
-The recipe is that of NAS-Bench-201 (Dong and Yang, ICLR 2020, https://arxiv.org/abs/2001.00326), as in
-`jnas.estimators.training`. Departures from it and from that file:
+The recipe is that of NAS-Bench-201 (Dong and Yang, ICLR 2020, https://arxiv.org/abs/2001.00326). Departures:
 
 - A test image is normalised by the statistics of the test images that it is evaluated with, up to 256 in random
   order, not by running averages: an accuracy is that of a batch, and says little for a handful of test images.
@@ -23,22 +23,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
+from msgspec.structs import replace
 
 from jnas import data as datasets
+from jnas import spaces
 from jnas.data import transforms
 from jnas.errors import InputError
-from jnas.estimators.training import EVALUATION_BATCH, MOMENTUM
+from jnas.estimators.settings import NASBENCH201
+from jnas.estimators.training import EVALUATION_BATCH, trainer
+from jnas.nets import networks
 from jnas.nets.modules import Build, initial_parameters
-from jnas.nets.nasbench201 import Network, check_images
+from jnas.nets.sizes import Macro
+from jnas.nets.trainable import Trainable
 from jnas.parallel import over_architectures
-from jnas.spaces import nasbench201
+from jnas.spaces.base import Space
 
 # (network, parameters, choices int32[cells, E] of one architecture) to arrays.
-Observe = Callable[[Network, Any, Array], Any]
+Observe = Callable[[Any, Any, Array], Any]
 
 
 def accuracies(
@@ -55,8 +59,8 @@ def accuracies(
     evaluate_at: numbers of epochs after which to evaluate, from 0, before training, to `epochs`; the last alone where
     None. key, choices and all else as for `observations`, which has also what is raised.
     """
-    wanted = (epochs,) if evaluate_at is None else tuple(evaluate_at)
-    return observations(key, choices, dataset, epochs=epochs, observe_at=wanted, **settings)[0]
+    points = (epochs,) if evaluate_at is None else tuple(evaluate_at)
+    return observations(key, choices, dataset, epochs=epochs, observe_at=points, **settings)[0]
 
 
 def observations(
@@ -64,6 +68,7 @@ def observations(
     choices: ArrayLike,
     dataset: datasets.Dataset,
     *,
+    space: str | Space = "nasbench201",
     epochs: int,
     batch: int,
     learning_rate: float,
@@ -76,13 +81,13 @@ def observations(
     width: int = 1,
     mesh: Mesh | None = None,
 ) -> tuple[Array, Any]:
-    """(test accuracy in percent float32[B, T], what `observe` sees [B, T, ...]) of networks while they train.
+    """(test accuracy in percent float32[B, T], the arrays of `observe` [B, T, ...]) of networks while they train.
 
     Args:
       key: of the weights, of the order of the images and of the parts that the test images are evaluated in.
       choices: int32[B, cells, E], the operation of each edge.
       epochs, batch, learning_rate, weight_decay: of SGD; the images that do not fill a batch sit an epoch out.
-      channels, cells_per_stage, stages: of the network.
+      space, channels, cells_per_stage, stages: of the network.
       observe_at: T numbers of epochs after which to look, from 0, before training, to `epochs`. The
         learning rate falls towards `epochs` whatever they are.
       observe: (network, parameters, choices of one architecture) to arrays; one function, or each call compiles.
@@ -92,17 +97,19 @@ def observations(
     Accuracy is nan where training diverged. What is seen of an architecture does not depend on which others are in the
     batch. Raises `InputError` for epochs, a batch, choices or images that do not fit.
     """
-    wanted = tuple(observe_at)
-    if not wanted or not all(0 <= number <= epochs for number in wanted):
+    points = tuple(observe_at)
+    if not points or not all(0 <= number <= epochs for number in points):
         raise InputError(
-            f"evaluate_at {wanted} does not fit: choose from 0 to {epochs}, the number of epochs"
+            f"evaluate_at {points} does not fit: choose from 0 to {epochs}, the number of epochs"
         )
     choices = jnp.asarray(choices)
     if choices.ndim != 3 or 0 in choices.shape or not jnp.issubdtype(choices.dtype, jnp.integer):
         raise InputError(
             f"choices are {choices.dtype}{list(choices.shape)}: give integers [architectures, cells, edges]"
         )
-    check_images(dataset.x_train.shape, stages)
+    known = spaces.get(space)
+    networks.kind_of(known).check_images(dataset.x_train.shape, stages)
+    sizes = Macro(channels, cells_per_stage, stages, classes=dataset.classes)
     count, together = len(choices), width * (1 if mesh is None else mesh.size)
     # Filled up with the first ones, so that every call of the program's body is of the same width.
     filled = jnp.arange(-(-count // together) * together) % count
@@ -112,10 +119,10 @@ def observations(
         (transforms.normalise(dataset, dataset.x_train), jnp.asarray(dataset.y_train)),
         (transforms.normalise(dataset, dataset.x_test), jnp.asarray(dataset.y_test)),
         (jnp.float32(learning_rate), jnp.float32(weight_decay)),
-        network=Network(channels, dataset.classes, Build(loops=True), cells_per_stage, stages),
+        network=networks.build(known, sizes, Build(loops=True)),
         epochs=epochs,
         batch=batch,
-        wanted=wanted,
+        points=points,
         observe=observe,
         width=width,
         mesh=mesh,
@@ -123,14 +130,12 @@ def observations(
     return jax.tree.map(lambda leaf: leaf[:count], measured)
 
 
-@partial(jax.jit, static_argnames=("network", "epochs", "batch", "wanted", "observe", "width", "mesh"))
-def _observations(key, choices, train, test, rates, *, network, epochs, batch, wanted, observe, width, mesh):
-    """`observations` of what has been checked; train, test: (standardised images, labels)."""
+@partial(jax.jit, static_argnames=("network", "epochs", "batch", "points", "observe", "width", "mesh"))
+def _observations(key, choices, train, test, rates, *, network, epochs, batch, points, observe, width, mesh):
+    """`observations` after the checks; train, test: (standardised images, labels)."""
     weights_key, order_key, parts_key = jax.random.split(key, 3)
     images, count = len(train[0]), len(test[0])
-    params = initial_parameters(
-        network, weights_key, train[0][:1], jnp.zeros((*choices.shape[1:], len(nasbench201.OPERATIONS)))
-    )
+    params = initial_parameters(network, weights_key, train[0][:1], choices[0])
     numbers = jnp.arange(epochs)
     order = jax.vmap(lambda number: transforms.batches(order_key, number, images, batch))(numbers)
     # In random order: a part of images that are sorted by class would have the statistics of that class. The
@@ -143,20 +148,23 @@ def _observations(key, choices, train, test, rates, *, network, epochs, batch, w
     def train_one(shared, choice):
         params, (x_train, y_train), (x_test, y_test), (learning_rate, weight_decay), *plan = shared
         order, evaluated, parts = plan
-        schedule = optax.cosine_decay_schedule(learning_rate, order.shape[0] * order.shape[1])
-        optimizer = optax.chain(
-            optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=MOMENTUM, nesterov=True)
+
+        def forward(params, batch_stats, x, drop, key):
+            return network.apply({"params": params}, x, choice), None, batch_stats
+
+        def predict(params, batch_stats, x):
+            return network.apply({"params": params}, x, choice)
+
+        one = trainer(
+            Trainable(lambda key: (params, {}), forward, predict),
+            replace(NASBENCH201, learning_rate=learning_rate, weight_decay=weight_decay, augment=False),
+            steps=order.shape[0] * order.shape[1],
+            normalise=lambda images: images,
         )
 
-        def loss(params, x, y):
-            logits = network.apply({"params": params}, x, choice)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
         def step(state, indices):
-            params, optimizer_state = state
-            gradient = jax.grad(loss)(params, x_train[indices], y_train[indices])
-            updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-            return (optax.apply_updates(params, updates), optimizer_state), None
+            # Nothing is drawn in a step: images are as they are.
+            return one.step(state, order_key, (x_train[indices], y_train[indices]), None)[0], None
 
         def accuracy(params):
             def right(part):
@@ -176,15 +184,15 @@ def _observations(key, choices, train, test, rates, *, network, epochs, batch, w
         def epoch(state, now):
             order, evaluated = now
             state, _ = jax.lax.scan(step, state, order)
-            return state, jax.lax.cond(evaluated, look, unseen, state[0])
+            return state, jax.lax.cond(evaluated, look, unseen, state.params)
 
-        seen = jax.lax.scan(epoch, (params, optimizer.init(params)), (order, evaluated))[1]
-        if 0 not in wanted:
-            return jax.tree.map(lambda leaf: leaf[jnp.array(wanted) - 1], seen)
+        seen = jax.lax.scan(epoch, one.init(order_key), (order, evaluated))[1]
+        if 0 not in points:
+            return jax.tree.map(lambda leaf: leaf[jnp.array(points) - 1], seen)
         before = look(params)
         return jax.tree.map(
-            lambda first, leaf: jnp.concatenate([first[None], leaf])[jnp.array(wanted)], before, seen
+            lambda first, leaf: jnp.concatenate([first[None], leaf])[jnp.array(points)], before, seen
         )
 
-    shared = (params, train, test, rates, order, jnp.isin(numbers + 1, jnp.array(wanted)), parts)
+    shared = (params, train, test, rates, order, jnp.isin(numbers + 1, jnp.array(points)), parts)
     return over_architectures(train_one, shared, choices, width, mesh)

@@ -56,7 +56,7 @@ class Table:
         }
 
     def rows(self, architectures: ArrayLike) -> np.ndarray:
-        """Where architectures int32[B, D] stand, or else their canonical forms: int64[B], -1 where neither does."""
+        """Rows of architectures int32[B, D], or else of their canonical forms: int64[B], -1 where neither does."""
         space = spaces.get(self.space)
         own, canonical = (
             np.asarray(base.index(space.decisions, array))
@@ -80,7 +80,7 @@ class Table:
         return np.where(counted.any(axis=1), total / np.maximum(counted.sum(axis=1), 1), np.nan)
 
     def place(self, epoch: int) -> int:
-        """Where an epoch stands among `epochs`. Raises `InputError` where it does not."""
+        """Place of an epoch among `epochs`. Raises `InputError` where it is not there."""
         if epoch not in self.epochs:
             known = ", ".join(map(str, self.epochs))
             raise InputError(f"the table has no accuracies after epoch {epoch}: choose among {known}")

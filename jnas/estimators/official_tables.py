@@ -41,7 +41,7 @@ MAGIC, BEFORE = 0x1950A86A20F9469CFC6C, 3
 
 
 class _Type:
-    """What stands for a NumPy data type: its name."""
+    """A NumPy data type, as its name."""
 
     def __init__(self, name: Any = "", *_: Any) -> None:
         self.name = str(name)
@@ -57,14 +57,14 @@ def _scalar(kind: _Type, content: bytes = b"") -> float | int:
 
 
 def _bytes(text: str, codec: str) -> bytes:
-    """How protocol 2 writes bytes."""
+    """Bytes as protocol 2 writes them."""
     if not isinstance(text, str) or codec != "latin1":
         raise pickle.UnpicklingError(f"bytes by the codec {codec} are not allowed")
     return text.encode("latin1")
 
 
 class _Nothing:
-    """What stands for a tensor, whose values nobody needs here."""
+    """Nothing in the place of a tensor, whose values nobody needs here."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -104,7 +104,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _content(path: Path) -> Any:
-    """What a pickle holds, in whichever of the three wrappings."""
+    """The object in a pickle, in any of the three wrappings."""
     try:
         if path.suffix == ".pbz2":
             with bz2.open(path, "rb") as stream:
@@ -134,7 +134,7 @@ def _legacy(stream: BinaryIO) -> Any:
 
 
 def _cells(path: Path) -> tuple[int, Iterator[dict[str, Any]]]:
-    """How many cells there are, and of each its results by recipe."""
+    """The number of cells, and the results of each by recipe."""
     if path.is_dir():
         count = len(_content(path / "meta.pickle.pbz2")["meta_archs"])
         files = sorted(path.glob("[0-9]*.pickle.pbz2"))

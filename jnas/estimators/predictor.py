@@ -5,14 +5,15 @@ outliers do not matter), and so do the accuracies t of the trained cells among t
 
     t = c + b(x) + w^T x + e,      w ~ N(0, s^2 I),   e ~ N(0, r^2),
 
-where b is the normal score of the training-free combination (`jnas.proxies.combination.log_rank_sum`): without any
-trained cell the prediction is that combination, and evidence moves it from there. s and r maximise the marginal
-likelihood. Bayesian linear regression (MacKay, "Bayesian Interpolation", 1992,
+where b is the normal score of the training-free combination (`jnas.proxies.combination.log_rank_sum`). Without any
+trained cell the prediction is that combination. s and r maximise the marginal likelihood under a weak prior.
+
+Bayesian linear regression (MacKay, "Bayesian Interpolation", 1992,
 https://doi.org/10.1162/neco.1992.4.3.415) on zero-cost proxies, as in White et al., "How Powerful are Performance
 Predictors in Neural Architecture Search?", NeurIPS 2021, https://arxiv.org/abs/2104.01177, who feed proxies to
 predictors without such a prior.
 
-A prediction is a normal score among the trained cells: it ranks, and says how sure it is, in the same unit.
+A prediction is a normal score among the trained cells, with a standard deviation in the same unit.
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from scipy.stats import norm, rankdata
 from jnas.errors import InputError
 from jnas.proxies.combination import log_rank_sum
 
-# Fewer trained cells do not say anything on three quantities.
+# Fewer trained cells do not determine c, s and r.
 FEWEST_TRAINED = 4
 
 
@@ -42,7 +43,8 @@ def predict(scores: Mapping[str, np.ndarray], trained: np.ndarray, accuracies: n
 
     Args:
       scores: oriented scores [B] by proxy (`jnas.proxies.combination.oriented`).
-      trained: int[T], the positions of the trained architectures; accuracies: float[T], theirs.
+      trained: int[T], positions of the trained architectures.
+      accuracies: float[T], theirs.
 
     Raises `InputError` for fewer than four trained architectures or accuracies that are not finite.
     """
@@ -60,10 +62,10 @@ def predict(scores: Mapping[str, np.ndarray], trained: np.ndarray, accuracies: n
     prior, noise = _scales(known, residual)
     # The constant has a flat prior: a variance that no normal score reaches.
     design = np.concatenate([np.full((len(features), 1), 10.0), prior * features], axis=1)
-    own = design[trained]
-    precision = np.eye(design.shape[1]) + own.T @ own / noise**2
+    observed = design[trained]
+    precision = np.eye(design.shape[1]) + observed.T @ observed / noise**2
     covariance = np.linalg.inv(precision)
-    weights = covariance @ own.T @ residual / noise**2
+    weights = covariance @ observed.T @ residual / noise**2
     mean = base + design @ weights
     deviation = np.sqrt(np.einsum("bi,ij,bj->b", design, covariance, design) + noise**2)
     return Prediction(mean, deviation, dict(zip(scores, prior * weights[1:], strict=True)))
@@ -84,10 +86,10 @@ def _scales(features: np.ndarray, residual: np.ndarray) -> tuple[float, float]:
         prior, noise = np.exp(2 * logarithms)
         covariance = prior * gram + noise * np.eye(len(target))
         _, determinant = np.linalg.slogdet(covariance)
-        # Both scales are about one tenth to one in this unit; so weak a belief only keeps them off the walls.
+        # A weak prior, as both scales are about 0.1 to 1 in this unit: it matters where few cells are trained and keeps
+        # the scales away from 0 and infinity.
         belief = np.sum((logarithms - np.log([0.1, 0.5])) ** 2)
         return 0.5 * (determinant + target @ np.linalg.solve(covariance, target) + belief)
 
-    found = minimize(loss, np.log([0.1, 0.5]), method="Nelder-Mead")
-    prior, noise = np.exp(found.x)
+    prior, noise = np.exp(minimize(loss, np.log([0.1, 0.5]), method="Nelder-Mead").x)
     return float(prior), float(noise)

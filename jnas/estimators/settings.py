@@ -1,10 +1,17 @@
 """Settings of the estimators, and of the networks and kernels that proxies measure."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from jnas.settings import Member, Settings
+from jnas.errors import InputError
+from jnas.settings import Augment, LearningRate, Member, Settings
+
+if TYPE_CHECKING:
+    # Help of commands goes without JAX.
+    from jnas.data import Dataset
+    from jnas.spaces.base import Space
+    from jnas.types import Estimator
 
 
 class NtkConfig(Settings, frozen=True, kw_only=True):
@@ -81,6 +88,13 @@ class Proxies(Member, frozen=True, kw_only=True, tag="proxies"):
     ntk: NtkConfig = NtkConfig()
     regions: RegionsConfig = RegionsConfig()
 
+    def make(self, space: "Space", dataset: "Dataset", *, apart: bool = False) -> "Estimator":
+        """The estimator that these settings describe. apart: repeats are objectives of their own."""
+        from jnas.estimators.proxies import proxies
+
+        names = list(dict.fromkeys(name.strip() for name in self.proxies.split(",") if name.strip()))
+        return proxies(space, names, dataset, self, apart=apart)
+
 
 class Table(Member, frozen=True, kw_only=True, tag="table"):
     """Accuracies that were measured before: table:digits, table:FILE.npz, table:FILE.csv."""
@@ -90,6 +104,58 @@ class Table(Member, frozen=True, kw_only=True, tag="table"):
     path: Annotated[str, Meta(description="digits, the .npz of jnas table, or a CSV")] = "digits"
     epoch: Annotated[int, Meta(ge=0, description="epochs of an evaluation; 0: as many as the table has")] = 0
 
+    def make(self, space: "Space", dataset: "Dataset", *, apart: bool = False) -> "Estimator":
+        """The estimator that these settings describe. Raises `InputError` for a table of another space."""
+        from jnas.estimators.compact_table import open_table
+        from jnas.estimators.tabular import tabular
+
+        table = open_table(self.path, space.name)
+        if table.space != space.name:
+            raise InputError(
+                f"the table '{self.path}' is of {table.space}, the search of {space.name}: choose one"
+            )
+        return tabular(table, epoch=self.epoch)
+
+
+class Recipe(Settings, frozen=True, kw_only=True):
+    """Recipe of a training; the defaults are those of DARTS on CIFAR-10. Zero leaves a part out."""
+
+    epochs: Annotated[int, Meta(ge=1, description="epochs")] = 600
+    batch: Annotated[int, Meta(ge=1, description="images in a step, over all devices")] = 96
+    learning_rate: LearningRate = 0.025
+    momentum: Annotated[float, Meta(ge=0, lt=1, description="momentum")] = 0.9
+    nesterov: Annotated[bool, Meta(description="Nesterov's momentum")] = False
+    weight_decay: Annotated[float, Meta(ge=0, description="L2 penalty of the weights")] = 3e-4
+    clip: Annotated[float, Meta(ge=0, description="largest norm of the gradient; 0: as it is")] = 5.0
+    label_smoothing: Annotated[
+        float, Meta(ge=0, lt=1, description="share of a label spread over all classes")
+    ] = 0.0
+    auxiliary: Annotated[
+        float, Meta(ge=0, description="weight of the auxiliary head's loss; 0: no head (DARTS)")
+    ] = 0.4
+    drop_path: Annotated[
+        float, Meta(ge=0, lt=1, description="probability of dropping a path at the end (DARTS)")
+    ] = 0.3
+    cutout: Annotated[int, Meta(ge=0, description="side of the square cut out of each image; 0: none")] = 16
+    average: Annotated[
+        float,
+        Meta(
+            ge=0,
+            lt=1,
+            description="decay of the exponential average of the weights that is evaluated; 0: none",
+        ),
+    ] = 0.0
+    augment: Augment = True
+    precision: Annotated[
+        Literal["float32", "bfloat16"], Meta(description="of weights and images in the network")
+    ] = "float32"
+
+
+NASBENCH201 = Recipe(
+    epochs=200, batch=256, learning_rate=0.1, nesterov=True, weight_decay=5e-4, clip=0.0, auxiliary=0.0, drop_path=0.0,
+    cutout=0,
+)  # fmt: skip
+
 
 class Training(Settings, frozen=True, kw_only=True):
     """A training of one architecture."""
@@ -98,21 +164,23 @@ class Training(Settings, frozen=True, kw_only=True):
     # a stage, instead of its five, trains in minutes without a GPU.
     epochs: Annotated[int, Meta(ge=1, description="epochs")] = 12
     batch: Annotated[int, Meta(ge=1, description="images in a step")] = 64
-    learning_rate: Annotated[float, Meta(gt=0, description="first learning rate of the cosine schedule")] = (
-        0.1
-    )
+    learning_rate: LearningRate = 0.1
     weight_decay: Annotated[float, Meta(ge=0, description="L2 penalty of the weights")] = 5e-4
     channels: Annotated[int, Meta(ge=1, description="channels of the first stage")] = 16
     cells_per_stage: Annotated[int, Meta(ge=1, description="cells in each stage")] = 1
-    augment: Annotated[bool, Meta(description="shifted and mirrored images, where the images allow it")] = (
-        True
-    )
+    augment: Augment = True
 
 
 class Train(Training, Member, frozen=True, kw_only=True, tag="train"):
     """Accuracy after training each architecture."""
 
     takes: ClassVar[tuple[str, ...]] = ("architectures",)
+
+    def make(self, space: "Space", dataset: "Dataset", *, apart: bool = False) -> "Estimator":
+        """The estimator that these settings describe."""
+        from jnas.estimators.trained import trained
+
+        return trained(space, dataset, self)
 
 
 class Inherited(Member, frozen=True, kw_only=True, tag="inherited"):

@@ -24,7 +24,7 @@ def on_space(table: Table, values: np.ndarray) -> np.ndarray:
 
 
 def known(table: Table, epoch: int = 0) -> np.ndarray:
-    """Which architectures of the space have an accuracy after `epoch` epochs, 0 for the last: bool[size]."""
+    """True for architectures of the space with an accuracy after `epoch` epochs, 0 for the last: bool[size]."""
     place = table.place(epoch) if epoch else len(table.epochs) - 1
     return np.isfinite(on_space(table, table.accuracy[:, :, place].T)).any(axis=0)
 
@@ -61,4 +61,4 @@ def tabular(table: Table, *, epoch: int = 0) -> Estimator:
         value = jnp.where(missing, -jnp.inf, shown)[:, None]
         return Values(value, jnp.where(missing, MISSING, 0).astype(jnp.int8)[:, None], cost)
 
-    return Estimator(("accuracy",), evaluate, batch=1024, jittable=True)
+    return Estimator(("accuracy",), evaluate, batch=1024, members=lambda: known(table, epoch), jittable=True)

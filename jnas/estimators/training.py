@@ -1,118 +1,144 @@
-"""What an architecture is worth when it is trained: SGD on the specialised network.
+"""Training of one network: SGD with all that papers on architecture search train their cells with.
 
-The recipe of NAS-Bench-201 (Dong and Yang, ICLR 2020, https://arxiv.org/abs/2001.00326): Nesterov momentum
-0.9, a cosine from the first learning rate to zero over all steps, L2 penalty on every parameter, shifted and
-mirrored images where the images allow it. `trainer` returns pure functions: one for the first state, one for
-an epoch, one for the accuracy; the caller loops, so that it can show progress, store states and go on later.
-An epoch is a function of the state and of its number alone: going on from a stored state equals not stopping.
+    loss = CE(logits, y) + auxiliary CE(auxiliary logits, y),    CE with smoothed labels
+    gradient, clipped by its global norm, plus weight_decay times the weights; momentum; a cosine to zero
+
+Sources: DARTS (Liu, Simonyan and Yang, ICLR 2019, https://arxiv.org/abs/1806.09055); NAS-Bench-201 (Dong and Yang, ICLR
+2020, https://arxiv.org/abs/2001.00326), `NASBENCH201` in the settings; cutout (DeVries and Taylor, 2017,
+https://arxiv.org/abs/1708.04552). Images are shifted and mirrored, then squares are cut out of them. The probability of
+dropping a path grows linearly over training. Weights can be averaged exponentially; the average is then evaluated.
+
+`trainer` returns pure functions. A step depends on the state, a key and its batch alone. `jnas.run.fit` calls the step
+from the host, `jnas.estimators.batch_training` scans it for many architectures in one program.
+
+Departure: the learning rate and the dropping follow the step, where the authors' codes change them once an epoch.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
-from jnas import data as datasets
-from jnas import spaces
 from jnas.data import transforms
-from jnas.errors import InputError
-from jnas.nets import trainable
+from jnas.estimators.settings import Recipe
+from jnas.nets.modules import PER_CHANNEL
+from jnas.nets.trainable import Trainable
+from jnas.types import Info, Key
 
 MOMENTUM = 0.9
 # Test images go through the network in parts of this many: memory stays bounded, one program serves all.
 EVALUATION_BATCH = 256
 
+# (images as they are stored [N, H, W, C], labels int32[N])
+Batch: TypeAlias = tuple[Array, Array]
 
-class TrainState(NamedTuple):
-    """params, batch_stats: of the network; optimizer: optax's state. Pytrees of arrays."""
+
+class State(NamedTuple):
+    """The state of a training.
+
+    params, batch_stats: variables of the network.
+    optimizer: state of optax.
+    average: of params, or an empty tuple.
+    step: int32[], how many are done.
+    """
 
     params: Any
     batch_stats: Any
     optimizer: Any
+    average: Any
+    step: Array
 
 
 class Trainer(NamedTuple):
-    """init: key -> state; epoch: (state, number) -> (state, mean loss); accuracy: state -> percent."""
+    """Functions that train one network.
 
-    init: Callable[[Array], TrainState]
-    epoch: Callable[[TrainState, int], tuple[TrainState, Array]]
-    accuracy: Callable[[TrainState], float]
+    init: key -> state.
+    step: (state, key, batch, held-out batch) -> (state, info); the held-out batch is not looked at.
+    right: (state, images, labels) -> int32[], how many images are classified correctly.
+    """
+
+    init: Callable[[Key], State]
+    step: Callable[[State, Key, Batch, Any], tuple[State, Info]]
+    right: Callable[[State, Array, Array], Array]
+
+
+def sgd(
+    learning_rate: float | Array, steps: int, *, momentum: float = MOMENTUM, nesterov: bool = True
+) -> optax.GradientTransformation:
+    """SGD with momentum whose learning rate falls along a cosine to zero over `steps` steps."""
+    schedule = optax.cosine_decay_schedule(learning_rate, max(1, steps))
+    return optax.sgd(schedule, momentum=momentum, nesterov=nesterov)
+
+
+def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array:
+    """Mean cross-entropy of logits [N, O], at least in float32; `smoothing`: the share of a label spread over all."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    if not smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, targets).mean()
+
+
+def percent_right(logits: Array, labels: Array) -> Array:
+    """Share of images [N] whose largest logit is that of the label, in percent."""
+    return 100.0 * jnp.mean(jnp.argmax(logits, axis=-1) == labels)
 
 
 def trainer(
-    dataset: datasets.Dataset,
-    architecture: tuple[int, ...],
-    key: Array,
-    *,
-    space: str = "nasbench201",
-    epochs: int,
-    batch: int,
-    learning_rate: float,
-    weight_decay: float,
-    channels: int,
-    cells_per_stage: int,
-    augment: bool,
+    network: Trainable, recipe: Recipe, *, steps: int, normalise: Callable[[Array], Array]
 ) -> Trainer:
-    """Functions that train one architecture of `space`, int[D], on `dataset`.
-
-    key: of the order of the images and of the augmentation. augment: applied where `augmentable(dataset)`.
-    Raises `InputError` when a batch does not fit the data or the images do not fit the network.
-    """
-    images = dataset.x_train
-    if batch > len(images):
-        raise InputError(f"training.batch {batch} does not fit: there are {len(images)} training images")
-    shape = dataset.x_train.shape[1:]
-    text = spaces.get(space).to_string(np.asarray(architecture))
-    network = trainable.of_architecture(space, text, shape, dataset.classes, channels, cells_per_stage)
-    augmented = augment and transforms.augmentable(dataset)
-    steps = len(images) // batch
-    schedule = optax.cosine_decay_schedule(learning_rate, max(1, epochs * steps))
+    """Functions that train `network` for `steps` steps; normalise: images as stored -> standardised float32."""
     optimizer = optax.chain(
-        optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=MOMENTUM, nesterov=True)
+        optax.clip_by_global_norm(recipe.clip) if recipe.clip else optax.identity(),
+        optax.add_decayed_weights(recipe.weight_decay),
+        sgd(recipe.learning_rate, steps, momentum=recipe.momentum, nesterov=recipe.nesterov),
     )
-    order_key, augment_key = jax.random.split(key)
+    dtype = jnp.dtype(recipe.precision)
 
-    @jax.jit
-    def init(key: Array) -> TrainState:
+    def narrow(params: Any) -> Any:
+        # Scales and offsets stay: normalisation is computed in float32.
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf if path[-1].key in PER_CHANNEL else leaf.astype(dtype), params
+        )
+
+    def init(key: Key) -> State:
         params, batch_stats = network.init(key)
-        return TrainState(params, batch_stats, optimizer.init(params))
+        average = params if recipe.average else ()
+        return State(params, batch_stats, optimizer.init(params), average, jnp.zeros((), jnp.int32))
 
-    def loss_of(params, batch_stats, x, y):
-        logits, _, batch_stats = network.train(params, batch_stats, x, 0.0, None)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), batch_stats
+    def step(state: State, key: Key, batch: Batch, held_out: Any = None) -> tuple[State, Info]:
+        images, labels = batch
+        augment_key, cutout_key, drop_key = jax.random.split(key, 3)
+        x = transforms.augment(augment_key, images) if recipe.augment else images
+        x = normalise(x)
+        x = transforms.cutout(cutout_key, x, recipe.cutout) if recipe.cutout else x
+        drop = recipe.drop_path * state.step / steps
 
-    @jax.jit
-    def step(state: TrainState, x: Array, y: Array, step_key: Array) -> tuple[TrainState, Array]:
-        x = transforms.augment(step_key, x) if augmented else x
-        x = transforms.normalise(dataset, x)
-        gradient = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, batch_stats), grads = gradient(state.params, state.batch_stats, x, y)
-        updates, opt_state = optimizer.update(grads, state.optimizer, state.params)
-        return TrainState(optax.apply_updates(state.params, updates), batch_stats, opt_state), loss
+        def loss_of(params: Any) -> tuple[Array, tuple[Array, Array, Any]]:
+            logits, extra, batch_stats = network.train(
+                narrow(params), state.batch_stats, x.astype(dtype), drop, drop_key
+            )
+            loss = cross_entropy(logits, labels, recipe.label_smoothing)
+            total = loss
+            if extra is not None:
+                total += recipe.auxiliary * cross_entropy(extra, labels, recipe.label_smoothing)
+            return total, (loss, logits, batch_stats)
 
-    def epoch(state: TrainState, number: int) -> tuple[TrainState, Array]:
-        # One call a step rather than a scan over steps: in a loop XLA evaluates convolutions on one core of a
-        # CPU, ten times slower.
-        order = np.asarray(transforms.batches(order_key, number, len(images), batch))
-        keys = jax.random.split(jax.random.fold_in(augment_key, number), steps)
-        losses = []
-        for indices, step_key in zip(order, keys, strict=True):
-            state, loss = step(state, dataset.x_train[indices], dataset.y_train[indices], step_key)
-            losses.append(loss)
-        return state, jnp.stack(losses).mean()
+        gradients, (loss, logits, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = (
+            optax.incremental_update(params, state.average, 1 - recipe.average) if recipe.average else ()
+        )
+        info = {"train_loss": loss, "train_accuracy": percent_right(logits, labels)}
+        return State(params, batch_stats, optimizer_state, average, state.step + 1), info
 
-    @jax.jit
-    def correct(state: TrainState, x: Array, y: Array) -> Array:
-        logits = network.evaluate(state.params, state.batch_stats, transforms.normalise(dataset, x))
-        return jnp.sum(jnp.argmax(logits, axis=-1) == y)
+    def right(state: State, images: Array, labels: Array) -> Array:
+        params = state.average if recipe.average else state.params
+        logits = network.evaluate(narrow(params), state.batch_stats, normalise(images).astype(dtype))
+        return jnp.sum(jnp.argmax(logits, axis=-1) == labels)
 
-    def accuracy(state: TrainState) -> float:
-        """Percent of the test images."""
-        parts = transforms.parts(dataset.x_test, dataset.y_test, min(EVALUATION_BATCH, len(dataset.x_test)))
-        return 100.0 * sum(int(correct(state, x, y)) for x, y in parts) / len(dataset.x_test)
-
-    return Trainer(init, epoch, accuracy)
+    return Trainer(init, step, right)

@@ -1,4 +1,4 @@
-"""Methods that train one supernet, one file each; `METHODS` holds their settings by name."""
+"""Methods that train one supernet, one file each; `METHODS` holds their settings, which make them, by name."""
 
 from jnas.oneshot.settings import Posterior, Uniform
 from jnas.settings import Member

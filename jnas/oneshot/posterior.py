@@ -1,4 +1,4 @@
-"""Posterior over architecture and weights by variational dropout: the mathematics, on flat arrays.
+"""Posterior over architecture and weights by variational dropout: the mathematics on flat arrays, and the method.
 
 Zhou, Sun, Luo, Zha and Zeng, "One-Shot Neural Architecture Search Through A Posteriori Distribution Guided
 Sampling", 2019, https://arxiv.org/abs/1906.09557 (AAAI-20: "Posterior-Guided Neural Architecture Search").
@@ -19,27 +19,37 @@ included, rather than its weights: a gate of zero removes the operation, and ||W
 
 Departures: the paper's printed equations have errors that its code does not have (p for 1 - p, the sign of the
 entropy); what stands here is derived, and agrees with the code. The paper's two Gumbel variables are one logistic
-variable here, which is their difference. The prior inclusion u, and masks shared by a whole group, are jnas's.
+variable here, which is their difference. The prior inclusion u, and masks shared by a whole group, are jnas's. One
+cosine serves every supernet, where the paper has restarts for ENAS's cell and steps for the networks of ImageNet; there
+is no cutout. Logits may learn faster than weights, because the paper's trainings are thirty times longer.
 
 Letters: G groups, D independent masks, M masked channels or operations, N images, B candidates.
 """
 
-from typing import NamedTuple
+from itertools import combinations
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 from jax.typing import ArrayLike
 
 from jnas.errors import InputError, unknown_name
+from jnas.estimators.training import Batch, cross_entropy, percent_right, sgd
+from jnas.oneshot.settings import Posterior
+from jnas.oneshot.supernets import Prepare, Supernet, gates_of_masks
+from jnas.spaces.base import Space
+from jnas.types import Info, Key, OneShot
 
 
 class Gating(NamedTuple):
-    """Which masks are independent.
+    """Groups of masks that are independent.
 
-    group: int[D], the group whose probability each independent mask has; expand: int[M], the independent mask that
-    each masked channel has; counts: int[G], the independent masks of each group: C_g in the loss.
+    group: int[D], the group whose probability each independent mask has.
+    expand: int[M], the independent mask that each masked channel has.
+    counts: int[G], the independent masks of each group: C_g in the loss.
     """
 
     group: np.ndarray
@@ -122,3 +132,149 @@ def regulariser(
 def expected_parameters(logits: Array, weights_of_mask: ArrayLike, fixed: int) -> Array:
     """Expected number of parameters of a candidate: fixed + sum_D (1 - p) weights_of_mask [D]; logits [D]."""
     return fixed + jnp.sum(jax.nn.sigmoid(-logits) * jnp.asarray(weights_of_mask, jnp.float32), axis=-1)
+
+
+class Prior(NamedTuple):
+    """Probabilities of each group, float64[G]: of dropping, where training starts; of inclusion in the prior, u."""
+
+    drop: np.ndarray
+    inclusion: np.ndarray
+
+
+class State(NamedTuple):
+    """params, batch_stats: of the supernet; logits: float32[G], of dropping; optimizer: state of optax."""
+
+    params: Any
+    batch_stats: Any
+    logits: Array
+    optimizer: Any
+
+
+def flat_prior(supernet: Supernet, settings: Posterior) -> Prior:
+    """The probabilities of the settings for every group."""
+    groups = len(supernet.groups)
+    return Prior(np.full(groups, settings.drop_probability), np.full(groups, settings.inclusion))
+
+
+def loss(
+    trained: dict[str, Any],
+    batch_stats: Any,
+    images: Array,
+    labels: Array,
+    key: Array,
+    *,
+    supernet: Supernet,
+    settings: Posterior,
+    inclusion: np.ndarray,
+    examples: float,
+) -> tuple[Array, tuple[Any, Info]]:
+    """The loss of a batch, with the running statistics and the record that it leaves.
+
+    trained: `{"params", "logits" [G]}`; images: float[N, H, W, C], standardised; key: of the masks; examples: N.
+    """
+    params, logits = trained["params"], trained["logits"]
+    masking = gating(supernet.sizes, settings.gates)
+    masks = relaxed_masks(key, logits[jnp.asarray(masking.group)], len(images), settings.temperature)
+    extra = regulariser(
+        logits, supernet.squared_norms(params), masking.counts, inclusion, examples,
+        weight_penalty=settings.weight_penalty, entropy=settings.entropy, penalty=settings.penalty,
+    )  # fmt: skip
+    outputs, batch_stats = supernet.train(params, batch_stats, masks[:, jnp.asarray(masking.expand)], images)
+    likelihood = cross_entropy(outputs, labels)
+    info = {
+        "cross_entropy": likelihood,
+        "regulariser": extra,
+        "accuracy": percent_right(outputs, labels),
+    }
+    return likelihood + extra, (batch_stats, info)
+
+
+def posterior(
+    supernet: Supernet,
+    settings: Posterior,
+    *,
+    steps: int,
+    images: int,
+    prepare: Prepare,
+    prior: Prior | None = None,
+) -> OneShot:
+    """The method: weights and logits are trained jointly by SGD for `steps` steps on `images` training images.
+
+    prepare: (key, images as stored) -> standardised images; prior: `flat_prior` where None.
+    """
+    prior = prior or flat_prior(supernet, settings)
+    masking = gating(supernet.sizes, settings.gates)
+    first_logits = logits_of(prior.drop)
+    optimizer = optax.chain(
+        sgd(settings.learning_rate, steps),
+        optax.masked(optax.scale(settings.logits_rate), {"params": False, "logits": True}),
+    )
+
+    def init(key: Key) -> State:
+        params, batch_stats = supernet.init(key)
+        trained = {"params": params, "logits": first_logits}
+        return State(params, batch_stats, first_logits, optimizer.init(trained))
+
+    def step(state: State, key: Key, batch: Batch, held_out: Any = None) -> tuple[State, Info]:
+        augment_key, mask_key = jax.random.split(key)
+        trained = {"params": state.params, "logits": state.logits}
+        gradient, (batch_stats, info) = jax.grad(loss, has_aux=True)(
+            trained, state.batch_stats, prepare(augment_key, batch[0]), batch[1], mask_key,
+            supernet=supernet, settings=settings, inclusion=prior.inclusion, examples=settings.examples * images,
+        )  # fmt: skip
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, trained)
+        trained = optax.apply_updates(trained, updates)
+        return State(trained["params"], batch_stats, trained["logits"], optimizer_state), info
+
+    def gates(state: State, key: Key, n: int) -> Array:
+        masks = relaxed_masks(key, state.logits[jnp.asarray(masking.group)], n, settings.temperature)
+        return gates_of_masks(supernet.space, masks[:, jnp.asarray(masking.expand)])
+
+    def sample(state: State, key: Key, n: int) -> np.ndarray:
+        return draw(key, supernet.space, masking, state.logits, n)
+
+    return OneShot(init, step, gates, sample, lambda state: (state.params, state.batch_stats))
+
+
+def draw(key: Key, space: Space, masking: Gating, logits: Array, count: int) -> np.ndarray:
+    """Architectures int32[count, .] from the learned probabilities of dropping, sigmoid(logits [G]).
+
+    Where masks are gates of a space with one operation on each edge, they are drawn under the condition that at most
+    one operation of an edge is kept: operation k with probability o_k / (1 + sum_j o_j), none with the rest, where
+    o_k = (1 - p_k) / p_k. That is exact, as gates are independent. Where a node keeps a pair of the edges that
+    lead to it (DARTS), a pair is drawn with probability proportional to the product of its two sums of odds, then an
+    operation of each with probability o_k / sum_j o_j.
+    """
+    per_mask = logits[jnp.asarray(masking.group)]
+    edges = len(space.edges)
+    if len(space.operations) == 2:
+        # Masks: with one gate an edge, every draw is an architecture.
+        masks = hard_masks(key, per_mask, count)[:, jnp.asarray(masking.expand)]
+    elif space.incoming is not None:
+        masks = _pairs_of_edges(key, space, per_mask, count)
+    else:
+        odds = jnp.concatenate([jnp.zeros((edges, 1)), -per_mask.reshape(edges, -1)], axis=1)
+        choices = jax.random.categorical(key, odds, shape=(count, edges))
+        masks = jax.nn.one_hot(choices, odds.shape[1], dtype=bool)[..., 1:].reshape(count, -1)
+    # An edge without any operation carries the first, `none`.
+    gates = np.array(gates_of_masks(space, masks))
+    gates[..., 0] = ~gates[..., 1:].any(axis=-1)
+    return np.stack([space.from_gates(one) for one in gates])
+
+
+def _pairs_of_edges(key: Key, space: Space, logits: Array, count: int) -> Array:
+    """Masks of a space whose nodes keep two edges: bool[count, M], from logits of dropping [M]."""
+    log_odds = -logits.reshape(space.cells, len(space.edges), -1)
+    of_edges = jax.nn.logsumexp(log_odds, axis=-1)
+    pair_key, operation_key = jax.random.split(key)
+    used = jnp.zeros((count, space.cells, len(space.edges)), bool)
+    for target in sorted({target for _, target in space.edges}):
+        arriving = [edge for edge, (_, node) in enumerate(space.edges) if node == target]
+        pairs = jnp.array(list(combinations(arriving, 2)))
+        chosen = jax.random.categorical(
+            jax.random.fold_in(pair_key, target), of_edges[:, pairs].sum(-1), shape=(count, space.cells)
+        )
+        used |= jax.nn.one_hot(pairs[chosen], len(space.edges), dtype=bool).any(-2)
+    operations = jax.random.categorical(operation_key, log_odds, shape=(count, *log_odds.shape[:-1]))
+    kept = jax.nn.one_hot(operations, log_odds.shape[-1], dtype=bool) & used[..., None]
+    return kept.reshape(count, -1)

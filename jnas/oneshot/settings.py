@@ -1,10 +1,13 @@
 """Settings of supernets, and of the methods that train them."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
-from jnas.settings import Member, Settings
+from jnas.settings import Augment, LearningRate, Member, Settings
+
+if TYPE_CHECKING:
+    from jnas.types import OneShot
 
 
 class SupernetConfig(Settings, frozen=True, kw_only=True):
@@ -17,9 +20,7 @@ class SupernetConfig(Settings, frozen=True, kw_only=True):
     depth: Annotated[int, Meta(ge=1, description="cells, layers or blocks of each stage")] = 1
     epochs: Annotated[int, Meta(ge=1, description="epochs")] = 60
     batch: Annotated[int, Meta(ge=2, description="images in a step")] = 64
-    augment: Annotated[bool, Meta(description="shifted and mirrored images, where the images allow it")] = (
-        True
-    )
+    augment: Augment = True
     validation: Annotated[
         float, Meta(gt=0, lt=1, description="share of the training images held out to choose candidates by")
     ] = 0.2
@@ -36,9 +37,7 @@ class SupernetConfig(Settings, frozen=True, kw_only=True):
 class Posterior(Member, frozen=True, kw_only=True, tag="posterior"):
     """Variational dropout: a probability of dropping for every group of weights, learned with the weights."""
 
-    learning_rate: Annotated[float, Meta(gt=0, description="first learning rate of the cosine schedule")] = (
-        0.05
-    )
+    learning_rate: LearningRate = 0.05
     # The paper trains weights and logits alike for up to 1800 epochs; in a thirtieth of the steps logits that learn
     # alike hardly move.
     logits_rate: Annotated[
@@ -68,12 +67,22 @@ class Posterior(Member, frozen=True, kw_only=True, tag="posterior"):
     # The paper counts augmented images: 500,000 for the 50,000 of CIFAR, that is 10.
     examples: Annotated[float, Meta(gt=0, description="examples that an image counts for in the loss")] = 1.0
 
+    def make(self, supernet: Any, **constants: Any) -> "OneShot":
+        """The method that these settings describe: see `jnas.oneshot.posterior.posterior`."""
+        from jnas.oneshot.posterior import posterior
+
+        return posterior(supernet, self, **constants)
+
 
 class Uniform(Member, frozen=True, kw_only=True, tag="uniform"):
     """Single paths: one uniform architecture a batch."""
 
-    learning_rate: Annotated[float, Meta(gt=0, description="first learning rate of the cosine schedule")] = (
-        0.1
-    )
+    learning_rate: LearningRate = 0.1
     weight_penalty: Annotated[float, Meta(ge=0, description="l, of the squared weights")] = 0.02
     examples: Annotated[float, Meta(gt=0, description="examples that an image counts for in the loss")] = 1.0
+
+    def make(self, supernet: Any, **constants: Any) -> "OneShot":
+        """The method that these settings describe: see `jnas.oneshot.uniform.uniform`."""
+        from jnas.oneshot.uniform import uniform
+
+        return uniform(supernet, self, **constants)

@@ -7,10 +7,11 @@ order of the groups. `SUPERNETS` names them with the function that builds each.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -18,22 +19,29 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jax import Array
+from jax.typing import ArrayLike
 
+from jnas import spaces
 from jnas.errors import InputError
-from jnas.nets import darts_cost
-from jnas.nets.densenet import DenseNet
-from jnas.nets.enas import EnasNetwork
-from jnas.nets.families import FAMILIES
-from jnas.nets.four_kernel_resnet import FourKernelResNet
-from jnas.nets.modules import Build, initial_parameters, initial_statistics, statistics_of_batch
-from jnas.nets.nasbench201 import Network, check_images
-from jnas.nets.shake_shake import ShakeShake
+from jnas.nets import networks
+from jnas.nets.candidates import OPERATIONS
+from jnas.nets.masked.densenet import DenseNet
+from jnas.nets.masked.enas import EnasNetwork
+from jnas.nets.masked.four_kernel_resnet import FourKernelResNet
+from jnas.nets.masked.shake_shake import ShakeShake
+from jnas.nets.modules import PER_CHANNEL, Build, initial_parameters, initial_statistics, statistics_of_batch
+from jnas.nets.sizes import Macro
+from jnas.nets.stacks import weighted
 from jnas.spaces import darts, nasbench201
 from jnas.spaces.base import Space
-from jnas.spaces.genotype import INPUTS
+from jnas.spaces.masks import masks as masks_space
+
+# (key, images as they are stored) -> standardised images, shifted and mirrored where that keeps their labels true.
+Prepare: TypeAlias = Callable[[Array, Array], Array]
 
 
-@dataclass(frozen=True)
+# Compared by identity, so that a compiled program belongs to a supernet.
+@dataclass(frozen=True, eq=False)
 class Supernet:
     """A network whose parts can be masked.
 
@@ -47,7 +55,7 @@ class Supernet:
     | `network` | `build -> Flax module`, called as `inputs` says |
     | `inputs` | `(masks [M] or [N, M], images) -> (collections, arguments)` for `network.apply` |
     | `kernels` | for each group the paths of its weights, each with the part of the array that is the group's |
-    | `space` | the space whose gates the masks are, where they are gates of operations |
+    | `space` | the space of its architectures; masks are the gates of all operations but the first, which is nothing |
     | `choices` | whether an architecture, int32[.], does in place of masks, and its operations run alone |
     """
 
@@ -59,7 +67,7 @@ class Supernet:
     network: Callable[[Build], nn.Module]
     inputs: Callable[[Array, Array], tuple[dict[str, Any], tuple[Any, ...]]]
     kernels: tuple[tuple[tuple[tuple[str, ...], tuple[Any, ...]], ...], ...]
-    space: Space | None = None
+    space: Space
     choices: bool = False
 
     @property
@@ -67,9 +75,13 @@ class Supernet:
         """M."""
         return sum(self.sizes)
 
+    def masks_of(self, architectures: ArrayLike) -> Array:
+        """int32[..., D] -> float32[..., M]."""
+        return masks_of_gates(self.space.gates(architectures))
+
     @cached_property
     def parameters(self) -> int:
-        """Of the whole supernet."""
+        """Number of parameters of the whole supernet."""
         _, arguments = self.inputs(jnp.ones(self.masks), jnp.zeros((1, *self.image)))
         shapes = jax.eval_shape(self.network(Build()).init, jax.random.key(0), *arguments)["params"]
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
@@ -116,111 +128,82 @@ class Supernet:
         )
 
 
+def masks_of_gates(gates: Array) -> Array:
+    """float[..., cells, E, K] -> float[..., M], without those of the first operation, which is nothing."""
+    some = gates[..., 1:]
+    return some.reshape(*some.shape[:-3], math.prod(some.shape[-3:]))
+
+
+def gates_of_masks(space: Space, masks: Array) -> Array:
+    """float or bool [..., M] -> [..., cells, E, K]; the first operation, which is nothing, has the gate 0."""
+    shape = (*masks.shape[:-1], space.cells, len(space.edges), len(space.operations) - 1)
+    return jnp.pad(masks.reshape(shape), [(0, 0)] * (len(shape) - 1) + [(1, 0)])
+
+
+def of_space(
+    space: Space, image: tuple[int, int, int], classes: int, width: int, depth: int, stages: int = 3
+) -> Supernet:
+    """The cells of a space, a gate for each operation of each edge: channels, cells of a stage."""
+    networks.kind_of(space).check_images(image, stages)
+    sizes = Macro(width, depth, stages, classes=classes)
+
+    def network(build: Build) -> Any:
+        return networks.build(space, sizes, build, search=True)
+
+    built = network(Build())
+    # An operation that gives zero weighs nothing: an edge without any operation is what it stands for.
+    gates = [
+        (kind, edge, k)
+        for kind, graph in enumerate(space.graphs)
+        for edge, allowed in enumerate(graph.choices)
+        for k in allowed
+        if OPERATIONS[space.operations[k]].module is not None
+    ]
+    places = tuple(np.array(column) for column in zip(*gates, strict=True))
+    shape = (space.cells, len(space.edges), len(space.operations))
+
+    def inputs(masks: Array, images: Array) -> tuple[dict[str, Any], tuple[Any, ...]]:
+        if jnp.issubdtype(masks.dtype, jnp.integer):
+            return {}, (images, None, space.choices(masks))
+        empty = jnp.zeros((*masks.shape[:-1], *shape), masks.dtype)
+        return {}, (images, empty.at[(..., *places)].set(masks))
+
+    shapes = _shapes(network, jnp.zeros((1, *image)), jnp.zeros(shape))
+    names, kernels, weights = [], [], []
+    for kind, edge, k in gates:
+        operation, (source, target) = space.operations[k], space.edges[edge]
+        label = f"{space.cell_names[kind].split()[0]} " if space.cells > 1 else ""
+        names.append(f"{label}{operation} {source}→{target}")
+        rows = weighted(space.graphs[kind]).get(operation, ())
+        inside = [
+            (path, size)
+            for path, size in shapes.items()
+            if built.cell_kinds().get(path[0]) == kind and path[1] == operation and edge in rows
+        ]
+        part = (*[slice(None)] * built.edge_axis, rows.index(edge) if edge in rows else 0)
+        kernels.append(tuple((path, part) for path, _ in inside if path[-1] not in PER_CHANNEL))
+        # With what normalises it.
+        weights.append(sum(math.prod(size) // len(rows) for _, size in inside))
+    return Supernet(
+        space.name, tuple(names), (1,) * len(gates), np.array(weights), image, network, inputs,
+        tuple(kernels), space, choices=space.coding is None,
+    )  # fmt: skip
+
+
 def nasbench201_supernet(
     image: tuple[int, int, int], classes: int, width: int, depth: int, stages: int = 3
 ) -> Supernet:
     """The cell of NAS-Bench-201, a gate for each operation: channels, cells of a stage (16 and 5 in its table)."""
-    space = nasbench201.SPACE
-    check_images(image, stages)
-    # `none` weighs nothing: an edge without any operation is what it stands for.
-    gates = [
-        (edge, operation)
-        for edge in range(len(space.edges))
-        for operation, name in enumerate(space.operations)
-        if name != "none"
-    ]
-    edges, operations = (np.array(column) for column in zip(*gates, strict=True))
-
-    def network(build: Build) -> nn.Module:
-        return Network(width, classes, build, depth, stages)
-
-    def inputs(masks: Array, images: Array) -> tuple[dict[str, Any], tuple[Any, ...]]:
-        if jnp.issubdtype(masks.dtype, jnp.integer):
-            return {}, (images, masks[None])
-        shape = (*masks.shape[:-1], 1, len(space.edges), len(space.operations))
-        return {}, (images, jnp.zeros(shape, masks.dtype).at[..., 0, edges, operations].set(masks))
-
-    shapes = _shapes(network, jnp.zeros((1, *image)), jnp.zeros((1, len(space.edges), len(space.operations))))
-    names, kernels = [], []
-    for edge, operation in gates:
-        source, target = space.edges[edge]
-        module = f"edge_{source}_{target}_{space.operations[operation]}"
-        names.append(f"{space.operations[operation]} {source}→{target}")
-        kernels.append(tuple((path, (...,)) for path in shapes if module in path and path[-1] == "kernel"))
-    # With what normalises it: all below the module that holds the kernel.
-    weights = [
-        sum(
-            math.prod(shape)
-            for path, shape in shapes.items()
-            if any(path[: len(own) - 1] == own[:-1] for own, _ in group)
-        )
-        for group in kernels
-    ]
-    return Supernet(
-        "nasbench201", tuple(names), (1,) * len(gates), np.array(weights), image, network, inputs,
-        tuple(kernels), space, choices=True,
-    )  # fmt: skip
+    return of_space(nasbench201.SPACE, image, classes, width, depth, stages)
 
 
 def _darts(image: tuple[int, int, int], classes: int, width: int, depth: int) -> Supernet:
     """The cells of DARTS, a gate for each operation: channels, normal cells of a stage (16 and 2 in its search)."""
-    space, family = darts.SPACE, FAMILIES["darts"]
-    family.check_images(image, 3)
-
-    def network(build: Build) -> nn.Module:
-        return family.network(width, classes, build, depth, 3, True)
-
-    cells, edges, operations = space.cells, len(space.edges), len(space.operations)
-
-    def inputs(masks: Array, images: Array) -> tuple[dict[str, Any], tuple[Any, ...]]:
-        shape = (*masks.shape[:-1], cells, edges, operations - 1)
-        # `none` weighs nothing.
-        return {}, (images, jnp.pad(masks.reshape(shape), [(0, 0)] * (len(shape) - 1) + [(1, 0)]))
-
-    shapes = _shapes(network, jnp.zeros((1, *image)), jnp.zeros((cells, edges, operations)))
-    kinds = darts_cost.reductions(depth)
-    names, kernels, weights = [], [], []
-    for cell, label in enumerate(space.cell_names):
-        modules = [f"cell_{index}" for index, reduction in enumerate(kinds) if reduction == bool(cell)]
-        for source, target in space.edges:
-            for name in space.operations[1:]:
-                own = [
-                    (path, part)
-                    for path, shape in shapes.items()
-                    if path[0] in modules
-                    for part in _part_of_edge(path, shape, source, target, name)
-                ]
-                names.append(f"{label.split()[0]} {name} {source}→{target}")
-                # Weights of convolutions shrink; the scales and offsets behind them are counted alone.
-                kernels.append(
-                    tuple((path, part) for path, part in own if path[-1] not in ("scale", "offset"))
-                )
-                weights.append(sum(int(np.prod(np.empty(shapes[path])[part].shape)) for path, part in own))
-    return Supernet(
-        "darts", tuple(names), (1,) * len(names), np.array(weights), image, network, inputs, tuple(kernels),
-        space,
-    )  # fmt: skip
-
-
-def _part_of_edge(
-    path: tuple[str, ...], shape: tuple[int, ...], source: int, target: int, operation: str
-) -> list[tuple[Any, ...]]:
-    """The part of a parameter of a DARTS cell that belongs to an operation of an edge; empty if none does."""
-    if len(path) < 3 or path[1] != f"from_{source}":
-        return []
-    label = {"skip_plain": "skip_connect", "skip_shifted": "skip_connect"}.get(path[2], path[2])
-    if operation not in label:
-        return []
-    first = max(source + 1, INPUTS)
-    targets, place = INPUTS + darts.NODES - first, target - first
-    if path[2].endswith("depthwise") or path[2].startswith("norms"):
-        width = shape[-1] // targets
-        return [(..., slice(place * width, (place + 1) * width))]
-    return [(place,)]
+    return of_space(darts.SPACE, image, classes, width, depth)
 
 
 def _masked(name: str, network: Callable[[Build], nn.Module], image: tuple[int, int, int]) -> Supernet:
-    """A network with masked convolutions (`jnas.nets.masked`)."""
+    """A network with masked convolutions (`jnas.nets.masked.layers`)."""
     variables = jax.eval_shape(network(Build()).init, jax.random.key(0), jnp.zeros((1, *image)))
     shapes = _flat_shapes(variables["params"])
     leaves, tree = jax.tree_util.tree_flatten_with_path(variables["masks"])
@@ -246,8 +229,9 @@ def _masked(name: str, network: Callable[[Build], nn.Module], image: tuple[int, 
         return {"masks": jax.tree.unflatten(tree, jnp.split(masks, places, axis=-1))}, (images,)
 
     return Supernet(
-        name, tuple(names), tuple(sizes), np.array(weights), image, network, inputs, tuple(kernels)
-    )
+        name, tuple(names), tuple(sizes), np.array(weights), image, network, inputs, tuple(kernels),
+        masks_space(name, sum(sizes)),
+    )  # fmt: skip
 
 
 def _shapes(
@@ -260,15 +244,10 @@ def _flat_shapes(params: Mapping[str, Any]) -> dict[tuple[str, ...], tuple[int, 
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(dict(params)).items()}
 
 
-# The smallest width that tells, for a configuration that does not say.
-SMALL_WIDTHS = {
-    "nasbench201": 8,
-    "darts": 4,
-    "shake_shake": 1,
-    "enas": 2,
-    "four_kernel_resnet": 2,
-    "densenet": 2,
-}
+# Widths for a configuration that gives none; 8 for a space of one's own.
+SMALL_WIDTHS: dict[str, int] = defaultdict(
+    lambda: 8, nasbench201=8, darts=4, shake_shake=1, enas=2, four_kernel_resnet=2, densenet=2
+)
 # Images smaller than this go through the networks of ImageNet without the strides of their stems.
 LARGE_IMAGE = 64
 
@@ -310,12 +289,22 @@ def _densenet(image: tuple[int, int, int], classes: int, width: int, depth: int)
     return _masked("densenet", lambda build: DenseNet(classes, build, 4 * width, blocks, small), image)
 
 
+class _Supernets(dict[str, Callable[[tuple[int, int, int], int, int, int], Supernet]]):
+    """The supernets named here, and one for every other space."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in spaces.SPACES
+
+    def __missing__(self, name: str) -> Callable[..., Supernet]:
+        return partial(of_space, spaces.get(name))
+
+
 # (image [H, W, C], classes, width, depth) -> Supernet. The line of each says what width and depth are, and the paper's.
-SUPERNETS: dict[str, Callable[[tuple[int, int, int], int, int, int], Supernet]] = {
-    "nasbench201": nasbench201_supernet,
-    "darts": _darts,
-    "shake_shake": _shake_shake,
-    "enas": _enas,
-    "four_kernel_resnet": _four_kernel_resnet,
-    "densenet": _densenet,
-}
+SUPERNETS = _Supernets(
+    nasbench201=nasbench201_supernet,
+    darts=_darts,
+    shake_shake=_shake_shake,
+    enas=_enas,
+    four_kernel_resnet=_four_kernel_resnet,
+    densenet=_densenet,
+)
