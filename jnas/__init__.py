@@ -13,7 +13,11 @@ _adapt_neural_tangents()
 
 
 def __getattr__(name: str) -> Any:
-    """`jnas.score` and `jnas.load`, imported when they are first asked for."""
+    """`jnas.search`, `jnas.score` and `jnas.load`, imported when they are first asked for."""
+    if name == "search":
+        from jnas.run.api import search
+
+        return search
     if name == "score":
         from jnas.run.score import score
 

@@ -31,3 +31,10 @@ Seed: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1, description="seed of e
 Data: TypeAlias = Annotated[
     str, Meta(description="name of a data set (jnas list data), or the path of a file or folder")
 ]
+LearningRate: TypeAlias = Annotated[
+    float, Meta(gt=0, description="first learning rate of the cosine schedule")
+]
+Augment: TypeAlias = Annotated[
+    bool, Meta(description="shifted and mirrored images, where the images allow it")
+]
+Resamples: TypeAlias = Annotated[int, Meta(ge=20, description="bootstrap samples of each interval")]

@@ -12,7 +12,7 @@ Letters: B candidates, D decisions, E edges, K operations, P objectives, M masks
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from jax import Array
@@ -92,6 +92,7 @@ class Estimator(NamedTuple):
       whichever order, on whichever devices.
     takes: the kinds of candidates that it evaluates.
     batch: candidates in one call after which results are stored; a call with more is split.
+    members: () -> bool[size], the architectures of the space that it has values for; None: all.
     jittable: whether `evaluate` runs under jit.
     """
 
@@ -99,7 +100,26 @@ class Estimator(NamedTuple):
     evaluate: Callable[[Key, Candidates], Values]
     takes: tuple[Kind, ...] = ("architectures",)
     batch: int = 1
+    members: Callable[[], np.ndarray] | None = None
     jittable: bool = False
+
+
+class StrategySettings(Protocol):
+    """Settings in `jnas.strategies.STRATEGIES`."""
+
+    asks: ClassVar[Kind]
+
+    def make(self, space: Any, objectives: tuple[str, ...], budget: int) -> Strategy:
+        """The strategy on a space, for the objectives of an estimator. budget: evaluations, 0 for no limit."""
+
+
+class EstimatorSettings(Protocol):
+    """Settings in `jnas.estimators.ESTIMATORS`."""
+
+    takes: ClassVar[tuple[str, ...]]
+
+    def make(self, space: Any, dataset: Any, *, apart: bool = False) -> Estimator:
+        """The estimator on a space and data. apart: repeats are objectives of their own."""
 
 
 class OneShot(NamedTuple):

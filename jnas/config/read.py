@@ -85,24 +85,21 @@ def stored_differences(path: str | Path, config: Settings) -> list[str]:
 
 def options(config: Settings) -> Iterator[tuple[str, str, str, str]]:
     """`(dotted key, allowed values, present value, help)` of each field, for the help of the command line."""
+    absent = "."
     for key, field, value in schema.fields(schema.struct_type(type(config)), to_mapping(config)):
         members, tagged, optional = schema.section(field.type)
+        text = schema.help_text(field.type)
+        if key.startswith(absent):
+            continue
+        if optional and value is None:
+            absent = f"{key}."
         if not members:
-            yield key, schema.expected(field.type), json.dumps(value), schema.help_text(field.type)
+            yield key, schema.expected(field.type), json.dumps(value), text
         elif tagged:
-            yield (
-                key,
-                schema.expected(field.type),
-                value["name"] if value else "none",
-                schema.help_text(field.type),
-            )
-        elif optional:
-            yield (
-                key,
-                "none, or the keys below it",
-                "none" if value is None else "keys",
-                schema.help_text(field.type),
-            )
+            yield key, schema.expected(field.type), value["name"] if value else "none", text
+        elif value is None:
+            keys = ", ".join(below.name for below in members[""].fields)
+            yield key, f"none, or a section of {keys}", "none", text
 
 
 def whole_numbers(text: str, name: str, least: int) -> tuple[int, ...]:

@@ -33,10 +33,12 @@ def refusal(struct: StructType, whole: Any, message: str, layers: Sequence[Layer
     source = holders[-1] if holders else layers[0].source
     dashes = "--" if source == COMMAND_LINE else ""
     members, tagged, optional = schema.section(kind)
-    # A flag below a plain value, such as --seed.x.
-    if dashes and isinstance(value, Mapping) and not members:
-        below = [*value]
-    key = ".".join([*keys, *below[:1]])
+    # A flag goes on below a plain value or an unknown key, such as --seed.x.
+    rest = value[below[0]] if below else value
+    while dashes and isinstance(rest, Mapping) and rest and (below or not members):
+        below.append(next(iter(rest)))
+        rest = rest[below[-1]]
+    key = ".".join([*keys, *below])
     if below:
         return _unknown_key(struct, whole, key, source, dashes)
     if members and not tagged and dashes:
@@ -55,12 +57,13 @@ def _unknown_key(struct: StructType, whole: Any, key: str, source: str, dashes: 
     section, _, name = key.rpartition(".")
     members = schema.section(_at(struct, whole, section.split(".") if section else [])[0]).members
     others = [tag for tag, member in members.items() if any(field.name == name for field in member.fields)]
-    if others:
+    if others and section and "" not in members:
         mend = f"it is a key of {' and '.join(others)}"
         return InputError(f"{source}: unknown key '{dashes}{key}': {mend}")
     known = [other for other, _, _ in schema.fields(struct, whole)]
     # A right name in the wrong section is as frequent as a slip of the pen.
-    close = [other for other in known if other.rpartition(".")[2] == name]
+    close = [other for other in known if f".{other}".endswith(f".{key}")]
+    close = close or [other for other in known if other.rpartition(".")[2] == name]
     close = close or difflib.get_close_matches(key, known, n=1)
     siblings = [other for other in known if other.rpartition(".")[0] == section] or known
     guesses = " or ".join(f"'{dashes}{other}'" for other in close)

@@ -1,11 +1,11 @@
 """Settings of a search: a space, a strategy and an estimator, each with its own settings."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial, reduce
+from functools import cache, reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from msgspec import Meta
+from msgspec import Meta, defstruct, structs
 
 from jnas.config import read
 from jnas.config.score import OF_SPACE
@@ -13,18 +13,15 @@ from jnas.estimators import ESTIMATORS
 from jnas.estimators.settings import Proxies, Training
 from jnas.oneshot import METHODS
 from jnas.oneshot.settings import SupernetConfig
-from jnas.settings import Data, Member, Seed, Settings
+from jnas.settings import Data, LearningRate, Member, Seed, Settings
 from jnas.strategies import STRATEGIES
 from jnas.strategies.pruning import Pruning
 
 if TYPE_CHECKING:
-    StrategySettings: TypeAlias = Member
-    EstimatorSettings: TypeAlias = Member
-    OneShotSettings: TypeAlias = Member
+    from jnas.types import EstimatorSettings as EstimatorMember
+    from jnas.types import StrategySettings as StrategyMember
 else:
-    StrategySettings, EstimatorSettings, OneShotSettings = (
-        reduce(or_, family.values()) for family in (STRATEGIES, ESTIMATORS, METHODS)
-    )
+    EstimatorMember = StrategyMember = Member
 
 # TE-NAS averages three repeats of both scores.
 TENAS = {"estimator": {"name": "proxies", "ntk": {"repeats": 3}, "regions": {"repeats": 3}}}
@@ -46,9 +43,7 @@ class Final(Settings, frozen=True, kw_only=True):
 
     candidates: Annotated[int, Meta(ge=1, description="best candidates of the search")] = 64
     repeats: Annotated[int, Meta(ge=1, description="repeats, averaged, each by a seed of its own")] = 2
-    estimator: Annotated[EstimatorSettings, Meta(description="their estimator (jnas list estimators)")] = (
-        Proxies()
-    )
+    estimator: EstimatorMember = Proxies()
 
 
 class Compare(Settings, frozen=True, kw_only=True):
@@ -74,23 +69,17 @@ class Tuning(Settings, frozen=True, kw_only=True):
     """A training of the weights that the found candidate inherits."""
 
     epochs: Annotated[int, Meta(ge=1, description="epochs")] = 5
-    learning_rate: Annotated[float, Meta(gt=0, description="first learning rate of the cosine schedule")] = (
-        0.01
-    )
+    learning_rate: LearningRate = 0.01
 
 
 class SearchConfig(Settings, frozen=True, kw_only=True):
-    """A search of one space."""
+    """A search of one space; `kind` says which members its strategy, estimator and one-shot method are one of."""
 
     space: Annotated[
         str, Meta(description="search space (jnas list spaces) or supernet (jnas list supernets)")
     ] = "nasbench201"
-    strategy: Annotated[StrategySettings, Meta(description="how to explore it (jnas list strategies)")] = (
-        Pruning()
-    )
-    estimator: Annotated[
-        EstimatorSettings, Meta(description="value of a candidate (jnas list estimators)")
-    ] = Proxies()
+    strategy: StrategyMember = Pruning()
+    estimator: EstimatorMember = Proxies()
     budget: Annotated[int, Meta(ge=0, description="evaluations; 0: until the strategy ends by itself")] = 0
     protocol: Annotated[
         Literal["paper", "released"],
@@ -100,15 +89,13 @@ class SearchConfig(Settings, frozen=True, kw_only=True):
     ] = "paper"
     seed: Seed = 0
     data: Data = "digits"
-    oneshot: Annotated[
-        OneShotSettings | None, Meta(description="method that trains a supernet first (jnas list oneshot)")
-    ] = None
+    oneshot: Member | None = None
     supernet: Annotated[SupernetConfig | None, Meta(description="that supernet and its training")] = None
     filter: Annotated[Filter | None, Meta(description="choice among drawn candidates")] = None
     tuning: Annotated[
         Tuning | None, Meta(description="training of the found candidate's inherited weights")
     ] = None
-    final: Annotated[Final | None, Meta(description="last round by another estimator")] = None
+    final: Final | None = None
     compare: Annotated[Compare | None, Meta(description="other cells beside the found one")] = None
     training: Annotated[Training | None, Meta(description="training of the found cell, from scratch")] = None
     table: Annotated[
@@ -130,4 +117,39 @@ class SearchConfig(Settings, frozen=True, kw_only=True):
         return layers
 
 
-from_mapping = partial(read.from_mapping, SearchConfig)
+def from_mapping(mapping: Mapping[str, Any], source: str = "settings") -> SearchConfig:
+    """Settings of a nested mapping. Raises `InputError`, which names `source`."""
+    return read.from_mapping(kind(), mapping, source)
+
+
+def kind() -> type[SearchConfig]:
+    """`SearchConfig` with the members that the registries hold now: to register is to assign to their dicts."""
+    return _kind(*(tuple(family.values()) for family in (STRATEGIES, ESTIMATORS, METHODS)))
+
+
+@cache
+def _kind(*families: tuple[type[Member], ...]) -> type[SearchConfig]:
+    strategy, estimator, method = (reduce(or_, members) for members in families)
+    last = _field("estimator", estimator, Proxies(), "estimator of these (jnas list estimators)")
+    final = defstruct("Final", [last], bases=(Final,), frozen=True, kw_only=True)
+    fields = [
+        _field("strategy", strategy, Pruning(), "how to explore it (jnas list strategies)"),
+        _field("estimator", estimator, Proxies(), "value of a candidate (jnas list estimators)"),
+        _field("oneshot", method | None, None, "method that trains a supernet first (jnas list oneshot)"),
+        _field("final", final | None, None, "last round by another estimator"),
+    ]
+    whole = defstruct("SearchConfig", fields, bases=(SearchConfig,), frozen=True, kw_only=True)
+    return cast(type[SearchConfig], whole)
+
+
+def _field(name: str, kind: Any, default: Any, description: str) -> tuple[str, Any, Any]:
+    return name, Annotated[kind, Meta(description=description)], default
+
+
+def kernel_and_regions(config: SearchConfig) -> Proxies:
+    """Settings of the kernel and the regions that a comparison shows: those of the search where it has them."""
+    settings = config.estimator
+    if not isinstance(settings, Proxies):
+        settings = from_mapping({"space": config.space, "protocol": config.protocol}).estimator
+    assert isinstance(settings, Proxies)
+    return structs.replace(settings, proxies="ntk,regions")

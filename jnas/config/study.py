@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from jnas.config import read
-from jnas.settings import Seed, Settings
+from jnas.settings import LearningRate, Resamples, Seed, Settings
 
 
 class SearchStudyConfig(Settings, frozen=True, kw_only=True):
@@ -38,7 +38,7 @@ class RankStudyConfig(Settings, frozen=True, kw_only=True):
     top: Annotated[
         float, Meta(gt=0, le=1, description="share of the cells that precision is counted among")
     ] = 0.05
-    resamples: Annotated[int, Meta(ge=20, description="bootstrap samples of each interval")] = 200
+    resamples: Resamples = 200
 
 
 class KernelStudyConfig(Settings, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class KernelStudyConfig(Settings, frozen=True, kw_only=True):
     draws: Annotated[int, Meta(ge=2, description="networks of each width")] = 4
     images: Annotated[int, Meta(ge=3, description="images that kernels are taken on")] = 12
     depth: Annotated[int, Meta(ge=1, description="cells one after another")] = 1
-    resamples: Annotated[int, Meta(ge=20, description="bootstrap samples of each interval")] = 200
+    resamples: Resamples = 200
 
 
 class DynamicsStudyConfig(Settings, frozen=True, kw_only=True):
@@ -89,9 +89,9 @@ class DriftStudyConfig(Settings, frozen=True, kw_only=True):
         str, Meta(description="epochs after which to measure, ascending; training ends with the last")
     ] = "0,1,2,5"
     batch: Annotated[int, Meta(ge=1, description="images in a batch")] = 128
-    learning_rate: Annotated[float, Meta(gt=0, description="largest learning rate of the cosine")] = 0.2
+    learning_rate: LearningRate = 0.2
     weight_decay: Annotated[float, Meta(ge=0, description="weight decay")] = 5e-4
-    resamples: Annotated[int, Meta(ge=20, description="bootstrap samples of each interval")] = 200
+    resamples: Resamples = 200
 
 
 class OneshotStudyConfig(Settings, frozen=True, kw_only=True):
@@ -110,7 +110,7 @@ class OneshotStudyConfig(Settings, frozen=True, kw_only=True):
     epochs: Annotated[int, Meta(ge=1, description="epochs of a supernet's training")] = 60
     # Uniform paths train one operation an edge at a step: with few steps they rank by what was trained.
     batch: Annotated[int, Meta(ge=2, description="images in a batch")] = 32
-    learning_rate: Annotated[float, Meta(gt=0, description="largest learning rate of the cosine")] = 0.1
+    learning_rate: LearningRate = 0.1
     logits_rate: Annotated[
         float, Meta(gt=0, description="how many times faster logits of dropping learn than weights")
     ] = 2.0
@@ -124,7 +124,7 @@ class OneshotStudyConfig(Settings, frozen=True, kw_only=True):
         int,
         Meta(ge=0, description="training images by which a cell's normalisation is measured again; 0: not"),
     ] = 256
-    resamples: Annotated[int, Meta(ge=20, description="bootstrap samples of each interval")] = 200
+    resamples: Resamples = 200
 
 
 class StudyConfig(Settings, frozen=True, kw_only=True):

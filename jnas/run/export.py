@@ -1,11 +1,11 @@
-"""A trained network as files that outlive jnas's checkpoints: weights, what they are of, and a compiled program.
+"""A trained network as files that outlive jnas's checkpoints: weights with their description, and a compiled program.
 
-    network.safetensors   params, batch_stats (and nothing that could run code), with the architecture, the sizes of
-                          the network and the preprocessing as text in its header
-    network.stablehlo     the network from stored images to logits as StableHLO, any number of images, by jax.export;
+    network.safetensors   params and batch_stats; in its header, as text, the architecture, the sizes of the network and
+                          the preprocessing; nothing in it can run code
+    network.stablehlo     the network from any number of stored images to logits, by jax.export;
                           `jax.export.deserialize` runs it without jnas
 
-`load` gives the network back from the first.
+`load` reads the first.
 """
 
 import json
@@ -20,13 +20,14 @@ from flax import traverse_util
 from jax import Array
 
 from jnas.data import transforms
-from jnas.errors import InputError, RunError
+from jnas.errors import InputError
 from jnas.nets import trainable
+from jnas.store.checkpoints import last_state
 from jnas.store.folder import read_run, write_file
 
 WEIGHTS, PROGRAM = "network.safetensors", "network.stablehlo"
 FORMAT = "jnas network 1"
-# What the program may run on.
+# Platforms of the program.
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -36,8 +37,11 @@ class Loaded:
 
     apply: compiled function of images as they are stored, uint8 or float32 [N, H, W, C], to logits float32[N, O];
       raises `InputError` for images of another size.
-    params, batch_stats: its weights and running statistics. architecture, space: what it is. image: (H, W, C).
-    classes: O. mean, std: of the channels, as `apply` standardises images.
+    params, batch_stats: weights and running statistics.
+    space, architecture: names of the space and text of the architecture.
+    image: (H, W, C).
+    classes: O.
+    mean, std: of the channels, by which `apply` standardises images.
     """
 
     apply: Any
@@ -54,13 +58,13 @@ class Loaded:
 def export(run: str | Path, out: str | Path) -> Path:
     """Write the network of a finished training into the folder `out` and return the path of its weights.
 
-    The averaged weights where the training kept an average. Raises `InputError` where `run` is no finished training
-    or `out` cannot be written, `RunError` when the disk is full or the state cannot be read.
+    Writes the averaged weights where the training has an average. Raises `InputError` where `run` is no finished
+    training or `out` cannot be written, `RunError` when the disk is full or the state cannot be read.
     """
     safetensors = _safetensors()
     result, config = read_run(run)
-    if "curves" not in result:
-        raise InputError(f"'{run}' holds a search, not a training: export what jnas train wrote")
+    if result["kind"] != "training":
+        raise InputError(f"'{run}' holds a {result['kind']}, not a training: export what jnas train wrote")
     state = _last_state(Path(run))
     params = state["average"] or state["params"]
     params = {name: value for name, value in params.items() if name != "auxiliary_head"}
@@ -96,10 +100,10 @@ def export(run: str | Path, out: str | Path) -> Path:
 
 
 def load(path: str | Path) -> Loaded:
-    """The network that `export` wrote: its weights' file, or the folder that holds it.
+    """Read the network that `export` wrote, from its weights' file or the folder that holds it.
 
-    Raises `InputError` where there is none, the file is truncated or no network of jnas's, or its weights are not
-    those of its architecture.
+    Raises `InputError` where there is none, the file is truncated or no network of jnas's, or its weights do not fit
+    its architecture.
     """
     safetensors = _safetensors()
     path = Path(path)
@@ -132,19 +136,19 @@ def load(path: str | Path) -> Loaded:
     @jax.jit
     def apply(images: Array) -> Array:
         if images.ndim != 4 or images.shape[1:] != image:
-            own, given = ("x".join(map(str, shape)) for shape in (("N", *image), images.shape))
-            raise InputError(f"images {given} do not fit: '{path}' was trained on images {own}")
+            expected, given = ("x".join(map(str, shape)) for shape in (("N", *image), images.shape))
+            raise InputError(f"images {given} do not fit: '{path}' was trained on images {expected}")
         return built.evaluate(params, statistics, transforms.standardise(images, mean, std))
 
     return Loaded(apply, params, statistics, space, text, image, sizes[1], mean, std)
 
 
-def _require_same_shapes(path: Path, expected: Any, found: Any) -> None:
-    expected, found = (
+def _require_same_shapes(path: Path, expected: Any, stored: Any) -> None:
+    expected, stored = (
         {path: leaf.shape for path, leaf in traverse_util.flatten_dict({"p": tree[0], "s": tree[1]}).items()}
-        for tree in (expected, found)
+        for tree in (expected, stored)
     )
-    wrong = [key for key in expected | found if expected.get(key) != found.get(key)]
+    wrong = [key for key in expected | stored if expected.get(key) != stored.get(key)]
     if wrong:
         raise InputError(
             f"'{path}' does not hold the weights of its architecture: {len(wrong)} arrays are missing, too many or of "
@@ -161,16 +165,8 @@ def _program(network: Loaded) -> bytes:
 
 
 def _last_state(run: Path) -> dict[str, Any]:
-    import orbax.checkpoint as ocp
-
-    try:
-        with ocp.CheckpointManager((run / "checkpoints").absolute()) as checkpoints:
-            step = checkpoints.latest_step()
-            state = checkpoints.restore(step, args=ocp.args.StandardRestore())
-    except Exception as error:
-        raise RunError(
-            f"the state in '{run / 'checkpoints'}' cannot be read ({type(error).__name__}): run the training again"
-        ) from error
+    """The state of the training itself: a `jnas.estimators.training.State` as a mapping."""
+    state = last_state(run / "checkpoints")["state"]
     # Named tuples come back as mappings, or as lists by orbax's version.
     return (
         state

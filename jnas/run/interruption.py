@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM that end a command even when Python drops the exception they raise.
 
-An exception raised inside a callback that Python calls on its own (JAX registers one with the garbage collector)
-is printed and dropped, and the command would go on. Here it is remembered: `check` raises it again.
+Python prints and drops an exception raised inside a callback of the garbage collector (JAX registers one), and the
+command would go on. Here the signal is remembered, and `check` raises the exception again.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ _asked = threading.Event()
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """In the block both signals raise `KeyboardInterrupt`, at once or at the next `check`.
+    """Make both signals raise `KeyboardInterrupt` in the block, at once or at the next `check`.
 
-    A signal that is ignored on entry, as SIGINT is for the background jobs of a shell, stays ignored. Outside the
-    main thread, which alone receives signals, nothing changes.
+    A signal that is ignored on entry stays ignored, as SIGINT is for the background jobs of a shell. Outside the main
+    thread nothing changes: no other thread receives signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -50,6 +50,6 @@ def interruptible() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raise `KeyboardInterrupt` if it was asked for inside `interruptible`; long loops call this."""
+    """Raise `KeyboardInterrupt` after a signal inside `interruptible`; long loops call this."""
     if _asked.is_set():
         raise KeyboardInterrupt

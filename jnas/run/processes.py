@@ -72,7 +72,7 @@ def leave() -> None:
 
 @contextlib.contextmanager
 def together() -> Iterator[Everyone | None]:
-    """What the processes of `jax.distributed` do alike: `everyone(said)` gives what each of them said, to all.
+    """Agreement of the processes of `jax.distributed`: `everyone(said)` gives what each of them said, to all.
 
     What is said is plain values, as in JSON. An exception that leaves the block in one process ends it in all,
     with `RunError` where it was not raised. None, and nothing of this, for a process by itself.

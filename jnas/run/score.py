@@ -9,10 +9,9 @@ FLOPs and convolutions are those of each architecture itself.
 
 import contextlib
 import csv
-import hashlib
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,27 @@ import numpy as np
 from jnas import data as datasets
 from jnas import spaces
 from jnas.config import score as scoring_config
-from jnas.errors import InputError, RunError, unknown_name
-from jnas.proxies import PROXIES
-from jnas.proxies.base import SIZE
-from jnas.run import scoring
-from jnas.run.executors import EXECUTORS, run_chunks, worker_count
-from jnas.run.processes import Everyone, together
+from jnas.errors import InputError, unknown_name
+from jnas.estimators.proxies import check, proxies, sizes
+from jnas.proxies import is_measured, proxy_value
+from jnas.run.evaluate import Evaluator
+from jnas.run.executors import EXECUTORS, runner
 from jnas.run.progress import Progress
+from jnas.store.records import Evaluation
 from jnas.store.score_files import (
     SUFFIXES,
     CsvTable,
-    Journal,
-    as_csv,
     columns,
     open_journal,
     require_pyarrow,
     write_parquet,
 )
+from jnas.types import Candidates
 
 # Up to so many, a space is listed whole to draw different architectures from it.
 LISTED = 2**20
+# Folded into the key of random architectures, which no subject of a proxy folds in.
+RANDOM_STREAM = 3
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,12 @@ def score(
     seed: int = 0,
     out: str | Path | None = None,
     executor: str = "local",
+    shard: str | None = None,
+    merge: Sequence[str | Path] = (),
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Score architectures by training-free proxies, in compiled batches on all devices.
-
-    After `jax.distributed.initialize` all its processes call this alike, share the work, and get all scores; the
-    first alone reads and writes `out`, and reports.
 
     Args:
       space: a name in `jnas.spaces.SPACES`.
@@ -106,12 +105,15 @@ def score(
       seed: of weights, images and random architectures.
       out: a .csv or .parquet file to write; the same call after an interruption goes on.
       executor: `"local"`, or `"ray"` for a Ray cluster.
+      shard: `"2/8"` scores the second of eight parts alone, one for each of eight machines.
+      merge: the `out` of finished shards, whose scores are taken over.
       settings: sections of `jnas.config.score.ScoreConfig`, such as `{"network": {"cells_per_stage": 1}}`.
 
     Returns:
-      One row an architecture, in the order given. A failed score has a status that is not `"ok"`.
+      One row an architecture, in the order given; of a shard, its own alone. A failed score is nan and has a
+      status that is not `"ok"`.
 
-    Raises `InputError` for what cannot be scored, `RunError` when the machine gives up.
+    Raises `InputError` for a call that cannot be scored, `RunError` when the machine gives up.
     """
     if not isinstance(data, str | Path):
         raise InputError(
@@ -120,79 +122,87 @@ def score(
     config = scoring_config.from_mapping(
         {**(settings or {}), "space": space, "data": str(data), "seed": seed}
     )
-    return run(config, architectures, proxies, out, executor, progress or Progress())
+    return run(config, architectures, proxies, out, executor, progress or Progress(), shard, merge)
 
 
 def run(
     config: scoring_config.ScoreConfig,
-    architectures: Any,
-    proxies: Sequence[str],
+    given: Any,
+    names: Sequence[str],
     out: str | Path | None,
     executor: str,
     progress: Progress,
+    shard: str | None = None,
+    merge: Sequence[str | Path] = (),
 ) -> Scores:
     """`score` with a configuration that has been read."""
-    with together() as everyone:
-        return _run(config, architectures, proxies, out, executor, progress, everyone)
-
-
-def _run(
-    config: scoring_config.ScoreConfig,
-    given: Any,
-    proxies: Sequence[str],
-    out: str | Path | None,
-    executor: str,
-    progress: Progress,
-    everyone: Everyone | None,
-) -> Scores:
-    if isinstance(proxies, str):
-        proxies = proxies.split(",")
-    proxies = tuple(dict.fromkeys(name.strip() for name in proxies if name.strip()))
+    # Read and check everything before anything is written.
+    if isinstance(names, str):
+        names = names.split(",")
+    names = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
     if executor not in EXECUTORS:
         raise unknown_name("executor", executor, EXECUTORS)
-    if everyone is not None and executor != "local":
-        raise InputError(f"--executor {executor} finds its machines itself: leave out --coordinator")
     path = None if out is None else Path(out)
     if path is not None and path.suffix not in SUFFIXES:
         raise InputError(f"--out '{path}': give a file ending in {' or '.join(SUFFIXES)}")
     if path is not None and path.suffix == ".parquet":
         require_pyarrow()
+    if merge and path is None:
+        raise InputError("--merge needs --out: the table of all shards")
     space = spaces.get(config.space)
     architectures = read_architectures(space, given, config.seed)
     dataset = datasets.load(config.data)
-    scoring.check(config, proxies, dataset)
+    check(names, dataset, config)
     representatives = [space.to_string(a) for a in np.asarray(space.canonical(architectures))]
-    measured = tuple(name for name in proxies if PROXIES[name].subject != SIZE)
-    if jax.process_index() > 0:
-        # Of several processes the first has the files, and reports.
-        path, progress = None, Progress(quiet=True)
+    if shard:
+        mine = in_shard(representatives, shard)
+        architectures = architectures[mine]
+        representatives = [text for text, own in zip(representatives, mine, strict=True) if own]
+    measured = tuple(name for name in names if is_measured(name))
     with contextlib.ExitStack() as stack:
-        journal = stack.enter_context(open_journal(path, config)) if path else None
-        known = journal.read(measured) if journal else {}
-        if everyone is not None:
-            asked = [
-                scoring_config.digest(config),
-                hashlib.sha256(architectures.tobytes()).hexdigest(),
-                *proxies,
-            ]
-            answers = everyone([asked, known])
-            if any(other != answers[0][0] for other, _ in answers):
-                raise InputError("the processes were asked for different scores: give all the same command")
-            known = answers[0][1]
-        table = _Table(space, config, dataset, architectures, representatives, proxies, path, known)
-        stack.callback(table.close)
+        journal = stack.enter_context(open_journal(path, config, parts=merge)) if path else None
+        known = {} if journal is None else journal.values("score")
         missing = [
-            name for name in dict.fromkeys(representatives) if not set(measured) <= known.get(name, {}).keys()
+            text for text in dict.fromkeys(representatives) if any((text, n) not in known for n in measured)
         ]
+        # Proxies that every architecture has, from a call that asked for fewer, are not computed again.
+        lacking = tuple(name for name in measured if any((text, name) not in known for text in missing))
+        table = _Table(space, config, dataset, architectures, representatives, names, path)
+        stack.callback(table.close)
+        table.extend(known)
         if missing:
-            # What every architecture has already, from a call that asked for less, is not computed again.
-            lacking = tuple(p for p in measured if any(p not in known.get(name, {}) for name in missing))
-            _announce(progress, len(architectures), len(set(representatives)), len(missing), lacking)
-            _compute(config, space, dataset, lacking, missing, executor, everyone, journal, table, progress)
+            make = partial(proxies, space, lacking, dataset, config, memory_gb=config.memory_gb)
+            evaluate = Evaluator(make(), space, journal, "score", runner(executor, make))
+            distinct = len(set(representatives))
+            done = "" if len(missing) == distinct else f", {distinct - len(missing):,} of them done before"
+            progress.say(
+                f"scoring {len(architectures):,} architectures, {distinct:,} distinct{done}, by {', '.join(lacking)} "
+                f"on {len(jax.devices())} x {jax.devices()[0].device_kind}"
+            )
+            with progress.task("scoring", len(missing), "architectures") as advance:
+
+                def after_chunk(steps: int, preparing: bool = False) -> None:
+                    table.extend(evaluate.known)
+                    advance(steps, preparing)
+
+                candidates = Candidates(architectures=np.stack([space.from_string(text) for text in missing]))
+                evaluate(jax.random.key(config.seed), 0, candidates, after_chunk)
         scores = table.finish()
         if path is not None and path.suffix == ".parquet":
             write_parquet(path, scores.columns)
         return scores
+
+
+def in_shard(subjects: Sequence[str], shard: str) -> np.ndarray:
+    """The rows of a shard, bool[B]: of `"2/8"` every eighth of the different subjects, from the second one.
+
+    Raises `InputError` for other text.
+    """
+    number, slash, count = shard.partition("/")
+    if not slash or not number.isdecimal() or not count.isdecimal() or not 1 <= int(number) <= int(count):
+        raise InputError(f"--shard is '{shard}': give 1/N to N/N, one for each of N machines")
+    place = {text: row for row, text in enumerate(dict.fromkeys(subjects))}
+    return np.array([place[text] % int(count) == int(number) - 1 for text in subjects], bool)
 
 
 def read_architectures(space: spaces.Space, architectures: Any, seed: int) -> np.ndarray:
@@ -234,25 +244,28 @@ class _Table:
         dataset: datasets.Dataset,
         architectures: np.ndarray,
         representatives: list[str],
-        proxies: Sequence[str],
+        names: Sequence[str],
         path: Path | None,
-        known: dict[str, dict[str, tuple[float, str]]],
     ):
         self._space, self._architectures, self._representatives = space, architectures, representatives
-        self._proxies, self._known = tuple(proxies), known
-        self._measured = {name for name in proxies if PROXIES[name].subject != SIZE}
-        self._sizes = scoring.sizes(config, dataset, architectures)
+        self._names = tuple(names)
+        self._sizes = sizes(space, dataset, config.network, architectures)
         self._rows: list[list[Any]] = []
-        self._csv = CsvTable(path, self._proxies) if path is not None and path.suffix == ".csv" else None
-        self._extend()
+        self._csv = CsvTable(path, self._names) if path is not None and path.suffix == ".csv" else None
 
-    def add(self, values: Mapping[str, Mapping[str, tuple[float, str]]]) -> None:
-        for name, scores in values.items():
-            self._known.setdefault(name, {}).update(scores)
-        self._extend()
+    def extend(self, known: Mapping[tuple[str, str], Evaluation]) -> None:
+        """Append the rows that `known` completes. Raises `RunError` when the disk is full."""
+        start = len(self._rows)
+        for index in range(start, len(self._architectures)):
+            row = self._row(index, known)
+            if row is None:
+                break
+            self._rows.append(row)
+        if self._csv is not None and len(self._rows) > start:
+            self._csv.append(self._rows[start:])
 
     def finish(self) -> Scores:
-        names = columns(self._proxies)
+        names = columns(self._names)
         table = {name: np.array([row[i] for row in self._rows]) for i, name in enumerate(names)}
         return Scores(self._architectures, table)
 
@@ -260,85 +273,19 @@ class _Table:
         if self._csv is not None:
             self._csv.close()
 
-    def _extend(self) -> None:
-        start = len(self._rows)
-        for index in range(start, len(self._architectures)):
-            scores = self._known.get(self._representatives[index], {})
-            if not self._measured <= scores.keys():
-                break
-            self._rows.append(self._row(index, scores))
-        if self._csv is not None and len(self._rows) > start:
-            self._csv.append(self._rows[start:])
-
-    def _row(self, index: int, scores: Mapping[str, tuple[float, str]]) -> list[Any]:
+    def _row(self, index: int, known: Mapping[tuple[str, str], Evaluation]) -> list[Any] | None:
         row: list[Any] = [self._space.to_string(self._architectures[index])]
-        for name in self._proxies:
-            own = (int(self._sizes[name][index]), "ok") if name in self._sizes else scores[name]
-            row += own
+        for name in self._names:
+            if name in self._sizes:
+                row += [int(self._sizes[name][index]), "ok"]
+                continue
+            entry = known.get((self._representatives[index], name))
+            if entry is None:
+                return None
+            row += [float(proxy_value(name, entry.value)), entry.status]
         return row + [
-            int(self._sizes[name][index]) for name in ("params", "flops") if name not in self._proxies
+            int(self._sizes[name][index]) for name in ("params", "flops") if name not in self._names
         ]
-
-
-def _compute(
-    config: scoring_config.ScoreConfig,
-    space: spaces.Space,
-    dataset: datasets.Dataset,
-    proxies: tuple[str, ...],
-    names: list[str],
-    executor: str,
-    everyone: Everyone | None,
-    journal: Journal | None,
-    table: _Table,
-    progress: Progress,
-) -> None:
-    size = scoring.chunk_size(jax.devices())
-    chunks = [names[start : start + size] for start in range(0, len(names), size)]
-    arrays = [np.stack([space.from_string(name) for name in chunk]) for chunk in chunks]
-    start, workers = time.perf_counter(), 1
-    laps: list[float] = []
-    with progress.task("scoring", len(names), "architectures") as advance:
-        for index, scores in run_chunks(executor, config, proxies, dataset, arrays, everyone):
-            laps.append(time.perf_counter() - start)
-            if len(laps) == 1:
-                workers = worker_count(executor, len(chunks))
-            rows = [
-                # SQLite does not keep the sign of a zero.
-                (name, proxy, float(scores[proxy][0][i]) + 0.0, scores[proxy][1][i])
-                for i, name in enumerate(chunks[index])
-                for proxy in proxies
-            ]
-            try:
-                if journal is not None:
-                    journal.add(rows)
-                table.add({n: {p: (v, s) for m, p, v, s in rows if m == n} for n in chunks[index]})
-            except RunError:
-                # What was computed and could not be stored is shown instead.
-                print(as_csv([("architecture", "proxy", "value", "status"), *rows]), end="")
-                raise
-            advance(len(chunks[index]), preparing=len(laps) <= workers)
-            if len(laps) == 2 * workers < len(chunks):
-                progress.say(_cost(laps, workers, size, len(names) - len(laps) * size))
-
-
-def _cost(laps: Sequence[float], workers: int, size: int, left: int) -> str:
-    """What is said when two batches a worker are done, at the seconds `laps`; the first of each compiles."""
-    batch = max(laps[-1] - laps[workers - 1], 1e-9)
-    rate = workers * size / batch
-    each = f" on each of {workers} workers" if workers > 1 else ""
-    return (
-        f"a batch of {size} takes {batch:.2f} s{each} after {laps[workers - 1]:.0f} s of compilation and first "
-        f"batch: {rate:.1f} architectures/s, about {left / rate:.0f} s left"
-    )
-
-
-def _announce(progress: Progress, rows: int, distinct: int, missing: int, proxies: Iterable[str]) -> None:
-    done = "" if missing == distinct else f", {distinct - missing:,} of them done before"
-    processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    progress.say(
-        f"scoring {rows:,} architectures, {distinct:,} distinct{done}, by {', '.join(proxies)} on "
-        f"{len(jax.devices())} x {jax.devices()[0].device_kind}{processes}"
-    )
 
 
 def _random(space: spaces.Space, number: str, seed: int) -> np.ndarray:
@@ -347,7 +294,7 @@ def _random(space: spaces.Space, number: str, seed: int) -> np.ndarray:
     count = int(number)
     if count > space.size:
         raise InputError(f"random:{count} is more than the {space.size:,} architectures of {space.name}")
-    key = jax.random.fold_in(jax.random.key(seed), len(scoring.STREAMS))
+    key = jax.random.fold_in(jax.random.key(seed), RANDOM_STREAM)
     if space.size <= LISTED:
         return space.all()[np.asarray(jax.random.permutation(key, space.size)[:count])]
     return np.asarray(space.sample(key, count))

@@ -1,286 +1,393 @@
-"""The host loop of a search: score, prune, compare, train, write down what was found.
+"""A search: any strategy, any estimator, any space, and the parts that a configuration adds to them.
 
-Every number depends on the configuration alone: the keys are folded from the seed and from where in the search
-they are used. So an interrupted run goes on from its records and ends as it would have ended.
+    one-shot    train a supernet; candidates are evaluated with the weights that they inherit      (`oneshot`)
+    search      ask, evaluate, tell                                              (`strategy`, `estimator`, `budget`)
+    final       evaluate the best again by another estimator                                        (`final`)
+    compare     score the best architecture beside random ones                                      (`compare`)
+    training    train these                                                                         (`training`)
+    table       look the best up                                                                    (`table`)
+
+Every number depends on the configuration alone. So an interrupted run goes on from its records, and ends as it would
+have ended.
 """
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import msgspec
 import numpy as np
 
 import jnas
 from jnas import data as datasets
 from jnas import spaces
-from jnas.config.old_search import SearchConfig
-from jnas.errors import InputError, RunError, unknown_name
-from jnas.estimators.table import read_accuracies
-from jnas.nets import cost, trainable
-from jnas.nets.families import FAMILIES
-from jnas.oneshot import METHODS
-from jnas.proxies import PROXIES
-from jnas.run import evolving, posterior_search
+from jnas.config.search import SearchConfig, kernel_and_regions
+from jnas.data import Dataset
+from jnas.errors import InputError, RunError
+from jnas.estimators.compact_table import Table, open_table
+from jnas.estimators.proxies import sizes
+from jnas.estimators.settings import Inherited, Training
+from jnas.estimators.wraps import averaged, mean, repeated
+from jnas.parallel import out_of_memory
+from jnas.proxies import sign
+from jnas.proxies.combination import fitness
+from jnas.run import loop, oneshot
+from jnas.run.evaluate import Evaluator
 from jnas.run.progress import Progress
-from jnas.run.supernet_scores import STREAMS, Scorer
-from jnas.run.training import train_architectures
+from jnas.run.train import check as check_training
+from jnas.run.train import train_architectures
+from jnas.spaces import Space
+from jnas.spaces.subset import subset
 from jnas.store.folder import FORMAT, RunFolder, open_run
-from jnas.strategies import STRATEGIES
-from jnas.strategies import old_pruning as pruning
+from jnas.store.records import Records
+from jnas.strategies.listed import Draw, distinct, listed
+from jnas.types import STATUSES, Candidates, Estimator, Info, Key, Strategy, Values
 
 log = logging.getLogger("jnas")
 
-# The authors' code rounds relative changes to three decimals; the paper does not say.
-RELEASED_DECIMALS = 3
+# Folded into the key of the seed, so that no two parts draw the same numbers. The search has the key itself.
+FINAL, RANDOM, TRAINING = 11, 12, 13
 # The stages of the records that are the search itself, before anything is compared or trained.
-SEARCH_STAGES = ("search", "final", "prior", "supernet", "filter", "candidates")
+SEARCH_STAGES = ("supernet", "prior", "filter", "search", "final", "blind")
+OUT_OF_MEMORY = "out of memory: lower the batch of the part that was running, and give another --out"
+
+
+class Outcome(NamedTuple):
+    """A finished exploration.
+
+    best: int32[D].
+    architectures: int32[B, D] in the order told, without candidates that were gates; values: float64[B, P], theirs;
+      seconds: float64[B].
+    rounds: what the strategy said of each.
+    """
+
+    best: np.ndarray
+    evaluations: int
+    architectures: np.ndarray
+    values: np.ndarray
+    seconds: np.ndarray
+    rounds: list[dict[str, Any]]
+
+
+def require_fit(strategy: Strategy, estimator: Estimator) -> None:
+    """Raise `InputError` where the estimator does not take what the strategy asks for."""
+    if strategy.asks not in estimator.takes:
+        raise InputError(
+            f"strategy {strategy.name} asks for {strategy.asks}, and an estimator of {', '.join(estimator.objectives)} "
+            f"takes {' and '.join(estimator.takes)}: choose another of the two (jnas list shows which fit)"
+        )
+
+
+def require_end(strategy: Strategy, budget: int) -> int:
+    """Candidates that a search asks for in all. Raises `InputError` where it would go on for ever."""
+    total = min(budget or strategy.total, strategy.total or budget)
+    if not total:
+        raise InputError(f"strategy {strategy.name} does not end by itself: give a budget of evaluations")
+    return total
+
+
+def within(space: Space, estimator: Estimator) -> Space:
+    """The space restricted to the architectures that the estimator has values for."""
+    return space if estimator.members is None else subset(space, estimator.members())
+
+
+def explore(
+    space: Space,
+    strategy: Strategy,
+    estimator: Estimator,
+    key: Key,
+    *,
+    budget: int = 0,
+    records: Records | None = None,
+    stage: str = "search",
+    progress: Progress | None = None,
+) -> Outcome:
+    """Run a strategy on an estimator, with values from the records where they are.
+
+    Raises `InputError` where the two do not fit, and for a strategy that does not end by itself without a budget;
+    `RunError` where no candidate of a round fits into memory.
+    """
+    require_fit(strategy, estimator)
+    total = require_end(strategy, budget)
+    progress = progress or Progress(quiet=True)
+    evaluator = Evaluator(estimator, space, records, stage)
+    rounds: list[dict[str, Any]] = []
+    asked: list[Candidates] = []
+    told: list[Values] = []
+
+    def note(number: int, info: Info) -> None:
+        if "best" in info:
+            info = {**info, "best": space.to_string(info["best"])}
+        rounds.append({"round": number, **info})
+        if records is not None:
+            records.note(stage, number, info)
+
+    with progress.task(stage, total, "candidates") as advance:
+
+        def evaluate(number: int, candidates: Candidates) -> Values:
+            asked.append(candidates)
+            values = evaluator(loop.round_key(key, number, candidates), number, candidates, advance)
+            if (values.status == STATUSES.index("out_of_memory")).all():
+                raise RunError(OUT_OF_MEMORY)
+            told.append(values)
+            return values
+
+        result = loop.run(strategy, evaluate, key, budget=budget, note=note)
+    rows = [np.asarray(candidates.architectures) for candidates in asked if candidates.gates is None]
+    parts = [values for values, candidates in zip(told, asked, strict=True) if candidates.gates is None]
+    return Outcome(
+        result.best,
+        result.evaluations,
+        np.concatenate([np.zeros((0, len(space.decisions)), np.int32), *rows]),
+        np.concatenate([np.zeros((0, len(estimator.objectives))), *(values.value for values in parts)]),
+        np.concatenate([np.zeros(0), *(values.cost for values in parts)]),
+        rounds,
+    )
 
 
 def run(config: SearchConfig, out: str | Path, progress: Progress) -> dict[str, Any]:
     """Search as `config` says in the folder `out`, or go on where an earlier call was interrupted.
 
-    Returns what result.json holds. Raises `InputError` for a configuration that cannot be run, before anything
+    Returns the content of result.json. Raises `InputError` for a configuration that cannot be run, before anything
     is written, and `RunError` when the machine gives up.
     """
-    if config.strategy not in STRATEGIES | METHODS:
-        raise unknown_name("strategy", config.strategy, STRATEGIES | METHODS)
-    # A supernet whose channels are masked is no space of cells.
-    cells = config.strategy not in METHODS or config.space in spaces.SPACES
-    space = spaces.get(config.space) if cells else None
-    table = read_accuracies(config.table) if config.table else {}
     dataset = datasets.load(config.data)
-    _check(config, dataset)
+    table = open_table(config.table, config.space) if config.table else None
+    parts = prepare(config, dataset)
     with open_run(out, config) as folder:
         try:
-            if space is None:
-                return _search_channels(config, dataset, folder, progress)
-            return _run(config, space, dataset, table, folder, progress)
+            result = _run(config, parts, dataset, folder, progress)
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
-            keys = (
-                "posterior.width or posterior.batch"
-                if config.strategy == "posterior"
-                else "ntk.batch, regions.inputs or training.batch"
-            )
-            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-                raise RunError(f"out of memory: lower {keys}, and give another --out") from error
+            if out_of_memory(error):
+                raise RunError(OUT_OF_MEMORY) from error
             raise
+        result["table"] = _look_up(table, result["architecture"]) if table else None
+        folder.write_result(result)
+    return result
 
 
-def _check(config: SearchConfig, dataset: datasets.Dataset) -> None:
-    images = len(dataset.x_train)
-    height, width = dataset.x_train.shape[1:3]
-    if config.strategy == "posterior":
-        posterior_search.check(config, dataset)
-        if config.space not in spaces.SPACES:
-            return
-    if config.ntk.batch > images:
+class Parts(NamedTuple):
+    """Parts of a search that are made, and checked, before anything is written.
+
+    space: of the architectures.
+    estimator, strategy: None where a supernet is trained first.
+    filter: of the draws, before they are evaluated.
+    """
+
+    space: Space
+    strategy: Strategy | None
+    estimator: Estimator | None
+    filter: Estimator | None
+    final: Estimator | None
+    comparison: Estimator | None
+
+
+def prepare(config: SearchConfig, dataset: Dataset) -> Parts:
+    """Make the parts of a search. Raises `InputError` for parts that do not fit each other or the data."""
+    _check_sections(config)
+    space = oneshot.check(config, dataset) if config.oneshot else spaces.get(config.space)
+    if config.training:
+        check_training(config.training, space, dataset)
+    final = config.final.estimator.make(space, dataset) if config.final else None
+    chooser = None
+    if config.filter:
+        settings = msgspec.structs.replace(kernel_and_regions(config), proxies=config.filter.proxies)
+        chooser = settings.make(space, dataset)
+    strategy, estimator, comparison = None, None, None
+    if config.oneshot:
+        # Made again on what the supernet learns; here to refuse one that does not end.
+        require_end(config.strategy.make(space, ("accuracy",), config.budget), config.budget)
+    else:
+        if isinstance(config.estimator, Inherited):
+            estimator = oneshot.of_run(config.estimator.run, space, Progress(quiet=True), config.estimator)
+        else:
+            estimator = config.estimator.make(space, dataset, apart=config.strategy.asks == "gates")
+        space = within(space, estimator)
+        strategy = config.strategy.make(space, estimator.objectives, config.budget)
+        require_fit(strategy, estimator)
+        require_end(strategy, config.budget)
+    if config.compare and config.space in spaces.SPACES:
+        settings = kernel_and_regions(config)
+        # What the search has compiled is not compiled again.
+        same = estimator is not None and settings == config.estimator
+        comparison = mean(estimator) if same and estimator else settings.make(space, dataset)
+    return Parts(space, strategy, estimator, chooser, final, comparison)
+
+
+def _check_sections(config: SearchConfig) -> None:
+    """Raise `InputError` for sections that the others leave nothing to do."""
+    for section, value in {"supernet": config.supernet, "tuning": config.tuning}.items():
+        if value and not config.oneshot:
+            raise InputError(
+                f"{section} is for a supernet, and this search trains none: add oneshot, or leave {section} out"
+            )
+    if config.filter and not isinstance(config.strategy, Draw):
+        raise InputError("filter chooses among draws: make strategy draw, or leave filter out")
+    if config.final and config.strategy.asks == "gates":
         raise InputError(
-            f"ntk.batch {config.ntk.batch} does not fit: '{dataset.name}' has {images} training images"
+            "final evaluates the best architectures again, and the strategy asks for gates: leave final out"
         )
-    if config.training.epochs and config.space not in trainable.SPACES:
-        raise InputError(
-            f"networks of '{config.space}' cannot be trained at the end of a search, only those of "
-            f"{' and '.join(trainable.SPACES)}: set training.epochs 0"
-        )
-    if config.training.epochs and config.training.batch > images:
-        raise InputError(
-            f"training.batch {config.training.batch} does not fit: '{dataset.name}' has {images} training images"
-        )
-    if config.regions.crop > min(height, width):
-        raise InputError(
-            f"regions.crop {config.regions.crop} does not fit into images of {height}x{width}: lower it"
-        )
-    if config.regions.crop == 0 and config.regions.inputs > images:
-        raise InputError(
-            f"regions.inputs {config.regions.inputs} does not fit: '{dataset.name}' has {images} training images"
-        )
-    if config.strategy == "evolution":
-        evolving.check(config, dataset)
-    FAMILIES[config.space].check_images(dataset.x_train.shape, 3)
 
 
 def _run(
-    config: SearchConfig,
-    space: spaces.Space,
-    dataset: datasets.Dataset,
-    table: dict[str, float],
-    folder: RunFolder,
-    progress: Progress,
+    config: SearchConfig, parts: Parts, dataset: Dataset, folder: RunFolder, progress: Progress
 ) -> dict[str, Any]:
-    scorer = Scorer(config, space, dataset, folder)
-    rounds: list[dict[str, Any]] = []
-    generations: list[dict[str, Any]] = []
-    posterior: dict[str, Any] | None = None
-    if config.strategy == "evolution":
-        found, generations, evaluations = evolving.evolve(
-            config, space, dataset, scorer.key("evolution"), folder, progress
+    key, records = jax.random.key(config.seed), folder.records
+    space, strategy, estimator = parts.space, parts.strategy, parts.estimator
+
+    # A supernet first, where the configuration has one: it is the estimator, and draws are those of its posterior.
+    learned = None
+    if config.oneshot:
+        learned = oneshot.learn(config, dataset, jax.random.fold_in(key, oneshot.ONESHOT), folder, progress)
+        space, estimator = learned.space, learned.estimator
+        strategy = config.strategy.make(space, estimator.objectives, config.budget)
+    assert strategy is not None and estimator is not None
+    if config.filter and parts.filter:
+        strategy = _filtered(config, parts.filter, space, key, records, progress)
+
+    # The search itself, and a final of its best.
+    total = require_end(strategy, config.budget)
+    progress.say(
+        f"searching {space.name} on {dataset.name}: {strategy.name} asks for {total:,} {strategy.asks}, by "
+        f"{', '.join(dict.fromkeys(name.partition('/')[0] for name in estimator.objectives))}"
+    )
+    explored = explore(
+        space, strategy, estimator, key, budget=config.budget, records=records, progress=progress
+    )
+    best, evaluations = explored.best, explored.evaluations
+    if config.final and parts.final:
+        best = _final(config, parts, explored, key, records, progress)
+        evaluations += config.final.repeats * min(config.final.candidates, len(explored.architectures))
+    posterior = None
+    if learned is not None:
+        posterior = oneshot.record(config, learned, explored, dataset, folder, progress)
+
+    # Random architectures beside the best: scores, and trainings.
+    count = config.compare.random_cells if config.compare and parts.comparison else 0
+    random = np.asarray(parts.space.sample(jax.random.fold_in(key, RANDOM), count), np.int32)
+    architectures = np.concatenate([best[None], random])
+    scores = None
+    if parts.comparison:
+        scores = _compare(config, parts, architectures, key, dataset, records, progress)
+    trained = None
+    if config.training:
+        trained = train_architectures(
+            config.training,
+            dataset,
+            architectures,
+            jax.random.fold_in(key, TRAINING),
+            folder,
+            progress,
+            parts.space,
         )
-    elif config.strategy == "posterior":
-        text, posterior, evaluations = posterior_search.search(
-            config, dataset, scorer, scorer.key("posterior"), folder, progress
-        )
-        found = space.from_string(text)
-    else:
-        found, rounds, evaluations = _prune(config, space, dataset, scorer, progress)
-    random = np.asarray(
-        space.sample(scorer.key("random_cells"), config.training.random_cells), np.int32
-    ).reshape(-1, len(space.decisions))
-    architectures = np.concatenate([found[None], random])
-    scores = _compare(config, space, dataset, scorer, architectures, progress)
-    training = None
-    if config.training.epochs:
-        training = train_architectures(
-            config.training, dataset, architectures, scorer.key("training"), folder, progress, space
-        )
-    text = space.to_string(found)
-    result = _head(config, text, evaluations, folder) | {
-        "rounds": rounds,
-        "generations": generations,
-        "posterior": posterior,
-        "scores": scores,
-        "training": training,
-        "table": _look_up(table, text, config.table),
-    }
-    folder.write_result(result)
-    return result
-
-
-def _search_channels(
-    config: SearchConfig, dataset: datasets.Dataset, folder: RunFolder, progress: Progress
-) -> dict[str, Any]:
-    """A posterior-guided search of a supernet whose candidates are networks with fewer channels, not cells."""
-    key = jax.random.fold_in(jax.random.key(config.seed), STREAMS["posterior"])
-    text, posterior, evaluations = posterior_search.search(config, dataset, None, key, folder, progress)
-    result = _head(config, text, evaluations, folder) | {
-        "rounds": [],
-        "generations": [],
-        "posterior": posterior,
-        "scores": None,
-        "training": None,
-        "table": None,
-    }
-    folder.write_result(result)
-    return result
-
-
-def _head(config: SearchConfig, architecture: str, evaluations: int, folder: RunFolder) -> dict[str, Any]:
-    """What the result of every search begins with."""
-    records = folder.records.all()
+    stored = records.all()
     return {
         "kind": "search",
         "format": FORMAT,
         "jnas": jnas.__version__,
         "space": config.space,
-        "strategy": config.strategy,
+        "strategy": strategy.name,
+        "estimator": ",".join(estimator.objectives),
         "protocol": config.protocol,
         "seed": config.seed,
         "data": config.data,
-        "architecture": architecture,
-        "seconds": sum(e.seconds for e in records),
-        "search_seconds": sum(e.seconds for e in records if e.stage in SEARCH_STAGES),
+        "architecture": space.to_string(best),
+        "seconds": sum(e.seconds for e in stored),
+        "search_seconds": sum(e.seconds for e in stored if e.stage in SEARCH_STAGES),
         "evaluations": evaluations,
+        "rounds": explored.rounds,
+        "scores": scores,
+        "training": trained,
+        "posterior": posterior,
     }
 
 
-def _prune(
-    config: SearchConfig,
-    space: spaces.Space,
-    dataset: datasets.Dataset,
-    scorer: Scorer,
-    progress: Progress,
-) -> tuple[np.ndarray, list[dict[str, Any]], int]:
-    """What the pruning of the supernet leaves, int32[D]; a record of each round; the number of evaluations."""
-    state = pruning.init(space)
-    rounds: list[dict[str, Any]] = []
-    per_round = scorer.planned_rounds()
-    repeats = max(config.ntk.repeats, config.regions.repeats)
-    progress.say(
-        f"pruning {space.name} on {dataset.name}: {len(per_round)} rounds of {', '.join(map(str, per_round))} "
-        f"supernets, each scored {config.ntk.repeats} times by ntk (batch {config.ntk.batch}, "
-        f"{config.ntk.normalisation}) and {config.regions.repeats} times by regions ({config.regions.inputs} inputs)"
+def _filtered(
+    config: SearchConfig, estimator: Estimator, space: Space, key: Key, records: Records, progress: Progress
+) -> Strategy:
+    """The best by some proxies of several times as many draws, in the order in which they were drawn."""
+    assert config.filter is not None and isinstance(config.strategy, Draw)
+    count = config.strategy.candidates
+    wide = count * config.filter.factor
+    drawn = explore(
+        space,
+        listed(lambda key: distinct(space.sample, key, wide), wide),
+        estimator,
+        key,
+        records=records,
+        stage="filter",
+        progress=progress,
     )
-    with progress.task("scoring", sum(per_round) * (config.ntk.repeats + config.regions.repeats)) as advance:
-        while not pruning.finished(state):
-            gates = pruning.ask(state)
-            removed = pruning.removable(state)
-            subjects = ["supernet"] + [
-                f"cell {cell} edge {space.edges[edge]} without {space.operations[operation]}"
-                for cell, edge, operation in removed
-            ]
-            scores = scorer.score("search", state.round, gates, subjects, advance)
-            state, decisions = pruning.tell(
-                state,
-                scores["ntk"],
-                scores["regions"],
-                config.prune.operations_per_round,
-                RELEASED_DECIMALS if config.protocol == "released" else None,
-            )
-            rounds.append(_round_record(space, len(rounds), decisions, scores))
-    return pruning.result(state), rounds, sum(per_round) * repeats
+    best = np.sort(np.argsort(-fitness(drawn.values), kind="stable")[:count])
+    return listed(lambda key: drawn.architectures[best], count, "draw")
 
 
-def _round_record(
-    space: spaces.Space, number: int, decisions: list[pruning.Decision], scores: dict[str, np.ndarray]
-) -> dict[str, Any]:
-    candidates = []
-    for decision in decisions:
-        source, target = space.edges[decision.edge]
-        fields = asdict(decision) | {"operation": space.operations[decision.operation]}
-        candidates.append({"source": source, "target": target, **fields})
-    supernet = {
-        f"{proxy}/{repeat}": PROXIES[proxy].sign * float(value)
-        for proxy, values in scores.items()
-        for repeat, value in enumerate(values[:, 0])
-    }
-    return {"round": number, "candidates": candidates, "supernet": supernet}
+def _final(
+    config: SearchConfig, parts: Parts, explored: Outcome, key: Key, records: Records, progress: Progress
+) -> np.ndarray:
+    """The best of the best candidates by the mean of further evaluations, each with a key of its own: int32[D]."""
+    assert config.final is not None and parts.final is not None
+    order = np.argsort(-fitness(explored.values), kind="stable")
+    _, first = np.unique(explored.architectures[order], axis=0, return_index=True)
+    finalists = explored.architectures[order[np.sort(first)[: config.final.candidates]]]
+    estimator = repeated(parts.final, config.final.repeats)
+    values = explore(
+        parts.space,
+        listed(lambda key: finalists, len(finalists), "final"),
+        estimator,
+        jax.random.fold_in(key, FINAL),
+        records=records,
+        stage="final",
+        progress=progress,
+    ).values
+    return finalists[int(np.argmax(fitness(averaged(values, estimator.objectives))))]
 
 
 def _compare(
     config: SearchConfig,
-    space: spaces.Space,
-    dataset: datasets.Dataset,
-    scorer: Scorer,
+    parts: Parts,
     architectures: np.ndarray,
+    key: Key,
+    dataset: Dataset,
+    records: Records,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Mean scores and sizes of the found cell (first) and of random ones."""
-    gates = np.asarray(space.gates(architectures), np.float32)
-    names = [space.to_string(architecture) for architecture in architectures]
-    steps = len(names) * (config.ntk.repeats + config.regions.repeats)
-    with progress.task("scoring the found cell and random cells", steps) as advance:
-        scores = scorer.score("compare", 0, gates, names, advance)
-    macro = cost.Macro(
-        config.training.channels,
-        config.training.cells_per_stage,
-        3,
-        dataset.x_train.shape[1:],
-        dataset.classes,
-    )
-    family = FAMILIES[space.name]
-    choices = np.asarray(space.choices(architectures))
-    params, flops, convs = family.params(choices, macro), family.flops(choices, macro), family.convs(choices)
+    """Kernel, regions and sizes of the best architecture (first) and of random ones."""
+    assert parts.comparison is not None
+    # Straight to the evaluator: random architectures may be equal. As gates where the search has a program for gates.
+    evaluator = Evaluator(parts.comparison, parts.space, records, "compare")
+    candidates = Candidates(architectures)
+    if config.strategy.asks == "gates":
+        candidates = Candidates(gates=np.asarray(parts.space.gates(architectures), np.float32))
+    with progress.task("comparing", len(architectures), "architectures") as advance:
+        values = evaluator(key, 0, candidates, advance).value
+    counted = sizes(parts.space, dataset, config.training or Training(), architectures)
     rows = [
         {
-            "architecture": name,
-            "ntk": float(scores["ntk"][:, index].mean()),
-            "regions": float(scores["regions"][:, index].mean()),
-            "params": params[index] / 1e6,
-            "flops": flops[index] / 1e6,
-            "convs": int(convs[index]),
+            "architecture": parts.space.to_string(architecture),
+            **{
+                name: sign(name) * float(value) if np.isfinite(value) else None
+                for name, value in zip(parts.comparison.objectives, values[row], strict=True)
+            },
+            "params": float(counted["params"][row]) / 1e6,
+            "flops": float(counted["flops"][row]) / 1e6,
+            "convs": int(counted["convs"][row]),
         }
-        for index, name in enumerate(names)
+        for row, architecture in enumerate(architectures)
     ]
     return {"found": rows[0], "random": rows[1:]}
 
 
-def _look_up(table: dict[str, float], architecture: str, path: str) -> dict[str, Any] | None:
-    if not table:
+def _look_up(table: Table, architecture: str) -> dict[str, Any] | None:
+    accuracy = table.mean()
+    row = int(table.rows(spaces.get(table.space).from_string(architecture)[None])[0])
+    if row < 0 or not np.isfinite(accuracy[row]):
+        log.warning("the table does not hold the best architecture, %s", architecture)
         return None
-    accuracy = table.get(architecture)
-    if accuracy is None:
-        log.warning("the table '%s' does not hold the found cell", path)
-        return None
-    better = sum(value > accuracy for value in table.values())
-    return {"test_accuracy": accuracy, "better": better, "size": len(table), "best": max(table.values())}
+    return {
+        "test_accuracy": float(accuracy[row]),
+        "better": int((accuracy > accuracy[row]).sum()),
+        "size": int(np.isfinite(accuracy).sum()),
+        "best": float(np.nanmax(accuracy)),
+    }

@@ -1,167 +1,135 @@
-"""The host loop of a supernet's training: epochs, records, checkpoints, going on after an interruption, and stopping
-before what is not finite spoils what was learned.
-"""
+"""The training of a supernet by a one-shot method: its data, its records and checkpoints, and its tuning."""
 
-import math
-import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jnas import data as datasets
-from jnas.config.old_search import PosteriorConfig
-from jnas.errors import RunError
-from jnas.oneshot.posterior import Gating
+from jnas.data import Dataset, stream, transforms
+from jnas.data.base import stratified_split
+from jnas.errors import InputError
+from jnas.oneshot.settings import Uniform
 from jnas.oneshot.supernets import Supernet
-from jnas.oneshot.training import Objective, SupernetState, SupernetTrainer, supernet_trainer
-from jnas.run.progress import Progress
-from jnas.run.training import CHECKPOINT_SECONDS
-from jnas.store import checkpoints as stored_states
+from jnas.oneshot.uniform import uniform
+from jnas.run.fit import Epoch, fit
+from jnas.run.progress import Advance
+from jnas.store.checkpoints import open_checkpoints
 from jnas.store.folder import RunFolder
 from jnas.store.records import Evaluation
+from jnas.types import Key, OneShot, State
 
 
 class Split(NamedTuple):
     """dataset: with the images that the supernet learns from; images, labels: those held out from it."""
 
-    dataset: datasets.Dataset
+    dataset: Dataset
     images: np.ndarray
     labels: np.ndarray
 
 
-class Work(NamedTuple):
-    """What all stages of a search share; inclusion: float64[G], the prior's u."""
+class Budget(NamedTuple):
+    """epochs, batch: of a supernet's training; augment: whether images are shifted and mirrored where they allow it."""
 
-    settings: PosteriorConfig
-    supernet: Supernet
-    gating: Gating
-    split: Split
-    inclusion: np.ndarray
+    epochs: int
+    batch: int
+    augment: bool
+
+    def steps(self, dataset: Dataset) -> int:
+        """Steps of all epochs."""
+        return self.epochs * (len(dataset.x_train) // self.batch)
+
+    def constants(self, dataset: Dataset) -> dict[str, Any]:
+        """The arguments `steps`, `images` and `prepare` of `make` of settings in `jnas.oneshot.METHODS`."""
+        return {
+            "steps": self.steps(dataset),
+            "images": len(dataset.x_train),
+            "prepare": transforms.preparation(dataset, self.augment),
+        }
 
 
-def make_trainer(
-    work: Work,
-    key: Array,
-    logits: Array,
+def hold_out(dataset: Dataset, seed: int, share: float) -> Split:
+    """The training images without a share of each class, and that share."""
+    train, held = stratified_split(dataset.y_train, seed, share)
+    kept = replace(dataset, x_train=dataset.x_train[train], y_train=dataset.y_train[train])
+    return Split(kept, dataset.x_train[held], dataset.y_train[held])
+
+
+def train_supernet(
+    method: OneShot,
+    split: Split,
+    budget: Budget,
+    keys: tuple[Key, Key],
+    advance: Advance,
     *,
-    draw: Callable[[Array, int], Array] | None = None,
-    tuning: bool = False,
-) -> SupernetTrainer:
-    """Of the supernet, with the masks of its posterior or of `draw`; by the settings of tuning where `tuning`."""
-    settings = work.settings
-    objective = Objective(
-        work.gating,
-        work.inclusion,
-        settings.examples * len(work.split.dataset.x_train),
-        settings.temperature,
-        settings.weight_penalty,
-        settings.entropy,
-        settings.penalty,
-    )
-    return supernet_trainer(
-        work.supernet,
-        work.split.dataset,
-        key,
-        objective=objective,
-        logits=logits,
-        epochs=settings.tuning_epochs if tuning else settings.epochs,
-        batch=settings.batch,
-        learning_rate=settings.tuning_rate if tuning else settings.learning_rate,
-        logits_rate=settings.logits_rate,
-        augment=settings.augment,
-        draw=draw,
-    )
+    stage: str = "supernet",
+    start: State | None = None,
+    folder: RunFolder | None = None,
+    drop: Callable[[State], Array] | None = None,
+    groups: tuple[str, ...] = (),
+    diverged: str = "",
+) -> State:
+    """The state of `method` after training on a split, from the checkpoint of this stage where there is one.
 
+    Args:
+      keys: of the weights; of the order of the images and of the steps.
+      start: the first state, in place of `method.init`.
+      folder: where every epoch's means go to the records and states to `checkpoints/<stage>`; None stores nothing.
+      drop: state -> drop probabilities [G] of `groups`, for the records.
+      diverged: as for `jnas.run.fit.fit`, which has what is raised.
 
-def train(
-    stage: str,
-    trainer: SupernetTrainer,
-    state: SupernetState,
-    epochs: int,
-    groups: tuple[str, ...],
-    folder: RunFolder,
-    progress: Progress,
-) -> SupernetState:
-    """`state` after so many epochs, from the checkpoint of this stage where there is one.
-
-    Every epoch goes to the records, with the drop probabilities of `groups` (none where empty); states to
-    `checkpoints/<stage>` of the folder. Raises `RunError` as soon as a loss or a state is not finite; the last state
-    that was is kept.
+    Raises `InputError` when a batch does not fit the data.
     """
-    import orbax.checkpoint as ocp
+    images = len(split.dataset.x_train)
+    if budget.batch > images:
+        raise InputError(f"batch {budget.batch} does not fit: there are {images} training images")
+    order_key, held_key, step_key = jax.random.split(keys[1], 3)
+    train = stream.of_dataset(split.dataset)
+    held = stream.of_dataset(replace(split.dataset, x_train=split.images, y_train=split.labels))
 
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-    directory = (folder.path / "checkpoints" / stage).absolute()
-    text = {"supernet": "training the supernet", "tuning": "tuning what was found"}[stage]
-    with (
-        ocp.CheckpointManager(directory, options=options) as checkpoints,
-        progress.task(text, epochs, "epochs") as advance,
-    ):
-        done, state = stored_states.restore(checkpoints, state, directory)
-        if done:
-            advance(done)
+    def batches(first: int) -> Iterator[Any]:
+        return zip(
+            train.train(order_key, budget.batch, first, slice(None)),
+            held.train(held_key, min(budget.batch, held.images), first, slice(None)),
+            strict=True,
+        )
 
-        def store(step: int, state: SupernetState) -> None:
-            if checkpoints.latest_step() != step:
-                stored_states.store(checkpoints, step, state, directory)
-
-        stored = time.monotonic()
-        for number in range(done, epochs):
-            start = time.perf_counter()
-            after, record = trainer.epoch(state, number)
-            values = {name: float(value) for name, value in record._asdict().items()}
-            # A loss is that of the weights before its step: the last step of an epoch shows in the state alone.
-            if not all(math.isfinite(value) for value in values.values()) or not _finite(after):
-                kept = ""
-                if number:
-                    store(number, state)
-                    kept = f"; the state after epoch {number} is kept in '{directory}'"
-                rate = "tuning_rate" if stage == "tuning" else "learning_rate"
-                raise RunError(
-                    f"{text}: not finite in epoch {number + 1} of {epochs}: lower posterior.{rate} and give another "
-                    f"--out{kept}"
-                )
-            state = after
-            each = (time.perf_counter() - start) / len(values)
-            evaluations = [
-                Evaluation(stage, number, 0, 0, name, stage, value, each) for name, value in values.items()
+    def note(epoch: Epoch, state: State) -> None:
+        if folder is None:
+            return
+        each = epoch.seconds / len(epoch.means)
+        probabilities = np.zeros(0) if drop is None else np.asarray(drop(state), np.float64)
+        folder.records.add(
+            [
+                *(
+                    Evaluation(stage, stage, name, epoch.number, 0, value, "ok", each)
+                    for name, value in epoch.means.items()
+                ),
+                *(
+                    Evaluation(
+                        stage, groups[group], "drop_probability", epoch.number, group, float(p), "ok", 0.0
+                    )
+                    for group, p in enumerate(probabilities)
+                ),
             ]
-            drop = np.asarray(jax.nn.sigmoid(state.logits), np.float64)
-            folder.records.add(
-                evaluations
-                + [
-                    Evaluation(stage, number, 0, group, "drop_probability", name, float(drop[group]), 0.0)
-                    for group, name in enumerate(groups)
-                ]
-            )
-            if time.monotonic() - stored > CHECKPOINT_SECONDS or number == epochs - 1:
-                store(number + 1, state)
-                stored = time.monotonic()
-            advance(1)
-    return state
+        )
+
+    state = jax.jit(method.init)(keys[0]) if start is None else start
+    arguments: dict[str, Any] = {
+        "epochs": budget.epochs, "steps": images // budget.batch, "advance": advance, "end_epoch": note,
+        "diverged": diverged,
+    }  # fmt: skip
+    if folder is None:
+        return fit(method.step, state, step_key, batches, **arguments)
+    with open_checkpoints(folder.path / "checkpoints" / stage) as checkpoints:
+        return fit(method.step, state, step_key, batches, checkpoints=checkpoints, **arguments)
 
 
-def tune(
-    work: Work, key: Array, state: SupernetState, found: np.ndarray, folder: RunFolder, progress: Progress
-) -> SupernetState | None:
-    """The found candidate bool[D] after further epochs with its own masks; None where none are asked for."""
-    epochs = work.settings.tuning_epochs
-    if not epochs:
-        return None
-    own = jnp.asarray(found)[None]
-    trainer = make_trainer(work, key, state.logits, draw=lambda key, images: own, tuning=True)
-    start = trainer.init(key)._replace(params=state.params, batch_stats=state.batch_stats)
-    return train("tuning", trainer, start, epochs, (), folder, progress)
-
-
-@jax.jit
-def _all_finite(leaves: list[Array]) -> Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-
-
-def _finite(state: SupernetState) -> bool:
-    return bool(_all_finite(jax.tree.leaves(state._replace(optimizer=()))))
+def fixed_path(
+    supernet: Supernet, settings: Uniform, split: Split, budget: Budget, architecture: np.ndarray
+) -> OneShot:
+    """The method that trains one architecture, int32[D], with weights in the supernet: tuning."""
+    masks = supernet.masks_of(architecture[None])
+    return uniform(supernet, settings, **budget.constants(split.dataset), draw=lambda key, images: masks)

@@ -7,10 +7,10 @@ done is in a journal beside the table, as for `jnas score`, and the same executo
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -22,20 +22,21 @@ from jnas import data as datasets
 from jnas import spaces
 from jnas.config import read
 from jnas.config.read import whole_numbers
-from jnas.config.score import digest
-from jnas.errors import InputError, unknown_name
+from jnas.errors import InputError
 from jnas.estimators import batch_training, compact_table, official_tables
 from jnas.estimators.compact_table import Table
-from jnas.nets.cost import Macro
-from jnas.nets.families import FAMILIES
+from jnas.nets import networks
+from jnas.nets.modules import Build
+from jnas.nets.sizes import Macro, sizes
 from jnas.parallel import AXIS
-from jnas.run.executors import EXECUTORS, run_chunks, worker_count
-from jnas.run.processes import Everyone, together
+from jnas.run.evaluate import Evaluator
+from jnas.run.executors import runner
 from jnas.run.progress import Progress
-from jnas.run.scoring import SCORES
-from jnas.settings import Data, Settings
+from jnas.run.score import in_shard
+from jnas.settings import Data, LearningRate, Settings
 from jnas.store.folder import write_file
 from jnas.store.score_files import open_journal
+from jnas.types import STATUSES, Candidates, Estimator, Key, Values
 
 # Architectures side by side on an accelerator, whose memory holds many small networks.
 WIDTH_ON_ACCELERATOR = 64
@@ -63,7 +64,7 @@ class TableConfig(Settings, frozen=True, kw_only=True):
     ] = 1
     epochs: Annotated[int, Meta(ge=1, description="epochs of a training")] = 5
     batch: Annotated[int, Meta(ge=1, description="images in a batch")] = 128
-    learning_rate: Annotated[float, Meta(gt=0, description="largest learning rate of the cosine")] = 0.2
+    learning_rate: LearningRate = 0.2
     weight_decay: Annotated[float, Meta(ge=0, description="weight decay")] = 5e-4
     curve: Annotated[
         str, Meta(description="epochs after which to measure, separated by commas; the last one is `epochs`")
@@ -83,40 +84,28 @@ def points(config: TableConfig) -> tuple[int, ...]:
     return found
 
 
-def names(config: TableConfig) -> tuple[str, ...]:
-    """What is measured of each cell, as the journal calls it."""
-    trainings = [f"accuracy_{seed}_{epoch}" for seed in range(config.seeds) for epoch in points(config)]
-    return (*trainings, "seconds")
+def estimator(config: TableConfig, dataset: datasets.Dataset) -> Estimator:
+    """Test accuracies in percent after training: objectives `accuracy/SEED/EPOCH` for each seed and point.
 
-
-def chunk_size(devices: Sequence[jax.Device]) -> int:
-    """How many cells one call of `chunk_trainer`'s function takes."""
-    return len(devices) * (CELLS_PER_DEVICE if devices[0].platform == "cpu" else WIDTH_ON_ACCELERATOR)
-
-
-def chunk_trainer(
-    config: TableConfig, wanted: Sequence[str], dataset: datasets.Dataset, everyone: Everyone | None = None
-) -> Any:
-    """A function from architectures int32[B, D] to `{name: (float64[B], statuses)}`, all on this process's devices.
-
-    Of several processes each trains its share of the architectures.
+    The key of an evaluation is not looked at: `config.seed` alone decides.
     """
     space, devices = spaces.get(config.space), jax.local_devices()
     mesh = Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
-    width = 1 if devices[0].platform == "cpu" else WIDTH_ON_ACCELERATOR
-    size = chunk_size(devices)
+    on_cpu = devices[0].platform == "cpu"
+    size = len(devices) * (CELLS_PER_DEVICE if on_cpu else WIDTH_ON_ACCELERATOR)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), config.seeds)
 
-    def train(architectures: np.ndarray) -> dict[str, np.ndarray]:
-        filled = architectures[np.arange(size) % len(architectures)]
-        choices = np.argmax(np.asarray(space.gates(filled)), axis=-1).astype(np.int32)
-        values: dict[str, np.ndarray] = {}
+    def evaluate(key: Key, candidates: Candidates) -> Values:
         start = time.perf_counter()
-        for seed, key in enumerate(keys):
-            accuracy = batch_training.accuracies(
+        cells = np.asarray(candidates.architectures, np.int32)
+        filled = cells[np.arange(-(-len(cells) // size) * size) % len(cells)]
+        choices = np.asarray(space.choices(filled), np.int32)
+        columns = [
+            batch_training.accuracies(
                 key,
                 choices,
                 dataset,
+                space=space,
                 epochs=config.epochs,
                 batch=config.batch,
                 learning_rate=config.learning_rate,
@@ -125,33 +114,19 @@ def chunk_trainer(
                 cells_per_stage=config.cells_per_stage,
                 stages=config.stages,
                 evaluate_at=points(config),
-                width=width,
+                width=1 if on_cpu else WIDTH_ON_ACCELERATOR,
                 mesh=mesh,
             )
-            for place, epoch in enumerate(points(config)):
-                column = np.asarray(accuracy[:, place], np.float64)
-                values[f"accuracy_{seed}_{epoch}"] = column[: len(architectures)]
-        each = (time.perf_counter() - start) / (size * config.seeds)
-        return values | {"seconds": np.full(len(architectures), each)}
+            for key in keys
+        ]
+        value = np.concatenate([np.asarray(column, np.float64) for column in columns], axis=1)[: len(cells)]
+        finite = np.isfinite(value)
+        status = np.where(finite, 0, STATUSES.index("not_finite")).astype(np.int8)
+        cost = np.full(len(cells), (time.perf_counter() - start) / len(filled))
+        return Values(np.where(finite, value, -np.inf), status, cost)
 
-    def score(architectures: np.ndarray) -> SCORES:
-        parts = [architectures]
-        if everyone is not None:
-            parts = np.array_split(architectures, jax.process_count())
-        own = parts[jax.process_index() if everyone is not None else 0]
-        values = {name: np.zeros(0) for name in wanted}
-        for start in range(0, len(own), size):
-            part = train(own[start : start + size])
-            values = {name: np.concatenate([values[name], part[name]]) for name in wanted}
-        if everyone is not None:
-            said = everyone({name: column.tolist() for name, column in values.items()})
-            values = {name: np.concatenate([np.array(answer[name]) for answer in said]) for name in wanted}
-        return {
-            name: (column, ["ok" if ok else "not_finite" for ok in np.isfinite(column)])
-            for name, column in values.items()
-        }
-
-    return score
+    objectives = [f"accuracy/{seed}/{epoch}" for seed in range(config.seeds) for epoch in points(config)]
+    return Estimator(tuple(objectives), evaluate, batch=size)
 
 
 def order(config: TableConfig) -> np.ndarray:
@@ -164,107 +139,61 @@ def order(config: TableConfig) -> np.ndarray:
 
 
 def build(
-    config: TableConfig, cells: int | None, out: str | Path, executor: str, progress: Progress
+    config: TableConfig,
+    cells: int | None,
+    out: str | Path,
+    executor: str,
+    progress: Progress,
+    shard: str | None = None,
+    merge: Sequence[str | Path] = (),
 ) -> Table:
-    """Train the first `cells` cells (None: all) of `order(config)`, or what of them is missing, and write the table.
+    """Train the first `cells` cells (None: all) of `order(config)`, or those that are missing, and write the table.
 
-    Raises `InputError` for what does not fit, `RunError` when the disk is full; what was trained is kept.
+    shard: `"2/8"` trains the second of eight parts; merge: the tables of finished shards, which are taken over. Raises
+    `InputError` for sizes that do not fit, `RunError` when the disk is full; trained cells are kept.
     """
     path = Path(out)
     if path.suffix != ".npz":
         raise InputError(f"--out '{path}': give a file ending in .npz")
-    if executor not in EXECUTORS:
-        raise unknown_name("executor", executor, EXECUTORS)
-    dataset, wanted, trained = datasets.load(config.data), names(config), order(config)
+    run = runner(executor, partial(estimator, config, dataset := datasets.load(config.data)))
+    trained, space = order(config), spaces.get(config.space)
     if config.batch > len(dataset.x_train):
         raise InputError(f"batch {config.batch} does not fit: there are {len(dataset.x_train)} images")
     if cells is not None and not 1 <= cells <= len(trained):
         raise InputError(f"cells is {cells}: give a number from 1 to {len(trained):,}, or all")
-    space, trained = spaces.get(config.space), trained[:cells]
+    trained = trained[:cells]
     texts = [space.to_string(cell) for cell in trained]
-    with together() as everyone:
-        first = jax.process_index() == 0
-        if everyone is not None and len(set(everyone(f"{digest(config)} {len(trained)}"))) > 1:
-            raise InputError("the processes were asked for different tables: give all the same command")
-        if not first:
-            known = everyone(None)[0] if everyone is not None else {}
-            _train(config, dataset, trained, texts, known, executor, everyone, None, Progress(quiet=True))
-            return _table(config, dataset, trained, texts, known)
-        with open_journal(path, config) as journal:
-            known = journal.read(wanted)
-            if everyone is not None:
-                everyone(known)
-            _train(config, dataset, trained, texts, known, executor, everyone, journal, progress)
-        table = _table(config, dataset, trained, texts, known)
-        write_file(path, compact_table.to_bytes(table, path))
-        return table
+    if shard:
+        mine = in_shard(texts, shard)
+        trained, texts = trained[mine], [text for text, own in zip(texts, mine, strict=True) if own]
+    trainings = estimator(config, dataset)
+    with open_journal(path, config, merge) as journal:
+        evaluate = Evaluator(trainings, space, journal, "table", run)
+        missing = sum(
+            any((text, name) not in evaluate.known for name in trainings.objectives) for text in texts
+        )
+        if missing:
+            progress.say(
+                f"training {missing:,} cells of {config.space} on {dataset.name}, {config.seeds} seeds of "
+                f"{config.epochs} epochs each, {len(texts) - missing:,} done before"
+            )
+        with progress.task("training", len(texts), "cells") as advance:
+            values = evaluate(jax.random.key(config.seed), 0, Candidates(architectures=trained), advance)
+    table = _table(config, dataset, trained, values)
+    write_file(path, compact_table.to_bytes(table, path))
+    return table
 
 
-def _train(
-    config: TableConfig,
-    dataset: datasets.Dataset,
-    trained: np.ndarray,
-    texts: list[str],
-    known: dict[str, dict[str, Any]],
-    executor: str,
-    everyone: Everyone | None,
-    journal: Any,
-    progress: Progress,
-) -> None:
-    """Train what `known` lacks, into it and the journal."""
-    wanted = names(config)
-    missing = [row for row, text in enumerate(texts) if len(known.get(text, {})) < len(wanted)]
-    if not missing:
-        return
-    size = chunk_size(jax.devices())
-    chunks = [missing[start : start + size] for start in range(0, len(missing), size)]
-    progress.say(
-        f"training {len(missing):,} cells of {config.space} on {dataset.name}, {config.seeds} seeds of "
-        f"{config.epochs} epochs each, {len(texts) - len(missing):,} done before"
-    )
-    laps: list[float] = []
-    start, workers = time.perf_counter(), 1
-    with progress.task("training", len(missing), "cells") as advance:
-        arrays = [trained[rows] for rows in chunks]
-        for index, scores in run_chunks(executor, config, wanted, dataset, arrays, everyone, chunk_trainer):
-            laps.append(time.perf_counter() - start)
-            workers = worker_count(executor, len(chunks)) if len(laps) == 1 else workers
-            rows = [
-                (texts[row], name, float(scores[name][0][place]), scores[name][1][place])
-                for place, row in enumerate(chunks[index])
-                for name in wanted
-            ]
-            if journal is not None:
-                journal.add(rows)
-            for text, name, value, status in rows:
-                known.setdefault(text, {})[name] = (value, status)
-            advance(len(chunks[index]), preparing=len(laps) <= workers)
-            if len(laps) == 2:
-                each = (laps[1] - laps[0]) / size
-                progress.say(f"{1 / each:.2f} cells/s, about {each * (len(missing) - 2 * size):.0f} s left")
-
-
-def _table(
-    config: TableConfig,
-    dataset: datasets.Dataset,
-    trained: np.ndarray,
-    texts: list[str],
-    known: Mapping[str, Mapping[str, Any]],
-) -> Table:
-    at = points(config)
-    accuracy = np.array(
-        [
-            [[known[text][f"accuracy_{seed}_{epoch}"][0] for epoch in at] for seed in range(config.seeds)]
-            for text in texts
-        ],
-        np.float32,
-    )
-    seconds = np.array([known[text]["seconds"][0] for text in texts], np.float32)
-    macro = Macro(
-        config.channels, config.cells_per_stage, config.stages, dataset.x_train.shape[1:], dataset.classes
-    )
-    counted = FAMILIES[config.space].params(spaces.get(config.space).choices(trained), macro)
-    return Table(config.space, dataset.name, trained, np.array(at, np.int32), accuracy, seconds, counted)
+def _table(config: TableConfig, dataset: datasets.Dataset, trained: np.ndarray, values: Values) -> Table:
+    shape = len(trained), config.seeds, -1
+    accuracy = np.where(np.isfinite(values.value), values.value, np.nan).astype(np.float32).reshape(shape)
+    seconds = (np.asarray(values.cost) / config.seeds).astype(np.float32)
+    space = spaces.get(config.space)
+    macro = Macro(config.channels, config.cells_per_stage, config.stages, classes=dataset.classes)
+    network = networks.build(space, macro, Build())
+    counted = sizes(network, dataset.x_train.shape[1:], space.choices(trained)).params
+    epochs = np.array(points(config), np.int32)
+    return Table(config.space, dataset.name, trained, epochs, accuracy, seconds, counted)
 
 
 def import_published(path: str, data: str, epochs: str, out: str | Path, progress: Progress) -> Table:
@@ -287,7 +216,7 @@ def import_published(path: str, data: str, epochs: str, out: str | Path, progres
 
 
 def described(table: Table) -> str:
-    """What a table holds, in some lines: sizes, the spread of accuracies, how far the seeds agree."""
+    """Describe a table in some lines: sizes, the spread of accuracies, how far the seeds agree."""
     final, mean = table.accuracy[:, :, -1], table.mean()
     low, middle, high = np.nanpercentile(mean, [0, 50, 100])
     lines = [

@@ -1,20 +1,14 @@
-"""The host loop of a training by a recipe: batches, progress, checkpoints, curves, going on after an interruption.
+"""Trainings of single architectures: `jnas train`, and the trainings that end a search.
 
 The folder of a training holds what the folder of a search holds, its weights in `checkpoints`, and in `tensorboard`
-the curves as TensorBoard reads them. A state is stored every so many seconds, at any step: the same command goes on
-from there and ends, bit for bit on the same devices, as it would have ended.
-
-All devices share each batch. Of several processes (`jnas.run.processes`) each reads its own rows of it; the first
-has the folder, and tells the others where to go on.
+the curves as TensorBoard reads them.
 """
 
 import contextlib
 import json
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,27 +17,168 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from msgspec.structs import replace
 
 import jnas
 from jnas import data as datasets
 from jnas.config.read import digest
-from jnas.config.train import RecipeConfig, TrainConfig
+from jnas.config.train import TrainConfig
 from jnas.data import stream, transforms
 from jnas.errors import InputError, RunError
-from jnas.estimators import recipe
-from jnas.nets import darts_macro, trainable
+from jnas.estimators import training
+from jnas.estimators.settings import NASBENCH201, Recipe, Training
+from jnas.nets import sizes, trainable
+from jnas.proxies.base import status_of
+from jnas.run.fit import Epoch, data_sharding, fit, rows_here
 from jnas.run.processes import together
-from jnas.run.progress import Progress
-from jnas.store import checkpoints as stored_states
+from jnas.run.progress import Advance, Progress
+from jnas.spaces import Space
+from jnas.store.checkpoints import Checkpoints, open_checkpoints
 from jnas.store.folder import FORMAT, RunFolder, open_run
 from jnas.store.records import Evaluation
+from jnas.types import Key
 
 log = logging.getLogger("jnas")
-# Batches that stand ready while a step runs.
-AHEAD = 2
 CURVES = ("train_loss", "train_accuracy", "test_accuracy")
+
+
+def train_network(
+    network: trainable.Trainable,
+    recipe: Recipe,
+    data: stream.Stream,
+    keys: tuple[Key, Key, Key],
+    *,
+    evaluation_batch: int,
+    advance: Advance,
+    end_epoch: Callable[[Epoch, dict[str, float]], None],
+    checkpoints: Checkpoints | None,
+    checkpoint_seconds: float = 15.0,
+    diverged: str = "",
+) -> None:
+    """Train `network` on `data` and evaluate it after every epoch.
+
+    keys: of the weights, of the steps, of the order of the images.
+    end_epoch: called with each epoch and its values by the names in `CURVES`; accuracies in percent.
+    All else as for `jnas.run.fit.fit`.
+    """
+    steps, rows, sharding = data.images // recipe.batch, rows_here(recipe.batch), data_sharding(recipe.batch)
+    test_rows, test_sharding = rows_here(evaluation_batch), data_sharding(evaluation_batch)
+    normalise = partial(transforms.standardise, mean=data.mean, std=data.std)
+    recipe = replace(recipe, augment=recipe.augment and data.augmentable)
+    trainer = training.trainer(network, recipe, steps=recipe.epochs * steps, normalise=normalise)
+    right = jax.jit(trainer.right)
+
+    def place(parts: tuple[np.ndarray, np.ndarray], sharding: Any) -> tuple[Array, Array]:
+        x, y = (jax.make_array_from_process_local_data(sharding, part) for part in parts)
+        return x, y
+
+    def batches(first: int) -> Iterator[tuple[Any, None]]:
+        for parts in data.train(keys[2], recipe.batch, first, rows):
+            yield place(parts, sharding), None
+
+    def evaluate(epoch: Epoch, state: training.State) -> None:
+        parts = data.test(evaluation_batch, test_rows)
+        hits = sum(int(right(state, *place(part, test_sharding))) for part in parts)
+        end_epoch(epoch, {**epoch.means, "test_accuracy": 100 * hits / data.tests})
+
+    fit(
+        trainer.step, jax.jit(trainer.init)(keys[0]), keys[1], batches, epochs=recipe.epochs, steps=steps,
+        advance=advance, end_epoch=evaluate, checkpoints=checkpoints,
+        checkpoint_seconds=checkpoint_seconds, diverged=diverged, sharding=sharding,
+    )  # fmt: skip
+
+
+def check(config: Training, space: Space, dataset: datasets.Dataset) -> None:
+    """Raise `InputError` where networks of the space cannot be trained on the images by these settings."""
+    if space.name not in trainable.SPACES:
+        raise InputError(
+            f"networks of '{space.name}' cannot be trained at the end of a search, only those of "
+            f"{' and '.join(trainable.SPACES)}: set training none"
+        )
+    images = len(dataset.x_train)
+    if config.batch > images:
+        raise InputError(
+            f"training.batch {config.batch} does not fit: '{dataset.name}' has {images} training images"
+        )
+
+
+def train_architectures(
+    config: Training,
+    dataset: datasets.Dataset,
+    architectures: np.ndarray,
+    key: Key,
+    folder: RunFolder,
+    progress: Progress,
+    space: Space,
+) -> dict[str, Any]:
+    """Train each of int32[B, D] alike; returns the `training` part of result.json, the found cell first.
+
+    Every epoch's test accuracy and loss go to the records, weights to `checkpoints/<index>` of the folder.
+    """
+    data, rows = stream.of_dataset(dataset), []
+    recipe = replace(
+        NASBENCH201, epochs=config.epochs, batch=config.batch, learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay, augment=config.augment,
+    )  # fmt: skip
+    steps = config.epochs * (data.images // config.batch)
+    progress.say(
+        f"training the found cell and {len(architectures) - 1} random cells for {config.epochs} epochs each"
+    )
+
+    def stored(index: int, name: str) -> list[float]:
+        """One value an epoch, of architecture `index`."""
+        return [
+            e.value
+            for e in folder.records.all()
+            if (e.stage, e.place, e.objective) == ("training", index, name)
+        ]
+
+    with progress.task("training", len(architectures) * steps, "steps") as advance:
+        for index, architecture in enumerate(architectures):
+            text = space.to_string(architecture)
+            if len(stored(index, "test_accuracy")) == config.epochs:
+                advance(steps, preparing=True)
+            else:
+                network = trainable.of_architecture(
+                    space.name, text, data.image, data.classes, config.channels, config.cells_per_stage
+                )
+                init_key, run_key = jax.random.split(jax.random.fold_in(key, index))
+                order_key, step_key = jax.random.split(run_key)
+
+                def note(
+                    epoch: Epoch, values: dict[str, float], index: int = index, text: str = text
+                ) -> None:
+                    chosen = {name: values[name] for name in ("train_loss", "test_accuracy")}
+                    folder.records.add(
+                        Evaluation(
+                            "training",
+                            text,
+                            name,
+                            epoch.number,
+                            index,
+                            value,
+                            status_of(value),
+                            epoch.seconds / 2,
+                        )
+                        for name, value in chosen.items()
+                    )
+
+                with open_checkpoints(folder.path / "checkpoints" / str(index)) as checkpoints:
+                    train_network(
+                        network, recipe, data, (init_key, step_key, order_key),
+                        evaluation_batch=min(training.EVALUATION_BATCH, data.tests),
+                        advance=advance, end_epoch=note, checkpoints=checkpoints,
+                    )  # fmt: skip
+            accuracy, loss = stored(index, "test_accuracy"), stored(index, "train_loss")
+            rows.append(
+                {
+                    "architecture": text,
+                    "test_accuracy": accuracy[-1],
+                    "test_accuracy_by_epoch": accuracy,
+                    "train_loss_by_epoch": loss,
+                }
+            )
+    return {"epochs": config.epochs, "found": rows[0], "random": rows[1:]}
 
 
 def run(config: TrainConfig, out: str | Path, progress: Progress) -> dict[str, Any]:
@@ -53,7 +188,7 @@ def run(config: TrainConfig, out: str | Path, progress: Progress) -> dict[str, A
     first alone uses `out`. Raises `InputError` for a configuration that cannot be run, before anything is written, and
     `RunError` when the machine gives up or the loss is not finite.
     """
-    text, space = architecture_of(config)
+    text, space = architecture_and_space(config)
     data = (
         stream.of_folder(config.data, config.stream)
         if config.stream
@@ -68,7 +203,7 @@ def run(config: TrainConfig, out: str | Path, progress: Progress) -> dict[str, A
         raise InputError(
             f"recipe.batch {batch} does not fit: {jax.process_count()} processes take equal shares of it"
         )
-    network = network_of(config, text, space, data)
+    network = build(config, text, space, data)
     with together() as everyone, contextlib.ExitStack() as stack:
         if everyone is not None and len(set(everyone(digest(config)))) > 1:
             raise InputError("the processes were given different configurations: give all the same command")
@@ -92,7 +227,7 @@ def run(config: TrainConfig, out: str | Path, progress: Progress) -> dict[str, A
         return result if everyone is None else dict(everyone(result)[0])
 
 
-def architecture_of(config: TrainConfig) -> tuple[str, str]:
+def architecture_and_space(config: TrainConfig) -> tuple[str, str]:
     """The architecture's text and its space, from the configuration or the finished search that it names."""
     if not config.arch:
         raise InputError("no architecture: add --arch with its text, or with the folder of a finished search")
@@ -100,78 +235,18 @@ def architecture_of(config: TrainConfig) -> tuple[str, str]:
     if "(" in config.arch or "|" in config.arch or not (path / "result.json").exists():
         return config.arch, config.space
     try:
-        found = json.loads((path / "result.json").read_text(encoding="utf-8"))
-        return str(found["architecture"]), str(found["space"])
+        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        return str(result["architecture"]), str(result["space"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot read '{path / 'result.json'}' ({error}): give a finished search") from None
 
 
-def network_of(config: TrainConfig, text: str, space: str, data: stream.Stream) -> trainable.Trainable:
+def build(config: TrainConfig, text: str, space: str, data: stream.Stream) -> trainable.Trainable:
     """The network to train on `data`. Raises `InputError` as `trainable.of_architecture` does."""
     auxiliary = bool(config.recipe.auxiliary) and space == "darts"
     return trainable.of_architecture(
         space, text, data.image, data.classes, config.channels, config.cells_per_stage, auxiliary
     )
-
-
-def recipe_of(settings: RecipeConfig, data: stream.Stream) -> recipe.Recipe:
-    """The recipe of a configuration; images that would not bear it are not shifted and mirrored."""
-    names = recipe.Recipe.__dataclass_fields__
-    values = {name: getattr(settings, name) for name in names}
-    return recipe.Recipe(**values | {"augment": settings.augment and data.augmentable})
-
-
-def sharding_of(batch: int) -> NamedSharding:
-    """How a batch is shared by as many devices of each process as it can be: B images along the axis `images`."""
-    processes = jax.process_count()
-    each = jax.local_device_count()
-    while batch % (each * processes):
-        each -= 1
-    by_process: dict[int, list[Any]] = {number: [] for number in range(processes)}
-    for device in sorted(jax.devices(), key=lambda device: device.id):
-        by_process[device.process_index].append(device)
-    devices = [device for own in by_process.values() for device in own[:each]]
-    return NamedSharding(Mesh(np.array(devices), ("images",)), PartitionSpec("images"))
-
-
-def share_of(batch: int) -> slice:
-    """The rows of a batch that lie on devices of this process."""
-    own = batch // jax.process_count()
-    return slice(jax.process_index() * own, (jax.process_index() + 1) * own)
-
-
-def ahead(batches: Iterator[Any], place: Callable[[Any], Any]) -> Generator[Any, None, None]:
-    """The batches, put on the devices by `place` in a thread while earlier ones are worked on."""
-    ready: queue.Queue[Any] = queue.Queue(AHEAD)
-    stopped = threading.Event()
-
-    def put(item: Any) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def fill() -> None:
-        try:
-            for item in batches:
-                if stopped.is_set():
-                    return
-                put((place(item), None))
-        except BaseException as error:
-            put((None, error))
-
-    thread = threading.Thread(target=fill, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
 
 
 def _run(
@@ -183,144 +258,84 @@ def _run(
     progress: Progress,
 ) -> None:
     """Train to the end. folder: None in all processes but the first."""
-    settings, rows = config.recipe, share_of(config.recipe.batch)
-    each = data.images // settings.batch
-    total = settings.epochs * each
+    settings = config.recipe
+    batch, steps = settings.batch, data.images // settings.batch
     init_key, run_key, order_key = jax.random.split(jax.random.key(config.seed), 3)
-    trainer = recipe.make(
-        network,
-        recipe_of(settings, data),
-        run_key,
-        steps=total,
-        normalise=partial(transforms.standardise, mean=data.mean, std=data.std),
-    )
-    sharding = sharding_of(settings.batch)
-    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
-
-    def place(item: tuple[np.ndarray, np.ndarray]) -> tuple[Array, Array]:
-        x, y = (jax.make_array_from_process_local_data(sharding, part) for part in item)
-        return x, y
-
+    data_key = jax.random.key(int(jax.random.bits(order_key, dtype=jnp.uint32)) >> 1)
+    devices = data_sharding(batch).mesh.size
     progress.say(
         f"training {space} network of {_size(network):,} parameters on {data.images:,} images of {data.name}: "
-        f"{settings.epochs} epochs of {each} steps of {settings.batch} images"
-        + (f" on {sharding.mesh.size} devices" if sharding.mesh.size > 1 else "")
+        f"{settings.epochs} epochs of {steps} steps of {batch} images"
+        + (f" on {devices} devices" if devices > 1 else "")
     )
-    with _checkpoints(folder) as checkpoints, progress.task("training", total, "steps") as advance:
-        state = jax.device_get(jax.jit(trainer.init)(init_key))
+    with contextlib.ExitStack() as stack:
+        checkpoints, scalars = None, None
         if folder is not None:
-            _, state = stored_states.restore(checkpoints, state, folder.path / "checkpoints")
-        if jax.process_count() > 1:
-            state = multihost_utils.broadcast_one_to_all(state)
-        state = jax.device_put(state, everywhere)
-        done = int(state.step)
-        advance(done)
-        seed = int(jax.random.bits(order_key, dtype=jnp.uint32)) >> 1
-        batches = ahead(data.train(seed, settings.batch, done, rows), place)
-        stored, began, waited = time.monotonic(), time.perf_counter(), 0.0
-        try:
-            for number in range(done, total):
-                if number % each == 0:
-                    state = trainer.begin_epoch(state)
-                before = time.perf_counter()
-                x, y = next(batches)
-                waited += time.perf_counter() - before
-                state = trainer.step(state, x, y)
-                advance(1)
-                last = number + 1 == total
-                if (number + 1) % config.log_steps == 0 or last:
-                    _require_finite(state, checkpoints)
-                if (number + 1) % each == 0:
-                    seconds = time.perf_counter() - began
-                    parts = data.test(settings.batch, rows)
-                    right = sum(int(trainer.right(state, *place(part))) for part in parts)
-                    if folder is not None:
-                        _note_epoch(config, data, state, number // each, folder, right, seconds, waited)
-                    began, waited = time.perf_counter(), 0.0
-                if folder is not None and (last or time.monotonic() - stored > config.checkpoint_seconds):
-                    _require_finite(state, checkpoints)
-                    path = folder.path / "checkpoints"
-                    stored_states.store(checkpoints, number + 1, jax.device_get(state), path)
-                    stored = time.monotonic()
-        finally:
-            batches.close()
+            checkpoints = stack.enter_context(open_checkpoints(folder.path / "checkpoints"))
+            scalars = stack.enter_context(_tensorboard(folder.path / "tensorboard"))
+        advance = stack.enter_context(progress.task("training", settings.epochs * steps, "steps"))
+
+        def note(epoch: Epoch, values: dict[str, float]) -> None:
+            if folder is None or scalars is None:
+                return
+            folder.records.add(
+                Evaluation(
+                    "training",
+                    "network",
+                    name,
+                    epoch.number,
+                    0,
+                    values[name],
+                    status_of(values[name]),
+                    epoch.seconds / 3,
+                )
+                for name in CURVES
+            )
+            rate = steps * batch / epoch.seconds
+            log.info(
+                "epoch %d: loss %.4f, right %.2f %%, of test images %.2f %%; %.0f images/s, waited for them %.1f %%",
+                epoch.number + 1, *(values[name] for name in CURVES), rate, 100 * epoch.waited / epoch.seconds,
+            )  # fmt: skip
+            scalars((epoch.number + 1) * steps, {**values, "images_per_second": rate})
+
+        train_network(
+            network, settings, data, (init_key, run_key, data_key), evaluation_batch=batch, advance=advance,
+            end_epoch=note, checkpoints=checkpoints, checkpoint_seconds=config.checkpoint_seconds,
+            diverged="the loss is not finite at step {step}: lower recipe.learning_rate",
+        )  # fmt: skip
 
 
 def _size(network: trainable.Trainable) -> int:
-    return darts_macro.parameters(trainable.shapes(network)[0])
+    return sizes.parameters(trainable.shapes(network)[0])
 
 
 @contextlib.contextmanager
-def _checkpoints(folder: RunFolder | None) -> Iterator[Any]:
-    """The stored states in the folder; None where there is no folder."""
-    import orbax.checkpoint as ocp
-
-    if folder is None:
-        yield None
-        return
-    # The first process stores what all have: nobody else need see its disk.
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=0, active_processes={0}, barrier_sync_key_prefix="jnas"
-    )
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=2, enable_async_checkpointing=False,
-        **({"multiprocessing_options": alone, "create": False} if jax.process_count() > 1 else {}),
-    )  # fmt: skip
-    path = (folder.path / "checkpoints").absolute()
-    path.mkdir(exist_ok=True)
-    with ocp.CheckpointManager(path, options=options) as checkpoints:
-        yield checkpoints
-
-
-def _require_finite(state: recipe.State, checkpoints: Any) -> None:
-    if not np.isfinite(float(state.loss)):
-        kept = None if checkpoints is None else checkpoints.latest_step()
-        good = f"the last good state, of step {kept}, is kept" if kept else "no state was stored before"
-        raise RunError(
-            f"the loss is not finite at step {int(state.step)}: lower recipe.learning_rate and give another --out "
-            f"({good})"
-        )
-
-
-def _note_epoch(
-    config: TrainConfig,
-    data: stream.Stream,
-    state: recipe.State,
-    epoch: int,
-    folder: RunFolder,
-    right: int,
-    seconds: float,
-    waited: float,
-) -> None:
-    """The epoch's curves to the records, the log and TensorBoard. right: of the test images."""
-    batch = config.recipe.batch
-    images = data.images // batch * batch
-    loss, hits = float(state.loss) / images, 100 * float(state.hits) / images
-    values = dict(zip(CURVES, (loss, hits, 100 * right / data.tests), strict=True))
-    folder.records.add(
-        Evaluation("training", epoch, 0, 0, name, "network", value, seconds / len(values))
-        for name, value in values.items()
-    )
-    rate = images / seconds
-    log.info(
-        "epoch %d: loss %.4f, right %.2f %%, of test images %.2f %%; %.0f images/s, waited for them %.1f %%",
-        epoch + 1, loss, hits, values["test_accuracy"], rate, 100 * waited / seconds,
-    )  # fmt: skip
-    _tensorboard(folder.path / "tensorboard", int(state.step), {**values, "images_per_second": rate})
-
-
-def _tensorboard(path: Path, step: int, values: dict[str, float]) -> None:
-    """Append to event files, where TensorBoard is installed."""
+def _tensorboard(path: Path) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """A function that appends `(step, values)` to an event file in `path`; it does nothing without tensorboardX."""
     try:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
     except ImportError:
+        yield lambda step, values: None
         return
-    writer = EventFileWriter(str(path))
-    scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-    writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
-    writer.close()
+    path.mkdir(exist_ok=True)
+    # Without the thread of a `SummaryWriter`, which a full disk ends so that closing it waits for ever.
+    writer = EventsWriter(str(path / "events"))
+
+    def write(step: int, values: dict[str, float]) -> None:
+        try:
+            for name, value in values.items():
+                writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+            writer.flush()
+        except OSError as error:
+            log.warning("cannot write '%s' (%s)", path, error.strerror)
+
+    try:
+        yield write
+    finally:
+        with contextlib.suppress(OSError):
+            writer.close()
 
 
 def _result(
@@ -332,7 +347,7 @@ def _result(
     folder: RunFolder,
 ) -> dict[str, Any]:
     records = folder.records.all()
-    curves = {name: [e.value for e in records if e.proxy == name] for name in CURVES}
+    curves = {name: [e.value for e in records if e.objective == name] for name in CURVES}
     return {
         "kind": "training",
         "format": FORMAT,

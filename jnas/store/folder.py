@@ -2,7 +2,7 @@
 
     config.yaml      the resolved configuration, with versions and device
     records.sqlite   every evaluation as it happened
-    result.json      the outcome, once the run is done: its kind, the format of the file, and what its page shows
+    result.json      the outcome, once the run is done: its kind, the format of the file, and the numbers of its page
     report.html      the page
     log.txt          events with their times, and tracebacks
 
@@ -54,15 +54,22 @@ def open_run(path: str | Path, config: Settings) -> Iterator[RunFolder]:
 
     Nothing is written before the folder is known to be free and to belong to `config`.
     Raises `InputError` when the folder cannot be made or written, is in use, or belongs to another
-    configuration; `RunError` when the disk is full. What is raised inside also goes to log.txt.
+    configuration; `RunError` when the disk is full. Exceptions from inside also go to log.txt.
     """
     path = Path(path)
+
+    def compare(stored: str) -> list[str]:
+        return read.differences(read.from_mapping(type(config), json.loads(stored)), config)
+
     _make_folder(path)
     with _lock(path):
         _require_same_config(path, config)
         if not (path / "config.yaml").exists():
             write_file(path / "config.yaml", _config_text(config))
-        with open_records(path / "records.sqlite", read.digest(config)) as records, _log_file(path):
+        with (
+            open_records(path / "records.sqlite", json.dumps(read.to_mapping(config)), compare) as records,
+            _log_file(path),
+        ):
             yield RunFolder(path, records)
 
 
@@ -95,7 +102,7 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file in one step, by a temporary file beside it. Raises `RunError` when that fails."""
+    """Write a file in one step, by a temporary file in the same folder. Raises `RunError` when that fails."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as stream:

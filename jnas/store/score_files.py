@@ -1,20 +1,17 @@
-"""The files of a scoring: a journal that survives a kill, and the table as CSV or Parquet.
+"""The files of a scoring or a table: a journal that survives a kill, and the table as CSV or Parquet.
 
     OUT           one row an architecture, in the order asked for; a CSV grows while rows are computed
-    OUT.journal   SQLite: every value as the 64-bit float it is, by architecture and proxy
+    OUT.journal   the records (`jnas.store.records`)
 
-The journal belongs to one configuration, but not to a list of architectures or proxies: asking for more goes
-on from what is there. A call that returned is on disk.
+The journal belongs to one configuration, but not to a list of architectures or proxies: asking for more goes on from
+it. A call that returned is on disk.
 """
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
-import math
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -25,117 +22,49 @@ from jnas.config import read
 from jnas.config import score as scoring_config
 from jnas.errors import InputError, RunError
 from jnas.settings import Settings
-from jnas.store.records import translated
+from jnas.store.records import Records, open_records
 
 SUFFIXES = (".csv", ".parquet")
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS scores (
-    architecture TEXT NOT NULL, proxy TEXT NOT NULL, value REAL, status TEXT NOT NULL,
-    PRIMARY KEY (architecture, proxy)
-) WITHOUT ROWID;
-"""
-Values = Mapping[str, tuple[float, str]]
-
-
-class Journal:
-    """The scores computed so far; made by `open_journal`."""
-
-    def __init__(self, connection: sqlite3.Connection, path: Path):
-        self._connection, self._path = connection, path
-
-    def add(self, rows: Iterable[tuple[str, str, float, str]]) -> None:
-        """Store (architecture, proxy, value, status), all or none. Raises `RunError` when the disk is full."""
-        # SQLite has no nan: the value stays empty.
-        stored = [(a, p, None if math.isnan(v) else float(v), s) for a, p, v, s in rows]
-        with translated(self._path), self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO scores VALUES (?,?,?,?)", stored)
-
-    def read(self, proxies: Sequence[str]) -> dict[str, dict[str, tuple[float, str]]]:
-        """`{architecture: {proxy: (value, status)}}` of these proxies."""
-        marks = ",".join("?" * len(proxies))
-        query = f"SELECT architecture, proxy, value, status FROM scores WHERE proxy IN ({marks})"
-        found: dict[str, dict[str, tuple[float, str]]] = {}
-        with translated(self._path):
-            for architecture, proxy, value, status in self._connection.execute(query, tuple(proxies)):
-                found.setdefault(architecture, {})[proxy] = (math.nan if value is None else value, status)
-        return found
 
 
 @contextlib.contextmanager
-def open_journal(out: Path, config: Settings) -> Iterator[Journal]:
-    """The journal beside `out`, for this configuration.
+def open_journal(out: Path, config: Settings, parts: Sequence[str | Path] = ()) -> Iterator[Records]:
+    """The journal beside `out`, for this configuration, with the evaluations of the journals beside `parts`.
 
-    config: of a scoring or a table.
-    Raises `InputError` when the journal is damaged, in use, of another configuration or cannot be written, and when
-    `out` exists without one.
+    config: of a scoring or a table. Raises `InputError` when a journal is damaged, in use, of another configuration or
+    cannot be written, and when `out` exists without one.
     """
     path = journal_path(out)
     if out.is_dir():
         raise InputError(f"--out '{out}' is a folder: give a file ending in {' or '.join(SUFFIXES)}")
     if out.exists() and out.stat().st_size and not path.exists():
         raise InputError(f"'{out}' exists and is not an unfinished or finished scoring: give another --out")
-    if path.is_dir():
-        raise InputError(f"cannot use '{path}' (it is a folder): remove it, or give another --out")
+    for part in parts:
+        if not journal_path(Path(part)).is_file():
+            raise InputError(f"no '{journal_path(Path(part))}': --merge takes the --out of finished shards")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a")
         if out.exists():
             out.open("a").close()
+        if not path.is_dir():
+            path.open("a").close()
     except OSError as error:
         raise InputError(f"cannot write '{out}' ({error.strerror}): give another --out") from None
-    with stream:
-        try:
-            # The system lets go of such a lock when its process ends, however it ends.
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"'{path}' is in use by another scoring: wait for it, or give another --out"
-            ) from None
-        with translated(path):
-            connection = sqlite3.connect(path, timeout=0.5)
-        try:
-            with translated(path):
-                tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-            if tables and not tables >= {"meta", "scores"}:
-                raise InputError(f"'{path}' is a database of something else: choose another --out")
-            with translated(path):
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=FULL")
-                with connection:
-                    connection.executescript(_SCHEMA)
-                    digest, settings = scoring_config.digest(config), scoring_config.described(config)
-                    connection.execute("INSERT OR IGNORE INTO meta VALUES ('config', ?)", (digest,))
-                    connection.execute(
-                        "INSERT OR IGNORE INTO meta SELECT 'settings', ? FROM meta "
-                        "WHERE key='config' AND value=?",
-                        (settings, digest),
-                    )
-                stored = dict(connection.execute("SELECT key, value FROM meta"))
-            if stored["config"] != digest:
-                raise InputError(
-                    f"{path}: holds scores of another configuration{_changes(stored.get('settings'), config)}: "
-                    "choose another --out"
-                )
-            yield Journal(connection, path)
-        finally:
-            connection.close()
 
+    def compare(stored: str) -> list[str]:
+        # Settings on which no value depends are not compared.
+        free = {name: getattr(config, name) for name in scoring_config.FREE if hasattr(config, name)}
+        old = read.from_mapping(type(config), json.loads(stored))
+        return read.differences(msgspec.structs.replace(old, **free), config)
 
-def _changes(settings: str | None, config: Settings) -> str:
-    """The differences in brackets; nothing where they are not known: journals once held no settings."""
-    try:
-        old = read.from_mapping(type(config), json.loads(settings or ""))
-    except (ValueError, InputError):
-        return ""
-    # Settings that do not change the scores are not compared.
-    free = {name: getattr(config, name) for name in scoring_config.FREE if hasattr(config, name)}
-    changes = read.differences(msgspec.structs.replace(old, **free), config)
-    return f" ({'; '.join(changes)})" if changes else ""
+    with open_records(path, scoring_config.described(config), compare) as records:
+        for part in parts:
+            records.merge(journal_path(Path(part)), compare)
+        yield records
 
 
 def journal_path(out: Path) -> Path:
-    """Where the journal of `out` lies."""
+    """The path of the journal of `out`."""
     return out.with_name(f"{out.name}.journal")
 
 

@@ -92,12 +92,12 @@ def init(space: Space) -> State:
 
 
 def finished(state: State) -> bool:
-    """Whether one operation is left on every edge, and no node has more edges than it keeps."""
+    """True where one operation is left on every edge, and no node has more edges than it keeps."""
     return not len(removable(state))
 
 
 def of_edges(state: State) -> bool:
-    """Whether whole edges are what may go next."""
+    """True where whole edges may go next."""
     return bool((state.active.sum(-1) == 1).all())
 
 
@@ -157,7 +157,7 @@ def largest_ask(space: Space) -> int:
 
 
 def improvements(values: np.ndarray, objectives: Sequence[str], decimals: int | None = None) -> np.ndarray:
-    """How much better each candidate is than the supernet, relatively: float64[P, M] from values [1 + M, R].
+    """Relative gain of each candidate over the supernet: float64[P, M] from values [1 + M, R].
 
     (candidate - supernet) / |supernet| of oriented values, the mean over the repeats of each of the P objectives. The R
     columns are `objectives`: `ntk/0`, `ntk/1`, ... are repeats of `ntk`. A failure, -inf, counts as infinitely bad:
@@ -227,7 +227,7 @@ def result(state: State) -> np.ndarray:
 
 
 def planned(space: Space, operations_per_round: int = 1) -> list[int]:
-    """How many supernets each round of a pruning asks for."""
+    """Number of supernets that each round of a pruning asks for."""
     state, counts = init(space), []
     while not finished(state):
         counts.append(1 + len(removable(state)))
