@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jnas.errors import InputError
-from jnas.proxies import PROXIES
+from jnas.proxies import sign
 from jnas.proxies.combination import fitness
 from jnas.store.records import Evaluation
 
@@ -29,7 +29,7 @@ class Evaluations(NamedTuple):
     @property
     def measured(self) -> np.ndarray:
         """Values as they were measured, lower better where the objective says so; nan for a failure: float64[B, P]."""
-        signs = np.array([sign_of(name) for name in self.objectives])
+        signs = np.array([sign(name) for name in self.objectives])
         return np.where(np.isfinite(self.values), self.values * signs, np.nan)
 
     @property
@@ -50,11 +50,6 @@ class Evaluations(NamedTuple):
         return pandas.DataFrame({"architecture": self.architectures, **columns, "seconds": self.seconds})
 
 
-def sign_of(objective: str) -> int:
-    """1 where a higher measured value is better, -1 where a lower one is."""
-    return PROXIES[objective].sign if objective in PROXIES else 1
-
-
 def read(records: Sequence[Evaluation], stage: str = "search") -> Evaluations:
     """Evaluations of one stage."""
     rows: dict[tuple[int, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -62,8 +57,8 @@ def read(records: Sequence[Evaluation], stage: str = "search") -> Evaluations:
     seconds: dict[tuple[int, int], float] = defaultdict(float)
     for record in records:
         if record.stage == stage:
-            place, objective, value = _fields(record)
-            rows[place][objective].append(value)
+            place = record.round, record.place
+            rows[place][record.objective.partition("/")[0]].append(record.value)
             subjects[place] = record.subject
             seconds[place] += record.seconds
     places = sorted(rows)
@@ -75,9 +70,3 @@ def read(records: Sequence[Evaluation], stage: str = "search") -> Evaluations:
         np.array(values, np.float64).reshape(len(places), len(objectives)),
         np.array([seconds[place] for place in places], np.float64),
     )
-
-
-def _fields(record: Evaluation) -> tuple[tuple[int, int], str, float]:
-    """Place in the search, objective, and value such that higher is better and a failure is -inf."""
-    value = sign_of(record.proxy) * record.value if record.status == "ok" else -np.inf
-    return (record.round, record.candidate), record.proxy, value

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jnas.report.drawing import cell_edges, cell_svg
@@ -41,15 +41,24 @@ def settings(
 ) -> list[tuple[str, list[tuple[str, Any]]]]:
     """Sections of (key, value) of a config.yaml: the keys outside all sections under the name `first`, then the others.
 
+    Keys within a section have dots. Sections that are switched off are left out.
     only: names of the other sections to show; None for all.
     """
-    shown = {key: value for key, value in config.items() if key not in RESERVED}
+    shown = {key: value for key, value in config.items() if key not in RESERVED and value is not None}
     plain = [(key, value) for key, value in shown.items() if not isinstance(value, Mapping)]
     return [(first, plain)] + [
-        (key, list(value.items()))
+        (key, list(_flat(value)))
         for key, value in shown.items()
         if isinstance(value, Mapping) and (only is None or key in only)
     ]
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def cells(space: Space, architecture: str) -> list[tuple[str, str]]:

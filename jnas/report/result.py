@@ -1,5 +1,6 @@
 """The outcome of a search in Python: numbers, a data frame, a picture in a notebook."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -17,7 +18,8 @@ class SearchResult:
 
     architecture: text of the found one.
     space: that it is of.
-    evaluations: every architecture that the search evaluated, in its order; none for a search of supernets.
+    evaluations: every architecture that the search evaluated, in its order, from a run folder equal ones once; none for
+      a search of supernets.
     result: everything that result.json holds.
     """
 
@@ -25,6 +27,13 @@ class SearchResult:
     space: Space
     evaluations: Evaluations
     result: Mapping[str, Any]
+
+    @property
+    def value(self) -> float:
+        """Value of the architecture by the first objective, as it was measured; nan where it was not evaluated."""
+        if self.architecture not in self.evaluations.architectures:
+            return math.nan
+        return float(self.evaluations.measured[self.evaluations.architectures.index(self.architecture), 0])
 
     def frame(self) -> Any:
         """Evaluations as a `pandas.DataFrame`. Raises `InputError` where pandas is not installed."""
@@ -36,9 +45,10 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         values = view.summary(self.evaluations, self.architecture)
+        asked, different = self.result["evaluations"], len(self.evaluations.architectures)
         heading = (
-            f"{self.result['strategy']} on {self.space.name}, {self.result['evaluations']:,} evaluations"
-            f"{': ' if values else ''}{values}"
+            f"{self.result['strategy']} on {self.space.name}, {asked:,} evaluations"
+            f"{f' of {different:,} architectures' if 0 < different < asked else ''}{': ' if values else ''}{values}"
         )
         figure = view.figure(self.evaluations, self.architecture) if self.evaluations.architectures else ""
         cells = "".join(

@@ -1,4 +1,4 @@
-"""Theory beside experiment; `STUDIES` names each kind of study with the function that does it."""
+"""Comparisons of theory with experiment; `STUDIES` has the function of each kind of study."""
 
 from collections.abc import Callable
 

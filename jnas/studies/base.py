@@ -10,13 +10,18 @@ import numpy as np
 
 import jnas
 from jnas import data as datasets
+from jnas import spaces
 from jnas.config.study import StudyConfig
 from jnas.data import transforms
 from jnas.errors import InputError
 from jnas.estimators.compact_table import Table
+from jnas.nets import networks
+from jnas.nets.sizes import Macro
 from jnas.report import plots
 from jnas.report.report import write_report
+from jnas.spaces import nasbench201
 from jnas.store.folder import FORMAT, RunFolder, write_file
+from jnas.theory import infinite_width
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, with a line and a mark for those who see none.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -76,10 +81,36 @@ def probe_images(config: StudyConfig, count: int, *, test: bool = False) -> tupl
     return np.asarray(transforms.normalise(dataset, images[places])), labels[places]
 
 
-def require_space(table: Table, name: str, reason: str) -> None:
-    """Raise `InputError` for a table of another space. reason: a clause with the space's name in it."""
+def require_space(table: Table, name: str) -> None:
+    """Raise `InputError` for a table of another space than `name`, the only one whose networks a study can build."""
     if table.space != name:
-        raise InputError(f"{reason}: the table is of {table.space}, give one of {name}")
+        raise InputError(
+            f"this study builds the cells of {name} alone, the table is of {table.space}: give a table of {name}"
+        )
+
+
+def connected_rows(table: Table) -> np.ndarray:
+    """Rows of the table with an accuracy and a path from the cell's input to its output: int[n], ascending.
+
+    Raises `InputError` for a table of a space without networks of infinite width.
+    """
+    require_space(table, nasbench201.SPACE.name)
+    rows = np.flatnonzero(np.isfinite(table.mean()))
+    return rows[[infinite_width.is_connected(table.architectures[row]) for row in rows]]
+
+
+def spread_rows(table: Table, count: int) -> np.ndarray:
+    """`count` of `connected_rows`, evenly by accuracy, the worst first: int[count].
+
+    Raises `InputError` where the table has fewer.
+    """
+    rows = connected_rows(table)
+    if len(rows) < count:
+        raise InputError(
+            f"the table has {len(rows)} cells that pass something on: ask for fewer than {count}"
+        )
+    rows = rows[np.argsort(table.mean()[rows])]
+    return rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
 
 
 def some_rows(table: Table, count: int, seed: int) -> np.ndarray:
@@ -124,3 +155,10 @@ def leave(findings: Findings, kind: str, folder: RunFolder) -> Path:
         }
     )
     return write_report(folder.path)
+
+
+def convolutions(table: Table, places: np.ndarray) -> np.ndarray:
+    """Convolutions of architectures of a table: float64[B]."""
+    space = spaces.get(table.space)
+    choices = space.choices(table.architectures[places])
+    return networks.sizes_of(space, Macro(), choices).convs.astype(np.float64)

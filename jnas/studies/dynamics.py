@@ -1,22 +1,23 @@
-"""Training beside what the linearised network predicts of it.
+"""Training of a network and the prediction of its linearisation.
 
 Normalisation-free cells (`jnas.theory.infinite_width.network`) are trained by gradient descent on the squared loss
 
     L = 1 / (2 N O) sum ||f(x_n) - y_n||^2,     y one-hot minus 1 / O,     rate eta = share * 2 N O / lambda_max(Theta),
 
-with all N training images in each step. Linearised at the weights it starts from, the same network follows, with Theta
-[N O, N O] the full kernel and Theta' [M O, N O] that of test images with training images,
+with all N training images in each step. The same network, linearised at its initial weights, has the outputs
 
     f_t = y + (1 - eta Theta / (N O))^t (f_0 - y),     f'_t = f'_0 - Theta' Theta^-1 (f_0 - f_t),
 
-found in float64 in the eigenvectors of Theta; beside it the limit of small steps, `predict.gradient_descent_mse` of
-neural-tangents (Lee et al., NeurIPS 2019, https://arxiv.org/abs/1902.06720). The prediction is said to break at the
-first step where test outputs are further from it than `BREAK` of the whole way that it goes: ||f' - f'_lin|| over
-||f'_lin - f'_0|| after the last step, so that the short way of the first steps does not decide.
+with Theta [N O, N O] the full kernel and Theta' [M O, N O] that of test images with training images. They are computed
+in float64 from the eigenvectors of Theta. The limit of small steps is `predict.gradient_descent_mse` of neural-tangents
+(Lee et al., NeurIPS 2019, https://arxiv.org/abs/1902.06720).
+
+The prediction breaks at the first step where the distance of test outputs from it exceeds `BREAK` of the length of its
+whole way: ||f' - f'_lin|| over ||f'_lin - f'_0|| after the last step, since the way of the first steps is short.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,64 +27,80 @@ from jnas import data as datasets
 from jnas import spaces
 from jnas.config.read import whole_numbers
 from jnas.config.study import StudyConfig
-from jnas.data import transforms
-from jnas.errors import InputError
 from jnas.estimators.compact_table import Table
 from jnas.run.progress import Progress
-from jnas.studies.base import COLOURS, Figure, Findings
-from jnas.studies.kernel import chosen_cells, standardised
+from jnas.studies.base import COLOURS, Figure, Findings, probe_images, spread_rows
 from jnas.theory import infinite_width
 
-COLUMNS = (
-    "architecture", "accuracy", "width", "step", "train_loss", "train_loss_linear", "train_loss_flow", "test_loss",
-    "test_loss_linear", "test_accuracy", "test_accuracy_linear", "test_distance",
-)  # fmt: skip
 BREAK = 0.1
 
 
+class Step(NamedTuple):
+    """A network after some steps.
+
+    train_loss, test_loss: of the trained network.
+    _linear: of its linearisation; _flow: of that in the limit of small steps.
+    test_accuracy: in percent.
+    test_distance: of test outputs from the prediction, relative to its whole way.
+    """
+
+    step: int
+    train_loss: float
+    train_loss_linear: float
+    train_loss_flow: float
+    test_loss: float
+    test_loss_linear: float
+    test_accuracy: float
+    test_accuracy_linear: float
+    test_distance: float
+
+
+class Curve(NamedTuple):
+    """Steps of one network. accuracy: of its cell in the table, in percent; width: channels."""
+
+    architecture: str
+    accuracy: float
+    width: int
+    steps: list[Step]
+
+
 def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
-    """Train some cells of the table at some widths. Raises `InputError` for what does not fit."""
+    """Train some cells of the table at some widths. Raises `InputError` for too few images or cells."""
     settings = config.dynamics
     widths = whole_numbers(settings.widths, "dynamics.widths", 1)
-    images, labels, dataset = standardised(config, settings.train)
-    test = _test_images(config, dataset)
-    targets = np.eye(dataset.classes)[labels] - 1 / dataset.classes
-    steps = np.unique(np.geomspace(1, settings.steps, 30).round().astype(int))
+    images, labels = probe_images(config, settings.train)
+    test = probe_images(config, settings.test, test=True)
+    classes = datasets.load(config.data).classes
+    targets = np.eye(classes)[labels] - 1 / classes
+    steps = np.unique(np.geomspace(1, settings.steps, 30).round().astype(int)).tolist()
     space, accuracy = spaces.get(table.space), table.mean()
-    followed = chosen_cells(table, settings.cells)
-    rows: list[tuple[Any, ...]] = []
+    followed = spread_rows(table, settings.cells)
+    curves = []
     with progress.task("training", len(followed) * len(widths), "networks") as advance:
         for row in followed:
             for width in widths:
                 cell = tuple(map(int, table.architectures[row]))
-                head = (space.to_string(table.architectures[row]), float(accuracy[row]), width)
-                found = beside_linear(
-                    jax.random.key(config.seed), cell, width, (images, targets), test, steps.tolist(),
+                followed_steps = beside_linear(
+                    jax.random.key(config.seed), cell, width, (images, targets), test, steps,
                     share=settings.rate, depth=settings.depth,
                 )  # fmt: skip
-                rows += [(*head, *values) for values in found]
+                text = space.to_string(table.architectures[row])
+                curves.append(Curve(text, float(accuracy[row]), width, followed_steps))
                 advance(1)
+    rows = [(*curve[:3], *step) for curve in curves for step in curve.steps]
     return Findings(
-        title=f"Training beside its linearisation, for {len(followed)} cells of {table.space}",
+        title=f"Training and its linearisation, for {len(followed)} cells of {table.space}",
         question=f"For how long does the network linearised at initialisation predict training on {settings.train} "
         f"images of {config.data}?",
-        columns=COLUMNS,
+        columns=(*Curve._fields[:3], *Step._fields),
         rows=rows,
         summary=[row for row in rows if row[3] in (steps[0], steps[-1])],
         figures=[
-            _figure(rows, "loss", 7, "test loss (logarithmic)"),
-            _figure(rows, "accuracy", 9, "test accuracy, %"),
+            _figure(curves, "loss", "test_loss", "test loss (logarithmic)"),
+            _figure(curves, "accuracy", "test_accuracy", "test accuracy, %"),
         ],
-        paragraphs=_paragraphs(rows, widths, settings.steps),
+        paragraphs=_paragraphs(curves, widths, settings.steps),
     )
-
-
-def _test_images(config: StudyConfig, dataset: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    count = config.dynamics.test
-    if count > len(dataset.x_test):
-        raise InputError(f"{count} images do not fit: {config.data} has {len(dataset.x_test)} to test on")
-    places = np.random.default_rng(config.seed).permutation(len(dataset.x_test))[:count]
-    return np.asarray(transforms.normalise(dataset, dataset.x_test[places])), dataset.y_test[places]
 
 
 def beside_linear(
@@ -96,16 +113,20 @@ def beside_linear(
     *,
     share: float,
     depth: int,
-) -> list[tuple[float, ...]]:
-    """What `COLUMNS` has from `step` on, after each of `steps`, ascending.
+) -> list[Step]:
+    """Train one network and its linearisation; both after each of `steps`, ascending.
 
-    key: of the weights. train: images [N, H, W, C] and targets [N, O]; test: images and labels [M]. share: of the
-    largest stable learning rate of the linearised network, in (0, 1].
+    Args:
+      key: of the weights.
+      train: images [N, H, W, C] and targets [N, O].
+      test: images and labels [M].
+      share: of the largest stable learning rate of the linearised network, in (0, 1].
     """
     import neural_tangents as nt
 
     (images, targets), (test_images, labels) = train, test
     outputs, size = targets.shape[1], targets.size
+    # The kernels at the initial weights.
     init, apply, _ = infinite_width.network(cell, width, outputs, depth)
     params = init(key, images.shape)
     kernel_fn = jax.jit(
@@ -116,6 +137,7 @@ def beside_linear(
     train_kernel, test_kernel = kernel_fn(images, None, params), kernel_fn(test_images, images, params)
     full, across = (np.asarray(_flat(kernel), np.float64) for kernel in (train_kernel, test_kernel))
     start, test_start = (np.asarray(apply(params, x), np.float64) for x in (images, test_images))
+    # The linearised network, in closed form.
     eigenvalues, vectors = np.linalg.eigh(full)
     # Rounding leaves some slightly negative.
     eigenvalues = np.maximum(eigenvalues, 0)
@@ -124,7 +146,8 @@ def beside_linear(
     flow = nt.predict.gradient_descent_mse(train_kernel, jnp.asarray(targets, jnp.float32), trace_axes=())
     flowing = flow(rate * jnp.asarray(steps, jnp.float32), jnp.asarray(start, jnp.float32))
 
-    # One step a call: within a loop of XLA the derivatives of convolutions are a hundred times slower on a CPU.
+    # The network itself, one step a call: within a loop of XLA, derivatives of convolutions are a hundred times slower
+    # on a CPU.
     @jax.jit
     def descend(params: Any) -> Any:
         gradient = jax.grad(lambda params: jnp.mean((apply(params, images) - targets) ** 2) / 2)(params)
@@ -132,7 +155,7 @@ def beside_linear(
 
     outputs_of = jax.jit(lambda params: (apply(params, images), apply(params, test_images)))
     test_targets = np.eye(outputs)[labels] - 1 / outputs
-    found: list[tuple[float, ...]] = []
+    followed: list[Step] = []
     done, way = 0, 0.0
     for place, step in enumerate(steps):
         for _ in range(done, step):
@@ -147,8 +170,8 @@ def beside_linear(
         )
         linear_test = test_start - (across @ (vectors @ (weight * error))).reshape(test_start.shape)
         way = float(np.linalg.norm(linear_test - test_start))
-        found.append(
-            (
+        followed.append(
+            Step(
                 int(step),
                 _loss(real, targets), _loss(linear, targets), _loss(np.asarray(flowing[place], np.float64), targets),
                 _loss(real_test, test_targets), _loss(linear_test, test_targets),
@@ -156,11 +179,11 @@ def beside_linear(
                 float(np.linalg.norm(real_test - linear_test)),
             )
         )  # fmt: skip
-    return [(*values, distance / way if way > 0 else 0.0) for *values, distance in found]
+    return [row._replace(test_distance=row.test_distance / way if way > 0 else 0.0) for row in followed]
 
 
 def _flat(kernel: jax.Array) -> jax.Array:
-    """[N, M, O, O] to [N O, M O]."""
+    """Reshape a kernel [N, M, O, O] to [N O, M O]."""
     return jnp.swapaxes(kernel, 1, 2).reshape(kernel.shape[0] * kernel.shape[2], -1)
 
 
@@ -172,35 +195,25 @@ def _hits(outputs: np.ndarray, labels: np.ndarray) -> float:
     return float(100 * np.mean(np.argmax(outputs, axis=1) == labels))
 
 
-def _of(rows: Sequence[tuple[Any, ...]], cell: str, width: int) -> list[tuple[Any, ...]]:
-    return [row for row in rows if row[0] == cell and row[2] == width]
+def breaks_at(steps: Sequence[Step]) -> Step | None:
+    """The first step of one network where test outputs have left the prediction; None where they never do."""
+    return next((step for step in steps if not step.test_distance <= BREAK), None)
 
 
-def breaks_at(rows: Sequence[tuple[Any, ...]]) -> int | None:
-    """The first step of one network where test outputs have left the prediction, None where they have not."""
-    return next((row[3] for row in rows if not row[11] <= BREAK), None)
-
-
-def _figure(rows: Sequence[tuple[Any, ...]], name: str, place: int, label: str) -> Figure:
-    cells = list(dict.fromkeys((row[0], row[1]) for row in rows))
-    widths = list(dict.fromkeys(row[2] for row in rows))
+def _figure(curves: Sequence[Curve], name: str, field: str, label: str) -> Figure:
+    cells = list(dict.fromkeys((curve.architecture, curve.accuracy) for curve in curves))
 
     def draw(figure: Any) -> None:
         panels = np.atleast_1d(figure.subplots(1, len(cells), sharey=True))
         for axes, (cell, accuracy) in zip(panels, cells, strict=True):
-            for number, width in enumerate(widths):
-                own = _of(rows, cell, width)
-                steps, colour = [row[3] for row in own], COLOURS[number % len(COLOURS)]
-                axes.plot(
-                    steps, [row[place] for row in own], color=colour, label=f"{width} channels, trained"
-                )
-                axes.plot(
-                    steps, [row[place + 1] for row in own], color=colour, linestyle="--", label=f"{width}, linearised"
-                )  # fmt: skip
-                broken = breaks_at(own)
+            for number, curve in enumerate(curve for curve in curves if curve.architecture == cell):
+                places, colour = [step.step for step in curve.steps], COLOURS[number % len(COLOURS)]
+                for suffix, line, text in (("", "-", "trained"), ("_linear", "--", "linearised")):
+                    values = [getattr(step, field + suffix) for step in curve.steps]
+                    axes.plot(places, values, line, color=colour, label=f"{curve.width} channels, {text}")
+                broken = breaks_at(curve.steps)
                 if broken is not None:
-                    at = next(row for row in own if row[3] == broken)
-                    axes.plot([broken], [at[place]], marker="x", markersize=8, color=colour, linestyle="")
+                    axes.plot(broken.step, getattr(broken, field), "x", markersize=8, color=colour)
             axes.set_xscale("log")
             axes.set_xlabel("steps (logarithmic)")
             axes.set_title(f"cell of {accuracy:.1f} %", fontsize=10)
@@ -218,21 +231,20 @@ def _figure(rows: Sequence[tuple[Any, ...]], name: str, place: int, label: str) 
     return Figure(name, caption, draw, (max(5.0, 2.9 * len(cells)), 3.9))
 
 
-def _paragraphs(rows: Sequence[tuple[Any, ...]], widths: Sequence[int], steps: int) -> list[str]:
-    cells = list(dict.fromkeys(row[0] for row in rows))
+def _paragraphs(curves: Sequence[Curve], widths: Sequence[int], steps: int) -> list[str]:
     sentences = []
     for width in widths:
-        networks = [_of(rows, cell, width) for cell in cells]
-        found = [breaks_at(own) for own in networks]
-        broken = sorted(step for step in found if step is not None)
-        when = f"after {broken[0]} to {broken[-1]} steps" if broken else "nowhere"
-        ends, furthest = [own[-1] for own in networks], [max(row[11] for row in own) for own in networks]
+        networks = [curve.steps for curve in curves if curve.width == width]
+        broken = sorted(step.step for step in map(breaks_at, networks) if step is not None)
+        when = f", after {broken[0]} to {broken[-1]} steps" if broken else ""
+        ends = [network[-1] for network in networks]
+        furthest = [max(step.test_distance for step in network) for network in networks]
         sentences.append(
-            f"With {width} channels the prediction breaks for {len(broken)} of {len(cells)} cells in {steps} steps"
-            f"{', ' + when if broken else ''}; test outputs are off by at most {_percent(furthest)} of the "
-            f"way that the linearised network goes, by {_percent([row[11] for row in ends])} in the end, "
-            f"where training reaches {np.mean([row[9] for row in ends]):.1f} % on test images and linearised it would "
-            f"reach {np.mean([row[10] for row in ends]):.1f} %."
+            f"With {width} channels the prediction breaks for {len(broken)} of {len(networks)} cells in {steps} steps"
+            f"{when}; test outputs are off by at most {_percent(furthest)} of the way that the linearised network "
+            f"goes, by {_percent([step.test_distance for step in ends])} in the end, where training reaches "
+            f"{np.mean([step.test_accuracy for step in ends]):.1f} % on test images and linearised it would reach "
+            f"{np.mean([step.test_accuracy_linear for step in ends]):.1f} %."
         )
     return [" ".join(sentences)]
 

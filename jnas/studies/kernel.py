@@ -1,116 +1,107 @@
 """Neural tangent kernels of wide networks against those of infinite width.
 
 The cells are those of the table without normalisation and in the NTK parametrisation (`jnas.theory.infinite_width`), so
-that both kernels are of the same network: how far apart they are, Theta_w - Theta in the Frobenius norm, as width w
-grows; what that does to the spectrum and to the condition number; and whether the condition number at infinite width,
-which no draw of weights blurs, ranks the architectures of the table.
+that both kernels are of the same network. The study measures, as width w grows, the relative distance between them in
+the Frobenius norm, ||Theta_w - Theta|| / ||Theta||, the spectrum and the condition number. It also ranks the table's
+architectures by the condition number at infinite width, which does not depend on a draw of weights.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas import data as datasets
 from jnas import spaces
 from jnas.config.read import whole_numbers
 from jnas.config.study import StudyConfig
-from jnas.data import transforms
-from jnas.errors import InputError
 from jnas.estimators.compact_table import Table
-from jnas.nets.cost import convs
 from jnas.proxies.ntk import condition_number
 from jnas.report.plots import INK
 from jnas.run.progress import Progress
 from jnas.studies import statistics
-from jnas.studies.base import COLOURS, LINES, Figure, Findings
+from jnas.studies.base import (
+    COLOURS,
+    LINES,
+    Figure,
+    Findings,
+    connected_rows,
+    convolutions,
+    probe_images,
+    spread_rows,
+    style,
+)
 from jnas.theory import infinite_width
 
-COLUMNS = (
-    "architecture", "accuracy", "width", "draw", "ntk_distance", "nngp_distance", "condition_number",
-    "largest_eigenvalue", "smallest_eigenvalue",
-)  # fmt: skip
 INFINITE = "infinite"
+COUNTING = "counting convolutions"
+# Kendall's tau and its interval.
+Tau = tuple[float, float, float]
 
 
-def chosen_cells(table: Table, count: int) -> np.ndarray:
-    """`count` rows of the table whose cells pass something on, evenly by accuracy, worst first: int[count].
+class Row(NamedTuple):
+    """Kernels of one cell at one width, from one draw of weights.
 
-    Raises `InputError` where it has fewer, or is of a space without a form of infinite width.
+    accuracy: in the table, in percent.
+    width: channels, or `INFINITE`.
+    draw: its number, empty at infinite width.
+    ntk_distance, nngp_distance: to the kernel of infinite width, relative.
+    condition_number, largest_eigenvalue, smallest_eigenvalue: of the NTK.
     """
-    if table.space != "nasbench201":
-        raise InputError(f"this study knows the cells of nasbench201 alone, the table is of {table.space}")
-    rows = _usable(table)
-    usable = rows[np.argsort(table.mean()[rows])]
-    if len(usable) < count:
-        raise InputError(
-            f"the table has {len(usable)} cells that pass something on: ask for fewer than {count}"
-        )
-    return usable[np.linspace(0, len(usable) - 1, count).round().astype(int)]
 
-
-def _usable(table: Table) -> np.ndarray:
-    """The rows of cells that were trained and pass something on."""
-    rows = np.flatnonzero(np.isfinite(table.mean()))
-    return rows[[infinite_width.is_connected(table.architectures[row]) for row in rows]]
-
-
-def standardised(config: StudyConfig, count: int) -> tuple[np.ndarray, np.ndarray, datasets.Dataset]:
-    """(`count` training images, drawn by the seed, their labels, the data set). Raises `InputError`."""
-    dataset = datasets.load(config.data)
-    if count > len(dataset.x_train):
-        raise InputError(f"{count} images do not fit: {config.data} has {len(dataset.x_train)} to train on")
-    places = np.random.default_rng(config.seed).permutation(len(dataset.x_train))[:count]
-    return (
-        np.asarray(transforms.normalise(dataset, dataset.x_train[places])),
-        dataset.y_train[places],
-        dataset,
-    )
+    architecture: str
+    accuracy: float
+    width: int | str
+    draw: int | str
+    ntk_distance: float
+    nngp_distance: float
+    condition_number: float
+    largest_eigenvalue: float
+    smallest_eigenvalue: float
 
 
 def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     """Follow some cells as width grows, and rank more at infinite width. Raises `InputError`."""
     settings = config.kernel
     widths = whole_numbers(settings.widths, "kernel.widths", 1)
-    images, _, _ = standardised(config, settings.images)
-    followed = chosen_cells(table, settings.cells)
+    images, _ = probe_images(config, settings.images)
+    followed = spread_rows(table, settings.cells)
     accuracy, space = table.mean(), spaces.get(table.space)
-    rows: list[tuple[Any, ...]] = []
+    rows: list[Row] = []
     spectra: dict[int, dict[Any, np.ndarray]] = {}
     with progress.task("kernels", len(followed) * (1 + len(widths)), "kernels") as advance:
         for row in followed:
             cell = tuple(map(int, table.architectures[row]))
             infinite = infinite_width.kernels(cell, images, settings.depth)
             head = (space.to_string(table.architectures[row]), float(accuracy[row]))
-            rows.append((*head, INFINITE, "", 0.0, 0.0, *_spectrum(infinite[1])))
+            rows.append(Row(*head, INFINITE, "", 0.0, 0.0, *_spectrum(infinite[1])))
             spectra[row] = {INFINITE: np.linalg.eigvalsh(infinite[1])}
             advance(1)
             for width in widths:
                 drawn = _drawn(cell, width, config.seed, settings.draws, images, settings.depth)
                 for draw, (nngp, ntk) in enumerate(zip(*drawn, strict=True)):
                     apart = (_distance(ntk, infinite[1]), _distance(nngp, infinite[0]))
-                    rows.append((*head, width, draw, *apart, *_spectrum(ntk)))
+                    rows.append(Row(*head, width, draw, *apart, *_spectrum(ntk)))
                 spectra[row][width] = np.mean([np.linalg.eigvalsh(ntk) for ntk in drawn[1]], axis=0)
                 advance(1)
-    ranked = _ranked(config, table, images, progress) if settings.ranked else None
+    ranked = _ranked(config, table, images, progress) if settings.ranked else {}
     return Findings(
         title=f"Neural tangent kernels as {table.space} cells widen",
         question=f"How wide must a network be for its kernel on {settings.images} images of {config.data} to be that "
         "of infinite width, and does that kernel rank architectures?",
-        columns=COLUMNS,
+        columns=Row._fields,
         rows=rows,
-        summary=[row for row in rows if row[3] in ("", 0)],
+        summary=[row for row in rows if row.draw in ("", 0)],
         figures=[_width_figure(rows, widths), _spectrum_figure(rows, spectra)],
-        paragraphs=_paragraphs(rows, widths, ranked, min(settings.ranked, len(_usable(table)))),
+        paragraphs=_paragraphs(rows, widths, ranked),
     )
 
 
 def _drawn(
     cell: tuple[int, ...], width: int, seed: int, draws: int, images: np.ndarray, depth: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(NNGP, NTK) of `draws` networks: float64[draws, N, N] each."""
+    """Kernels (NNGP, NTK) of `draws` networks: float64[draws, N, N] each."""
     init, apply, features = infinite_width.network(cell, width, depth=depth)
 
     @jax.jit
@@ -133,10 +124,8 @@ def _drawn(
         )
 
     keys = jax.random.split(jax.random.key(seed), draws)
-    found = [both(key) for key in keys]
-    return np.stack([np.asarray(a, np.float64) for a, _ in found]), np.stack(
-        [np.asarray(b, np.float64) for _, b in found]
-    )
+    nngp, ntk = zip(*(both(key) for key in keys), strict=True)
+    return np.asarray(nngp, np.float64), np.asarray(ntk, np.float64)
 
 
 def _distance(kernel: np.ndarray, infinite: np.ndarray) -> float:
@@ -148,12 +137,10 @@ def _spectrum(kernel: np.ndarray) -> tuple[float, float, float]:
     return condition_number(kernel)[0], float(eigenvalues[-1]), float(eigenvalues[0])
 
 
-def _ranked(
-    config: StudyConfig, table: Table, images: np.ndarray, progress: Progress
-) -> dict[str, tuple[float, float, float]]:
-    """Kendall's tau with accuracy and its interval, of the condition number at infinite width and of counting."""
+def _ranked(config: StudyConfig, table: Table, images: np.ndarray, progress: Progress) -> dict[str, Tau]:
+    """Kendall's tau with accuracy, of the condition number at infinite width and of counting, by the score's name."""
     accuracy = table.mean()
-    drawn = np.random.default_rng(config.seed).permutation(_usable(table))[: config.kernel.ranked]
+    drawn = np.random.default_rng(config.seed).permutation(connected_rows(table))[: config.kernel.ranked]
     values = []
     with progress.task("infinite width", len(drawn), "cells") as advance:
         for row in drawn:
@@ -163,8 +150,8 @@ def _ranked(
             values.append(-condition_number(ntk)[0])
             advance(1)
     scores = {
-        "the condition number at infinite width": np.array(values),
-        "counting convolutions": convs(table.architectures[drawn]).astype(float),
+        f"Over {len(drawn)} cells the condition number at infinite width": np.array(values),
+        COUNTING: convolutions(table, drawn),
     }
     return {
         name: statistics.with_interval(statistics.kendall, score, accuracy[drawn], config.kernel.resamples)
@@ -172,30 +159,31 @@ def _ranked(
     }
 
 
-def _labels(rows: Sequence[tuple[Any, ...]]) -> dict[str, str]:
-    """How the figures call each architecture: by its accuracy."""
-    return {row[0]: f"{row[1]:.1f} %" for row in rows}
+def _labels(rows: Sequence[Row]) -> dict[str, str]:
+    """Label of each architecture in the figures: its accuracy."""
+    return {row.architecture: f"{row.accuracy:.1f} %" for row in rows}
 
 
-def _width_figure(rows: Sequence[tuple[Any, ...]], widths: Sequence[int]) -> Figure:
+def _width_figure(rows: Sequence[Row], widths: Sequence[int]) -> Figure:
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
         for number, (cell, label) in enumerate(_labels(rows).items()):
-            style = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
-            own = {width: [row for row in rows if row[:1] == (cell,) and row[2] == width] for width in widths}
-            # Beside each other, so that the ranges of cells do not hide one another.
+            drawn = [
+                [row for row in rows if row.architecture == cell and row.width == width] for width in widths
+            ]
+            # Shifted, so that the ranges of cells do not hide one another.
             places = np.array(widths) * 1.06 ** (number - 2)
-            for axes, place in ((left, 4), (right, 6)):
+            for axes, field in ((left, "ntk_distance"), (right, "condition_number")):
                 low, middle, high = np.array(
-                    [np.percentile([row[place] for row in own[width]], [0, 50, 100]) for width in widths]
+                    [np.percentile([getattr(row, field) for row in draws], [0, 50, 100]) for draws in drawn]
                 ).T
                 axes.errorbar(
                     places, middle, [middle - low, high - middle], marker="o", markersize=4, elinewidth=0.8, capsize=2,
-                    label=label if axes is left else None, **style,
+                    label=label if axes is left else None, **style(number),
                 )  # fmt: skip
-            limit = next(row for row in rows if row[0] == cell and row[2] == INFINITE)
-            right.axhline(limit[6], color=style["color"], linewidth=1, linestyle=":")
-        reference = np.median([row[4] for row in rows if row[2] == widths[0]])
+            limit = next(row for row in rows if row.architecture == cell and row.width == INFINITE)
+            right.axhline(limit.condition_number, color=style(number)["color"], linewidth=1, linestyle=":")
+        reference = np.median([row.ntk_distance for row in rows if row.width == widths[0]])
         left.plot(
             widths,
             reference * np.sqrt(widths[0] / np.array(widths)),
@@ -216,13 +204,13 @@ def _width_figure(rows: Sequence[tuple[Any, ...]], widths: Sequence[int]) -> Fig
     return Figure("width", caption, draw, (10.6, 4.4))
 
 
-def _spectrum_figure(rows: Sequence[tuple[Any, ...]], spectra: dict[int, dict[Any, np.ndarray]]) -> Figure:
+def _spectrum_figure(rows: Sequence[Row], spectra: dict[int, dict[Any, np.ndarray]]) -> Figure:
     labels = list(_labels(rows).values())
 
     def draw(figure: Any) -> None:
         panels = np.atleast_1d(figure.subplots(1, len(spectra), sharey=True))
-        for axes, label, own in zip(panels, labels, spectra.values(), strict=True):
-            for number, (width, eigenvalues) in enumerate(own.items()):
+        for axes, label, spectrum in zip(panels, labels, spectra.values(), strict=True):
+            for number, (width, eigenvalues) in enumerate(spectrum.items()):
                 places = np.arange(1, len(eigenvalues) + 1)
                 positive = np.where(eigenvalues > 0, eigenvalues, np.nan)[::-1]
                 infinite = width == INFINITE
@@ -245,41 +233,35 @@ def _spectrum_figure(rows: Sequence[tuple[Any, ...]], spectra: dict[int, dict[An
     )
 
 
-def _paragraphs(
-    rows: Sequence[tuple[Any, ...]],
-    widths: Sequence[int],
-    ranked: dict[str, tuple[float, float, float]] | None,
-    cells: int,
-) -> list[str]:
-    """`ranked`, where it is there, is over so many cells."""
-
-    def typical(width: int, place: int) -> float:
-        return float(np.median([row[place] for row in rows if row[2] == width]))
+def _paragraphs(rows: Sequence[Row], widths: Sequence[int], ranked: Mapping[str, Tau]) -> list[str]:
+    def typical(width: int, field: str) -> float:
+        return float(np.median([getattr(row, field) for row in rows if row.width == width]))
 
     first, last = widths[0], widths[-1]
     sentences = [
-        f"From {first} to {last} channels the NTK's distance to infinite width falls from {typical(first, 4):.2f} to "
-        f"{typical(last, 4):.2f} of its norm, the NNGP kernel's from {typical(first, 5):.2f} to {typical(last, 5):.2f}."
+        f"From {first} to {last} channels the NTK's distance to infinite width falls from "
+        f"{typical(first, 'ntk_distance'):.2f} to {typical(last, 'ntk_distance'):.2f} of its norm, the NNGP kernel's "
+        f"from {typical(first, 'nngp_distance'):.2f} to {typical(last, 'nngp_distance'):.2f}."
     ]
     if last > first:
-        slope = np.polyfit(np.log(widths), [np.log(typical(width, 4)) for width in widths], 1)[0]
+        distances = [np.log(typical(width, "ntk_distance")) for width in widths]
+        slope = np.polyfit(np.log(widths), distances, 1)[0]
         sentences.append(f"The NTK's falls as width to the power of {slope:.2f}, where theory has -0.5.")
-    ratios = {
-        cell: float(
-            np.median([row[6] for row in rows if row[0] == cell and row[2] == last])
-            / next(row[6] for row in rows if row[0] == cell and row[2] == INFINITE)
-        )
-        for cell in _labels(rows)
-    }
+    ratios = []
+    for cell in _labels(rows):
+        numbers: dict[int | str, list[float]] = {last: [], INFINITE: []}
+        for row in rows:
+            if row.architecture == cell and row.width in numbers:
+                numbers[row.width].append(row.condition_number)
+        ratios.append(float(np.median(numbers[last]) / numbers[INFINITE][0]))
     sentences.append(
-        f"At {last} channels condition numbers are {min(ratios.values()):.2f} to {max(ratios.values()):.2f} times "
-        "those of infinite width."
+        f"At {last} channels condition numbers are {min(ratios):.2f} to {max(ratios):.2f} times those of infinite "
+        "width."
     )
     if ranked:
-        name, counting = "the condition number at infinite width", "counting convolutions"
-        tau, low, high = ranked[name]
+        (name, (tau, low, high)), (_, counted) = ranked.items()
         sentences.append(
-            f"Over {cells} cells {name} ranks accuracy with tau {tau:.3f} [{low:.3f}, {high:.3f}], "
-            f"{counting} with {ranked[counting][0]:.3f} [{ranked[counting][1]:.3f}, {ranked[counting][2]:.3f}]."
+            f"{name} ranks accuracy with tau {tau:.3f} [{low:.3f}, {high:.3f}], "
+            f"{COUNTING} with {counted[0]:.3f} [{counted[1]:.3f}, {counted[2]:.3f}]."
         )
     return [" ".join(sentences)]

@@ -6,31 +6,31 @@ same budget. Cells of the table are evaluated with the weights they inherit, on 
 speak through the table alone. Beside both, counting parameters. Letters: A cells, S supernets of a kind.
 """
 
-from collections.abc import Callable
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 
 from jnas import data as datasets
-from jnas.config.old_search import from_mapping
 from jnas.config.study import StudyConfig
 from jnas.errors import InputError, RunError, unknown_name
 from jnas.estimators.compact_table import Table
-from jnas.oneshot import candidates, posterior
-from jnas.oneshot.supernets import nasbench201_supernet
-from jnas.oneshot.training import SupernetState
+from jnas.estimators.inherited import inherited
+from jnas.oneshot import METHODS, candidates
+from jnas.oneshot.settings import Posterior, Uniform
+from jnas.oneshot.supernets import Supernet, nasbench201_supernet
 from jnas.report.plots import INK
-from jnas.run import posterior_search, supernet_training
 from jnas.run.progress import Advance, Progress
-from jnas.run.supernet_training import Work
+from jnas.run.supernet_training import Budget, Split, hold_out, train_supernet
 from jnas.spaces.nasbench201 import SPACE
 from jnas.studies.base import COLOURS, Figure, Findings, some_rows
 from jnas.studies.statistics import Statistic, interval, kendall, precision_at_top, regret, spearman
+from jnas.types import Candidates, Key, OneShot
 
-KINDS, PARAMETERS = ("uniform", "posterior"), "params"
+PARAMETERS = "params"
+# The share of the training images that is held out, and cells that are evaluated side by side.
+HELD_OUT, AT_ONCE = 0.2, 10
 STATISTICS = {"kendall": kendall, "spearman": spearman, "precision": precision_at_top, "regret": regret}
 # A row for each supernet, and one for each kind, of seed "mean": means over its supernets, resampled together, and the
 # standard deviation of Kendall's tau over them. inherited, stand_alone: mean accuracies of the cells, in percent.
@@ -38,31 +38,39 @@ COLUMNS = (
     "score", "seed", *(f"{name}{end}" for name in STATISTICS for end in ("", "_low", "_high")), "kendall_spread",
     "inherited", "stand_alone", "failed",
 )  # fmt: skip
-# What the section `posterior` of a search calls alike.
-SHARED = "epochs batch learning_rate logits_rate weight_penalty drop_probability recalibrate"
+
+
+class Work(NamedTuple):
+    """Parts that all supernets share; methods: by the kind of supernet."""
+
+    supernet: Supernet
+    split: Split
+    budget: Budget
+    methods: dict[str, OneShot]
+    recalibrate: int
 
 
 def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     """Train, evaluate, compare. Raises `InputError` for what does not fit, `RunError` where a training diverges."""
     settings = config.oneshot
     kinds = list(dict.fromkeys(name.strip() for name in settings.supernets.split(",")))
-    if unknown := [name for name in kinds if name not in KINDS]:
-        raise unknown_name("supernet", unknown[0], KINDS)
+    if unknown := [name for name in kinds if name not in METHODS]:
+        raise unknown_name("supernet", unknown[0], METHODS)
     if table.space != SPACE.name:
         raise InputError(f"this study trains supernets of {SPACE.name} alone, the table is of {table.space}")
     places = some_rows(table, settings.cells, config.seed)
-    accuracy = table.mean()[places]
-    work, evaluate = prepare(config, datasets.load(config.data))
-    kept = candidates.masks_of_cells(work.supernet, table.architectures[places])
+    accuracy, cells = table.mean()[places], table.architectures[places]
+    work, key = prepare(config, datasets.load(config.data)), jax.random.key(config.seed)
+    steps = work.budget.steps(work.split.dataset)
     scores: dict[str, np.ndarray] = {}
     for kind in kinds:
-        scores[kind] = np.zeros((len(kept), settings.seeds))
+        scores[kind] = np.zeros((len(cells), settings.seeds))
         for seed in range(settings.seeds):
-            with progress.task(f"{kind} supernet {seed}: training", settings.epochs, "epochs") as advance:
-                state = train(work, kind, jax.random.fold_in(jax.random.key(config.seed), seed), advance)
-            with progress.task(f"{kind} supernet {seed}: evaluating", len(kept), "cells") as advance:
-                scores[kind][:, seed] = inherited(work, state, evaluate, kept, advance)
-    counts = candidates.parameters_of(work.supernet, work.gating, kept)[:, None].astype(float)
+            with progress.task(f"{kind} supernet {seed}: training", steps, "steps") as advance:
+                variables = train(work, kind, jax.random.fold_in(key, seed), advance)
+            with progress.task(f"{kind} supernet {seed}: evaluating", len(cells), "cells") as advance:
+                scores[kind][:, seed] = evaluate(work, variables, key, cells, advance)
+    counts = candidates.parameters(work.supernet, cells)[:, None].astype(float)
     compared = {**scores, PARAMETERS: counts}
     rows = [row for name in compared for row in _rows(name, compared[name], accuracy, settings.resamples)]
     return Findings(
@@ -76,50 +84,54 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     )
 
 
-def prepare(config: StudyConfig, dataset: datasets.Dataset) -> tuple[Work, Callable[..., np.ndarray]]:
-    """What all supernets share, the split of the images in it, and `candidates.evaluator`. Raises `InputError`."""
-    settings = config.oneshot
-    shared = {name: getattr(settings, name) for name in SHARED.split()}
-    search = from_mapping({"seed": config.seed, "posterior": shared})
-    split, (height, width, planes) = posterior_search.hold_out(search, dataset), dataset.x_train.shape[1:]
+def prepare(config: StudyConfig, dataset: datasets.Dataset) -> Work:
+    """The supernet, the split of the images and the methods. Raises `InputError`."""
+    settings, image = config.oneshot, dataset.x_train.shape[1:]
+    split = hold_out(dataset, config.seed, HELD_OUT)
     count = len(split.dataset.x_train)
     if max(settings.batch, settings.recalibrate) > count:
         raise InputError(f"oneshot.batch or recalibrate does not fit: {count} images are left to train on")
-    sizes = settings.channels, settings.cells_per_stage, settings.stages
-    supernet = nasbench201_supernet((height, width, planes), dataset.classes, *sizes)
-    gating, inclusion = posterior.gating(supernet.sizes, "group"), search.posterior.inclusion
-    work = Work(search.posterior, supernet, gating, split, np.full(len(supernet.groups), inclusion))
-    return work, posterior_search.evaluator(work, jax.random.key(config.seed))
+    supernet = nasbench201_supernet(
+        (image[0], image[1], image[2]), dataset.classes, settings.channels, settings.cells_per_stage, settings.stages
+    )  # fmt: skip
+    budget = Budget(settings.epochs, settings.batch, augment=True)
+    constants = budget.constants(split.dataset)
+    methods = {
+        "uniform": Uniform(
+            learning_rate=settings.learning_rate, weight_penalty=settings.weight_penalty
+        ).make(supernet, **constants),
+        "posterior": Posterior(
+            learning_rate=settings.learning_rate, weight_penalty=settings.weight_penalty, gates="group",
+            logits_rate=settings.logits_rate, drop_probability=settings.drop_probability,
+        ).make(supernet, **constants),
+    }  # fmt: skip
+    return Work(supernet, split, budget, methods, settings.recalibrate)
 
 
-def train(work: Work, kind: str, key: Array, advance: Advance) -> SupernetState:
-    """A supernet of a kind in `KINDS`; with one key, kinds start from one draw of weights and see the same batches."""
-    # Without a draw of their own, masks are the posterior's.
-    draws = {"uniform": lambda key, images: SPACE.gates(SPACE.sample(key, 1))[..., 1:].reshape(1, -1)}
+def train(work: Work, kind: str, key: Key, advance: Advance) -> Any:
+    """Variables of a supernet; with one key, kinds start from one draw of weights and see the same batches."""
     weights_key, training_key = jax.random.split(key)
-    logits = posterior.logits_of(np.full(len(work.supernet.groups), work.settings.drop_probability))
-    trainer = supernet_training.make_trainer(work, training_key, logits, draw=draws.get(kind))
-    state = trainer.init(weights_key)
-    for number in range(work.settings.epochs):
-        state, _ = trainer.epoch(state, number)
-        advance(1, preparing=number == 0)
-    return state
+    method = work.methods[kind]
+    return method.params(
+        train_supernet(method, work.split, work.budget, (weights_key, training_key), advance)
+    )
 
 
-def inherited(
-    work: Work, state: SupernetState, evaluate: Callable[..., np.ndarray], kept: np.ndarray, advance: Advance
-) -> np.ndarray:
-    """Of cells bool[A, D] the percent right of the images held out: float64[A], -inf where outputs are not finite."""
-    count, parts = work.settings.at_once, []
-    for start in range(0, len(kept), count):
-        # Filled up, so that one program serves all.
-        chunk = kept[(start + np.arange(count)) % len(kept)]
-        parts.append(evaluate(state.params, state.batch_stats, chunk, work.split.images, work.split.labels))
-        advance(min(count, len(kept) - start), preparing=start == 0)
-    accuracy = np.concatenate(parts)[: len(kept)]
+def evaluate(work: Work, variables: Any, key: Key, cells: np.ndarray, advance: Advance) -> np.ndarray:
+    """Percent right of the images held out, for cells int32[A, D]: float64[A], -inf where outputs are not finite."""
+    split, parts = work.split, []
+    estimator = inherited(
+        work.supernet, variables, split.dataset, split.images, split.labels,
+        recalibrate=work.recalibrate, batch=AT_ONCE,
+    )  # fmt: skip
+    for start in range(0, len(cells), AT_ONCE):
+        part = cells[start : start + AT_ONCE]
+        parts.append(np.asarray(estimator.evaluate(key, Candidates(part)).value[:, 0]))
+        advance(len(part), preparing=start == 0)
+    accuracy = np.concatenate(parts)
     if not np.isfinite(accuracy).any():
         raise RunError("a supernet diverged: lower oneshot.learning_rate and give another --out")
-    return np.where(np.isfinite(accuracy), accuracy, -np.inf)
+    return accuracy
 
 
 def _mean(function: Statistic, cut: int | None = None) -> Statistic:

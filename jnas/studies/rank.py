@@ -1,12 +1,13 @@
-"""Training-free scores against trained accuracies: do they rank architectures, and better than counting does?
+"""Ranking of trained architectures by training-free scores, compared with counting parameters or convolutions.
 
-Every proxy, always beside parameters, FLOPs and convolutions, and the combinations of TE-NAS and AZ-NAS where their
-members are there: Kendall's tau, Spearman's rho, precision among the best, the regret of taking the best score, each
-with a bootstrap interval. Variants repeat it with other settings of the scoring, for the proxies that these change.
+The study takes every proxy, parameters, FLOPs and convolutions, and the combinations of TE-NAS and AZ-NAS whose members
+are among the proxies. It measures Kendall's tau, Spearman's rho, the precision among the best and the regret of taking
+the best score, each with a bootstrap interval. Variants repeat it with other settings of the scoring, for the proxies
+that these change.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,12 +27,34 @@ from jnas.studies import statistics
 from jnas.studies.base import COLOURS, Figure, Findings, some_rows
 
 SIZES = tuple(name for name, proxy in PROXIES.items() if proxy.subject == SIZE)
-STATISTICS = ("kendall", "spearman", "precision", "regret")
-COLUMNS = (
-    "variant", "score",
-    *(f"{name}{end}" for name in STATISTICS for end in ("", "_low", "_high")), "failed",
-)  # fmt: skip
-# What papers combine, and how.
+
+
+class Row(NamedTuple):
+    """One score under one variant of the settings: statistics with their 95 % intervals.
+
+    precision: among the best.
+    regret: of taking the best score, in percentage points.
+    failed: architectures without a score.
+    """
+
+    variant: str
+    score: str
+    kendall: float
+    kendall_low: float
+    kendall_high: float
+    spearman: float
+    spearman_low: float
+    spearman_high: float
+    precision: float
+    precision_low: float
+    precision_high: float
+    regret: float
+    regret_low: float
+    regret_high: float
+    failed: int
+
+
+# Combinations of the literature: the function, and the proxies that it takes.
 COMBINATIONS = {
     "TE-NAS: rank sum of ntk, regions": (rank_sum, ("ntk", "regions")),
     "AZ-NAS: log rank sum of its components": (
@@ -40,26 +63,27 @@ COMBINATIONS = {
     ),
 }
 PLAIN = "as configured"
-# Which section of the settings says how a subject is built.
+# The subject that each section of the settings builds.
 SUBJECTS = {"network": NETWORK, "ntk": KERNEL, "regions": REGIONS}
 
 
 def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
-    """Score what the table holds, and compare. Raises `InputError` for what is unknown."""
+    """Score the table's architectures and compare. Raises `InputError` for an unknown proxy or setting."""
     settings, space = config.rank, spaces.get(table.space)
     places = some_rows(table, settings.cells, config.seed)
-    accuracy, texts = table.mean()[places], [space.to_string(own) for own in table.architectures[places]]
+    accuracy = table.mean()[places]
+    texts = [space.to_string(architecture) for architecture in table.architectures[places]]
     proxies = dict.fromkeys([*(name.strip() for name in settings.proxies.split(",") if name.strip()), *SIZES])
     if unknown := [name for name in proxies if name not in PROXIES]:
         raise unknown_name("proxy", unknown[0], PROXIES)
-    rows: list[tuple[Any, ...]] = []
+    rows: list[Row] = []
     plain: dict[str, np.ndarray] = {}
     for label, options in variants(settings.variants).items():
         pairs = [("space", table.space), ("data", config.data), ("seed", str(config.seed)), *options]
-        own = read.from_options(ScoreConfig, pairs)
+        scoring = read.from_options(ScoreConfig, pairs)
         asked = tuple(name for name in proxies if label == PLAIN or is_changed(PROXIES[name], options))
         progress.say(f"scoring {len(texts):,} architectures: {label}")
-        scores = _oriented(score.run(own, texts, asked, None, "local", progress), asked) if asked else {}
+        scores = _oriented(score.run(scoring, texts, asked, None, "local", progress), asked) if asked else {}
         plain = plain or scores
         combined = {
             name: combine({member: scores.get(member, plain[member]) for member in members})
@@ -68,10 +92,10 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
         }
         rows += _rows(label, scores | combined, accuracy, settings.top, settings.resamples)
     return Findings(
-        title=f"What training-free scores say of {len(texts):,} trained architectures",
+        title=f"Training-free scores of {len(texts):,} trained architectures",
         question=f"Do scores at initialisation rank {table.space} on {table.data} as training does, and better than "
         "counting parameters?",
-        columns=COLUMNS,
+        columns=Row._fields,
         rows=rows,
         figures=[_figure(rows)],
         paragraphs=_paragraphs(rows, len(texts), settings.top),
@@ -79,19 +103,19 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
 
 
 def variants(text: str) -> dict[str, list[tuple[str, str]]]:
-    """`"a.b=1 c.d=2; e.f=3"` to settings by label, the plain ones first. Raises `InputError`."""
-    found: dict[str, list[tuple[str, str]]] = {PLAIN: []}
+    """Read `"a.b=1 c.d=2; e.f=3"` as settings by label, the plain ones first. Raises `InputError`."""
+    options: dict[str, list[tuple[str, str]]] = {PLAIN: []}
     for part in (part.strip() for part in text.split(";") if part.strip()):
         pairs = [entry.partition("=") for entry in part.split()]
         if not all(equals and key and value for key, equals, value in pairs):
             raise InputError(f"rank.variants has '{part}': write key=value, such as network.batch=16")
-        found[part] = [(key, value) for key, _, value in pairs]
-        read.from_options(ScoreConfig, found[part], "rank.variants")
-    return found
+        options[part] = [(key, value) for key, _, value in pairs]
+        read.from_options(ScoreConfig, options[part], "rank.variants")
+    return options
 
 
 def is_changed(proxy: Proxy, options: Sequence[tuple[str, str]]) -> bool:
-    """Whether settings change what a proxy measures; sizes are compared once."""
+    """True where settings change the measurements of a proxy; sizes are compared once."""
     if proxy.subject == SIZE:
         return False
     for key, _ in options:
@@ -117,7 +141,8 @@ def _oriented(scores: score.Scores, proxies: Sequence[str]) -> dict[str, np.ndar
 
 def _rows(
     variant: str, scores: Mapping[str, np.ndarray], accuracy: np.ndarray, top: float, resamples: int
-) -> list[tuple[Any, ...]]:
+) -> list[Row]:
+    """Rows of one variant, the highest tau first."""
     functions = {
         "kendall": statistics.kendall,
         "spearman": statistics.spearman,
@@ -126,34 +151,42 @@ def _rows(
     }
     rows = []
     for name, values in scores.items():
-        measured: list[float] = []
+        measured: list[Any] = []
         for function in functions.values():
             measured += statistics.with_interval(function, values, accuracy, resamples)
-        rows.append((variant, name, *measured, int(np.isinf(values).sum())))
-    return sorted(rows, key=lambda row: -np.nan_to_num(row[2], nan=-2.0))
+        rows.append(Row._make([variant, name, *measured, int(np.isinf(values).sum())]))
+    return sorted(rows, key=_tau, reverse=True)
 
 
-def _figure(rows: Sequence[tuple[Any, ...]]) -> Figure:
-    names = list(dict.fromkeys(row[1] for row in rows))
-    labels = list(dict.fromkeys(row[0] for row in rows))
+def _tau(row: Row) -> float:
+    """Kendall's tau to sort by; nan last."""
+    return float(np.nan_to_num(row.kendall, nan=-2.0))
+
+
+def _figure(rows: Sequence[Row]) -> Figure:
+    names = list(dict.fromkeys(row.score for row in rows))
+    labels = list(dict.fromkeys(row.variant for row in rows))
 
     # From below, a gap between scores.
-    lines = [
-        [row for label in labels[::-1] for row in rows if row[:2] == (label, name)] for name in names[::-1]
+    groups = [
+        [row for label in labels[::-1] for row in rows if (row.variant, row.score) == (label, name)]
+        for name in names[::-1]
     ]
-    starts = np.cumsum([0, *(len(own) + 1 for own in lines)])
+    starts = np.cumsum([0, *(len(group) + 1 for group in groups)])
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        for start, own in zip(starts, lines, strict=False):
-            for y, row in enumerate(own, start):
-                number = labels.index(row[0])
-                colour = INK if row[1] in SIZES else COLOURS[number % len(COLOURS)]
-                for axes, first in ((left, 2), (right, 8)):
-                    value, low, high = row[first : first + 3]
+        for start, group in zip(starts, groups, strict=False):
+            for y, row in enumerate(group, start):
+                number = labels.index(row.variant)
+                colour = INK if row.score in SIZES else COLOURS[number % len(COLOURS)]
+                for axes, (value, low, high) in (
+                    (left, (row.kendall, row.kendall_low, row.kendall_high)),
+                    (right, (row.precision, row.precision_low, row.precision_high)),
+                ):
                     axes.plot([low, high], [y, y], color=colour, linewidth=2, alpha=0.7)
                     axes.plot([value], [y], marker="o^svDP"[number % 6], color=colour, markersize=5)
-        middles = [start + (len(own) - 1) / 2 for start, own in zip(starts, lines, strict=False)]
+        middles = [start + (len(group) - 1) / 2 for start, group in zip(starts, groups, strict=False)]
         left.set_yticks(middles, names[::-1])
         left.set_ylim(-1, starts[-1] - 1)
         left.axvline(0, color=INK, linewidth=0.8)
@@ -174,32 +207,36 @@ def _figure(rows: Sequence[tuple[Any, ...]]) -> Figure:
     return Figure("rank", caption, draw, size)
 
 
-def _paragraphs(rows: Sequence[tuple[Any, ...]], count: int, top: float) -> list[str]:
-    plain = [row for row in rows if row[0] == PLAIN]
-    counted = max((row for row in plain if row[1] in SIZES), key=lambda row: np.nan_to_num(row[2], nan=-2))
-    scored = [row for row in plain if row[1] not in SIZES]
+def _paragraphs(rows: Sequence[Row], count: int, top: float) -> list[str]:
+    plain = [row for row in rows if row.variant == PLAIN]
+    counted = max((row for row in plain if row.score in SIZES), key=_tau)
+    scored = [row for row in plain if row.score not in SIZES]
     sentences = [
-        f"Of what merely counts, {counted[1]} ranks the {count:,} architectures best: tau {counted[2]:.3f} "
-        f"[{counted[3]:.3f}, {counted[4]:.3f}]."
+        f"Of the sizes, {counted.score} ranks the {count:,} architectures best: tau {counted.kendall:.3f} "
+        f"[{counted.kendall_low:.3f}, {counted.kendall_high:.3f}]."
     ]
     if scored:
         best = scored[0]
-        better = [row[1] for row in scored if row[3] > counted[4]]
-        worse = [row[1] for row in scored if row[4] < counted[3]]
+        better = [row.score for row in scored if row.kendall_low > counted.kendall_high]
+        worse = [row.score for row in scored if row.kendall_high < counted.kendall_low]
         sentences.append(
-            f"The best score is {best[1]}: tau {best[2]:.3f} [{best[3]:.3f}, {best[4]:.3f}], precision among the best "
-            f"{100 * top:g} % {best[8]:.2f}, and choosing by it costs {best[11]:.2f} percentage points."
+            f"The best score is {best.score}: tau {best.kendall:.3f} [{best.kendall_low:.3f}, "
+            f"{best.kendall_high:.3f}], precision among the best {100 * top:g} % {best.precision:.2f}, and choosing by "
+            f"it costs {best.regret:.2f} percentage points."
         )
         sentences.append(
-            f"Surely better than {counted[1]} (intervals apart): {', '.join(better) or 'none'}; surely worse: "
+            f"Surely better than {counted.score} (intervals apart): {', '.join(better) or 'none'}; surely worse: "
             f"{', '.join(worse) or 'none'}."
         )
-    moved = []
-    for row in rows:
-        if row[0] != PLAIN:
-            before = next(other for other in plain if other[1] == row[1])
-            if row[3] > before[4] or row[4] < before[3]:
-                moved.append(f"{row[1]} with {row[0]} ({before[2]:.3f} to {row[2]:.3f})")
-    if any(row[0] != PLAIN for row in rows):
+    # Variants against the settings as configured.
+    before = {row.score: row for row in plain}
+    varied = [row for row in rows if row.variant != PLAIN]
+    moved = [
+        f"{row.score} with {row.variant} ({before[row.score].kendall:.3f} to {row.kendall:.3f})"
+        for row in varied
+        if row.kendall_low > before[row.score].kendall_high
+        or row.kendall_high < before[row.score].kendall_low
+    ]
+    if varied:
         sentences.append(f"Settings that surely change a tau: {'; '.join(moved) or 'none of those tried'}.")
     return [" ".join(sentences)]

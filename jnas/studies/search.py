@@ -16,12 +16,12 @@ from jnas import spaces
 from jnas.config.study import StudyConfig
 from jnas.errors import InputError, unknown_name
 from jnas.estimators.compact_table import Table
-from jnas.estimators.tabular import known, on_space, tabular
+from jnas.estimators.tabular import on_space, tabular
 from jnas.report.plots import INK
 from jnas.run.loop import simulate
 from jnas.run.progress import Progress
+from jnas.run.search import within
 from jnas.spaces import base
-from jnas.spaces.subset import subset
 from jnas.strategies import STRATEGIES
 from jnas.studies.base import COLOURS, LINES, Figure, Findings
 
@@ -67,7 +67,7 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
             )
     place = len(table.epochs) - 1 if not settings.epoch else table.place(settings.epoch)
     estimator = tabular(table, epoch=settings.epoch)
-    members = subset(space, known(table, settings.epoch))
+    members = within(space, estimator)
     worth, seconds = on_space(table, table.mean()), on_space(table, table.seconds)
     seconds = seconds * (table.epochs[place] / table.epochs[-1])
     keys = jax.random.split(jax.random.key(config.seed), settings.seeds)

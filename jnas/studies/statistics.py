@@ -1,4 +1,4 @@
-"""How well a score says which architectures are good: rank correlations and what choosing by it costs.
+"""Quality of a score that ranks architectures: rank correlations and the cost of choosing by it.
 
 Scores are oriented, higher is better; -inf is a failure, which ranks last. Letters: A architectures.
 """
@@ -12,7 +12,7 @@ Statistic = Callable[[np.ndarray, np.ndarray], float]
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:
-    # Correlations of infinities are not defined, those of their places are.
+    # Correlations of infinities are not defined, those of ranks are.
     return np.unique(scores, return_inverse=True)[1].reshape(-1)
 
 
@@ -30,7 +30,7 @@ def spearman(scores: np.ndarray, accuracy: np.ndarray) -> float:
 
 
 def precision_at_top(scores: np.ndarray, accuracy: np.ndarray, share: float = 0.05) -> float:
-    """Of the best `share` by score, which part is among the best `share` by accuracy: in [0, 1].
+    """Part of the best `share` by score that is among the best `share` by accuracy: in [0, 1].
 
     Ties at the edge count in proportion to the room that is left for them.
     """
@@ -52,7 +52,7 @@ def regret(scores: np.ndarray, accuracy: np.ndarray) -> float:
 def with_interval(
     statistic: Statistic, scores: np.ndarray, accuracy: np.ndarray, resamples: int
 ) -> tuple[float, float, float]:
-    """The statistic, and `interval` of it."""
+    """The statistic and its `interval`."""
     return statistic(scores, accuracy), *interval(statistic, scores, accuracy, resamples)
 
 

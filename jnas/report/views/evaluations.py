@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from jnas.proxies import sign
 from jnas.report import page
-from jnas.report.evaluations import Evaluations, read, sign_of
+from jnas.report.evaluations import Evaluations, read
 from jnas.report.plots import FOUND, INK, OTHERS, as_svg
 from jnas.store.records import Evaluation
 
 # Architectures in the table of the best.
 SHOWN = 10
-# Charts beside each other.
+# Charts in a row.
 COLUMNS = 3
 # More points than these are drawn as an image, which keeps the page small.
 POINTS = 1000
@@ -49,7 +50,7 @@ def figure(evaluations: Evaluations, found: str) -> str:
     Several objectives have a chart of their combined rank as well, the first.
     """
     charts = [
-        (f"{name} ({'higher' if sign_of(name) > 0 else 'lower'} is better)", sign_of(name), values)
+        (f"{name} ({'higher' if sign(name) > 0 else 'lower'} is better)", sign(name), values)
         for name, values in zip(evaluations.objectives, evaluations.measured.T, strict=True)
     ]
     if len(charts) > 1:
@@ -63,9 +64,9 @@ def figure(evaluations: Evaluations, found: str) -> str:
         panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
         for axes in panels[len(charts) :]:
             axes.set_visible(False)
-        for axes, (title, sign, values) in zip(panels, charts, strict=False):
+        for axes, (title, direction, values) in zip(panels, charts, strict=False):
             steps = np.arange(1, 1 + len(values))
-            best = sign * np.fmax.accumulate(sign * values)
+            best = direction * np.fmax.accumulate(direction * values)
             axes.scatter(
                 steps, values, s=9, color=OTHERS, alpha=0.6, linewidth=0, rasterized=len(steps) > POINTS
             )

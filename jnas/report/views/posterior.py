@@ -50,7 +50,7 @@ def _training_svg(records: Sequence[Evaluation]) -> str:
     series: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         if record.stage == "supernet":
-            series[record.proxy][record.candidate].append(record.value)
+            series[record.objective][record.place].append(record.value)
     probabilities = list(series["drop_probability"].values())
 
     def draw(figure: Any) -> None:
@@ -58,14 +58,19 @@ def _training_svg(records: Sequence[Evaluation]) -> str:
         for name, colour in zip(CURVES, (FOUND, OTHERS), strict=True):
             values = series[name][0]
             left.plot(
-                range(1, len(values) + 1), values, color=colour, linewidth=2.2, label=name.replace("_", "-")
+                range(1, len(values) + 1),
+                values,
+                color=colour,
+                linewidth=2.2,
+                label=name.replace("_", "-"),
+                marker="o" if len(values) == 1 else None,
             )
         left.set_yscale("log")
         left.set_title("loss: cross-entropy and regulariser", loc="left", size=11, color=INK)
         left.legend(frameon=False)
         for values in probabilities:
             right.plot(
-                range(1, len(values) + 1), values, color=FOUND, linewidth=1.2,
+                range(1, len(values) + 1), values, color=FOUND, linewidth=1.2, marker="o" if len(values) == 1 else None,
                 alpha=max(0.08, min(0.7, 12 / len(probabilities))),
             )  # fmt: skip
         right.set_title("drop probability of each group", loc="left", size=11, color=INK)
@@ -122,10 +127,16 @@ def _kept_svg(groups: Sequence[Mapping[str, Any]]) -> str:
         shares = [100 * group["kept"] / group["masks"] for group in groups]
         axes.bar(places, [100] * len(groups), color="#eef1f5", width=0.8)
         axes.bar(places, shares, color=FOUND, width=0.8, label="kept in the found network")
-        axes.scatter(
-            places, [100 * (1 - group["drop_probability"]) for group in groups], color=INK, s=14, zorder=3,
-            label="probability of being kept",
-        )  # fmt: skip
+        # Methods without probabilities have none to show.
+        learned = [
+            (place, 100 * (1 - group["drop_probability"]))
+            for place, group in enumerate(groups)
+            if group["drop_probability"] is not None
+        ]
+        if learned:
+            axes.scatter(
+                *zip(*learned, strict=True), color=INK, s=14, zorder=3, label="probability of being kept"
+            )
         axes.set_ylim(0, 104)
         axes.set_xlim(-0.7, len(groups) - 0.3)
         axes.set_ylabel("%")

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jnas.proxies import sign
 from jnas.report import page
 from jnas.report.drawing import short_names
-from jnas.report.evaluations import sign_of
 from jnas.spaces.base import Space
 
 NAMES = {"ntk": "condition number", "regions": "regions"}
@@ -68,5 +68,5 @@ def _supernet(scores: Mapping[str, float | None]) -> dict[str, float | None]:
     values: dict[str, list[float | None]] = {}
     for name, value in scores.items():
         objective = name.partition("/")[0]
-        values.setdefault(objective, []).append(None if value is None else sign_of(objective) * value)
+        values.setdefault(objective, []).append(None if value is None else sign(objective) * value)
     return {name: page.mean(row) for name, row in values.items()}

@@ -41,7 +41,7 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
         evaluated=evaluations.view(result, records),
         scatter=plots.scatter_svg(rows) if rows and {"ntk", "regions"} <= rows[0].scores.keys() else "",
         curves=plots.curves_svg(training) if training and training.get("found") else "",
-        settings=page.settings(config, "search", None if space else ("posterior",)),
+        settings=page.settings(config, "search"),
         environment=config.get("environment", {}),
         time=_time(records),
     )
@@ -51,7 +51,7 @@ def _time(records: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """Evaluations, failures and seconds of each stage and objective."""
     groups: dict[tuple[str, str], list[Evaluation]] = defaultdict(list)
     for record in records:
-        groups[record.stage, record.proxy].append(record)
+        groups[record.stage, record.objective.partition("/")[0]].append(record)
     return [
         {
             "stage": stage,
