@@ -20,7 +20,7 @@ MAKE_VENV = $(PYTHON) -m venv --clear $(VENV)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test lint bench docs clean
+.PHONY: help install search test suite lint bench docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -58,7 +58,10 @@ lint: $(VENV)/.installed-dev ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint ## lint, then every test
+test: $(VENV)/.installed-dev ## lint, and every test
+	@$(MAKE) --no-print-directory -j2 lint suite
+
+suite: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 bench: $(VENV)/.installed ## print the speed tables of this machine

@@ -1,11 +1,12 @@
-"""What holds for every test.
+"""Settings of every test.
 
-Programs are compiled only to run once or twice on a few small images, so most of XLA's optimisations are left out, and
-what one test compiles the others find: here, in other workers, and in the processes that tests start.
-`JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` runs what users run, in three times the time. Hypothesis measures no times,
-as a busy machine would fail its deadline.
+Programs are compiled only to run once or twice on a few small images, so most of XLA's optimisations are left out. A
+program that one test compiles is read from the cache by the others: here, in other workers, in the processes that
+tests start, and in the next run.
+`JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` runs the programs of users, in three times the time. Hypothesis measures
+no times, as a busy machine would fail its deadline.
 
-A file goes to one worker as a whole, so the files that take longest start first: what starts late is short, and the
+A file goes to one worker as a whole. Files that take longest start first: those that start late are short, and the
 workers end together.
 """
 
@@ -25,15 +26,15 @@ pytest_plugins = ["runs"]
 settings.register_profile("jnas", deadline=None)
 settings.load_profile("jnas")
 
-# Those that take half a minute or more on a core, by folder and name.
+# Files that take half a minute or more on a core, by folder and name.
 LONG = (
-    "tests/test_notebooks.py", "run/test_posterior_search.py", "theory/test_empirical_ntk.py",
-    "tests/test_tenas_parity.py", "nets/test_darts_chosen.py", "proxies/test_batch.py",
-    "oneshot/test_supernets.py", "proxies/test_network_proxies.py", "run/test_train_processes.py",
-    "nets/test_nasbench201.py", "proxies/test_conformance.py", "estimators/test_batch_training.py",
-    "run/test_table_build.py", "run/test_table_processes.py", "nets/test_choices.py", "nets/test_darts.py",
-    "run/test_darts_search.py", "run/test_search.py", "run/test_score_processes.py",
-    "studies/test_studies.py", "studies/test_theory_studies.py",
+    "tests/test_docs.py", "run/test_oneshot.py", "run/test_search.py", "tests/test_golden.py",
+    "proxies/test_network_proxies.py", "proxies/test_conformance.py", "oneshot/test_supernets.py",
+    "tests/test_tenas_parity.py", "tests/test_products.py", "theory/test_empirical_ntk.py", "nets/test_two_inputs.py",
+    "nets/test_nasbench201.py", "run/test_train_processes.py", "run/test_table_build.py", "run/test_kill.py",
+    "run/test_score.py", "studies/test_studies.py", "studies/test_theory_studies.py", "run/test_darts_search.py",
+    "nets/test_cell.py", "proxies/test_subjects.py", "nets/test_mixture.py", "run/test_train.py",
+    "estimators/test_batch_training.py", "run/test_score_kill.py", "run/test_evaluate.py",
 )  # fmt: skip
 
 

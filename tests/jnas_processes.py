@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -60,12 +59,3 @@ def end(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
 
 def complaint(errors: str) -> str:
     return next((line for line in errors.splitlines() if line.startswith("jnas: ")), errors)
-
-
-def stored(out: Path) -> int:
-    """How many values are in the journal of a file, read by SQLite alone."""
-    try:
-        with closing(sqlite3.connect(f"{out.absolute().as_uri()}.journal?mode=ro", uri=True)) as db:
-            return db.execute("SELECT COUNT(*) FROM scores").fetchone()[0]
-    except sqlite3.OperationalError:
-        return 0

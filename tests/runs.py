@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jnas.config import old_search as configuration
+from jnas.config import search as configuration
 from jnas.store.folder import open_run
 from jnas.store.records import Evaluation
 
@@ -14,7 +14,7 @@ EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 
 
 def invented_result(seed: int = 0, epochs: int = 30, random_cells: int = 5) -> dict:
-    """What a pruning search of NAS-Bench-201 writes into result.json, all numbers drawn from `seed`."""
+    """The result.json of a pruning search of NAS-Bench-201, all numbers drawn from `seed`."""
     draw = random.Random(seed)
     alive = {edge: list(OPERATIONS) for edge in range(len(EDGES))}
     rounds = []
@@ -47,8 +47,8 @@ def invented_result(seed: int = 0, epochs: int = 30, random_cells: int = 5) -> d
     ]
     return {
         "kind": "search", "format": 2, "jnas": "0.1.0",
-        "space": "nasbench201", "strategy": "pruning", "protocol": "paper", "seed": seed,
-        "data": "digits", "architecture": found, "seconds": 41.7, "search_seconds": 30.2,
+        "space": "nasbench201", "strategy": "pruning", "estimator": "ntk/0,regions/0", "protocol": "paper",
+        "seed": seed, "data": "digits", "architecture": found, "seconds": 41.7, "search_seconds": 30.2,
         "evaluations": 342, "rounds": rounds,
         "scores": {
             "found": _scores(draw, cells[0], 0.6),
@@ -59,6 +59,7 @@ def invented_result(seed: int = 0, epochs: int = 30, random_cells: int = 5) -> d
             "found": _training(draw, cells[0], 97.5, epochs),
             "random": [_training(draw, cell, draw.uniform(90, 97.4), epochs) for cell in cells[1:]],
         } if epochs else None,
+        "posterior": None,
         "table": {"test_accuracy": 93.42},
     }  # fmt: skip
 
@@ -87,18 +88,22 @@ def _training(draw: random.Random, architecture: str, final: float, epochs: int)
     }  # fmt: skip
 
 
+# Settings of the runs that `write_run` writes.
+CONFIG = configuration.from_mapping({"training": {"epochs": 30, "channels": 8}})
+
+
 def write_run(folder: Path, result: dict) -> Path:
     """A finished run in `folder`, as a search writes it."""
-    config = configuration.from_mapping({"training": {"epochs": 30, "channels": 8}})
-    with open_run(folder, config) as run:
+    with open_run(folder, CONFIG) as run:
         for number, entry in enumerate(result["rounds"]):
             run.records.add(
                 Evaluation(
-                    "prune", number, 0, index, proxy, f"without {c['operation']}", c[f"{proxy}_change"], 0.02
+                    "search", f"round {number}, gates {place}", f"{proxy}/0", number, place,
+                    c[f"{proxy}_change"], "ok", 0.02,
                 )
-                for index, c in enumerate(entry.get("candidates", []))
+                for place, c in enumerate(entry.get("candidates", []))
                 for proxy in ("ntk", "regions")
-            )
+            )  # fmt: skip
         run.write_result(result)
     return folder
 
@@ -116,9 +121,12 @@ def run_folder(tmp_path: Path, result: dict) -> Path:
 # A real search that is as small as one can be, in which every part of a run has its turn.
 TINY = {
     "data": "digits",
-    "ntk": {"batch": 4, "repeats": 1, "channels": 1},
-    "regions": {"inputs": 50, "repeats": 1},
-    "training": {"epochs": 2, "batch": 256, "channels": 2, "random_cells": 1},
+    "estimator": {
+        "ntk": {"batch": 4, "repeats": 1, "channels": 1},
+        "regions": {"inputs": 50, "repeats": 1},
+    },
+    "compare": {"random_cells": 1},
+    "training": {"epochs": 2, "batch": 256, "channels": 2},
 }
 
 
@@ -129,7 +137,7 @@ def tiny() -> dict:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    """The folder of the uninterrupted search that `TINY` says, and its result; read only."""
+    """The folder of the uninterrupted search of `TINY`, and its result; read only."""
     from jnas.run.progress import Progress
     from jnas.run.search import run
 

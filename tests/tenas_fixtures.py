@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from jnas.spaces import darts
+from jnas.spaces import darts, nasbench201
 
 LEAVES = {"weight": "scale", "bias": "offset"}
 NASBENCH201 = {"2": "nor_conv_1x1", "3": "nor_conv_3x3"}
@@ -22,38 +22,47 @@ def of_network(arrays: Mapping[str, np.ndarray], network: str) -> dict[str, np.n
 
 def nasbench201_params(arrays: Mapping[str, np.ndarray], network: str) -> dict:
     """Parameters of `jnas.nets.nasbench201.Network`."""
-    return _nested({_nasbench201_path(name): value for name, value in of_network(arrays, network).items()})
+    flat, edges = {}, {}
+    for name, value in of_network(arrays, network).items():
+        *group, place = _nasbench201_path(name)
+        if isinstance(place, tuple):
+            edges.setdefault(tuple(group), {})[place] = value
+        else:
+            flat[(*group, place)] = value
+    # One cell a stage, and its edges in their order.
+    stacked = {path: np.stack([own[edge] for edge in nasbench201.EDGES])[None] for path, own in edges.items()}
+    return _nested(flat | stacked)
 
 
 def darts_params(arrays: Mapping[str, np.ndarray], network: str) -> dict:
-    """Parameters of `jnas.nets.darts.Network`: the edges from one node stand side by side."""
+    """Parameters of `jnas.nets.two_inputs.TwoInputs`."""
     flat = of_network(arrays, network)
     params = {
         _outer_path(name) or _input_path(name): value for name, value in flat.items() if ".edges." not in name
     }
     cells = sorted({name.split(".")[1] for name in flat if ".edges." in name})
     for cell in cells:
-        for source in range(5):
-            targets = [target for start, target in darts.EDGES if start == source]
 
-            def side_by_side(part, targets=targets, cell=cell, source=source):
-                own = [flat[f"cells.{cell}.edges.{target - 2}<-{source}._ops.{part}"] for target in targets]
-                return np.stack(own) if own[0].shape[:2] == (1, 1) else np.concatenate(own, axis=-1)
+        def stacked(part, edges=darts.EDGES, cell=cell):
+            return np.stack(
+                [flat[f"cells.{cell}.edges.{target - 2}<-{source}._ops.{part}"] for source, target in edges]
+            )
 
-            place = (f"cell_{cell}", f"from_{source}")
-            for index, name in enumerate(darts.OPERATIONS):
-                for round, prefix in enumerate(("op_a.", "op_b.") if name.startswith("sep") else ("",)):
-                    if "conv" in name:
-                        key, base = f"{name}_{round}", f"{index}.{prefix}op"
-                        params[(*place, f"{key}_depthwise")] = side_by_side(f"{base}.1.weight")
-                        params[(*place, f"{key}_pointwise")] = side_by_side(f"{base}.2.weight")
-                        for theirs, ours in LEAVES.items():
-                            params[(*place, f"norms_{key}", ours)] = side_by_side(f"{base}.3.{theirs}")
-            if cell == "1" and source < 2:
-                params[(*place, "skip_plain")] = side_by_side("1.convs.0.weight")
-                params[(*place, "skip_shifted")] = side_by_side("1.convs.1.weight")
+        for index, name in enumerate(darts.OPERATIONS):
+            place = (f"cell_{cell}", name)
+            for round, prefix in enumerate(("op_a.", "op_b.") if name.startswith("sep") else ("",)):
+                if "conv" in name:
+                    base = f"{index}.{prefix}op"
+                    params[(*place, f"depthwise_{round}")] = stacked(f"{base}.1.weight")
+                    params[(*place, f"pointwise_{round}")] = stacked(f"{base}.2.weight")
+                    for theirs, ours in LEAVES.items():
+                        params[(*place, f"norms_{round}", ours)] = stacked(f"{base}.3.{theirs}")
+            if cell == "1" and name == "skip_connect":
+                halving = [edge for edge in darts.EDGES if edge[0] < 2]
+                params[(*place, "plain")] = stacked("1.convs.0.weight", halving)
+                params[(*place, "shifted")] = stacked("1.convs.1.weight", halving)
                 for theirs, ours in LEAVES.items():
-                    params[(*place, "norms_skip_connect", ours)] = side_by_side(f"1.bn.{theirs}")
+                    params[(*place, "norm", ours)] = stacked(f"1.bn.{theirs}", halving)
     return _nested(params)
 
 
@@ -81,11 +90,12 @@ def _outer_path(name: str) -> tuple[str, ...]:
 
 def _input_path(name: str) -> tuple[str, ...]:
     _, cell, kind, _, place, last = name.split(".")
-    module = (f"cell_{cell}", {"preprocess0": "older", "preprocess1": "younger"}[kind])
-    return (*module, "kernel") if place == "1" else (*module, "norm", LEAVES[last])
+    module = f"cell_{cell}_{ {'preprocess0': 'older', 'preprocess1': 'younger'}[kind] }"
+    return (module, "kernel") if place == "1" else (module, "norm", LEAVES[last])
 
 
-def _nasbench201_path(name: str) -> tuple[str, ...]:
+def _nasbench201_path(name: str) -> tuple:
+    """The path of a parameter; of those of an edge with (source, target) at its end."""
     outer = _outer_path(name)
     if outer:
         return outer
@@ -95,7 +105,9 @@ def _nasbench201_path(name: str) -> tuple[str, ...]:
     index, kind = int(rest[0]), rest[1]
     if kind == "edges":
         target, source = rest[2].split("<-")
-        group = (f"cell_{index // 2}_0", f"edge_{source}_{target}_{NASBENCH201[rest[3]]}")
+        group = (f"cells_{index // 2}", NASBENCH201[rest[3]])
+        path = (*group, "kernel") if rest[-1] == "1" else (*group, "norm", leaf)
+        return (*path, (int(source), int(target)))
     elif kind == "downsample":
         return (f"residual_{(index + 1) // 2}", "downsample")
     else:

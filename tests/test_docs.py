@@ -1,5 +1,7 @@
-"""The code of the documentation runs, and what it names exists."""
+"""The code of the documentation and the notebooks runs, and the files and modules that pages name exist."""
 
+import ast
+import json
 import os
 import re
 import subprocess
@@ -11,29 +13,116 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-EXECUTED = ("quickstart", "own_space", "own_proxy", "own_data")
-# The blocks of a page are one program; every page starts from nothing but what is imported.
-PROGRAM = """
-import pathlib, sys, traceback
-for page in sys.argv[1:]:
-    names = {"__name__": "__main__"}
-    for number, block in enumerate(pathlib.Path(page).read_text(encoding="utf-8").split("\\n```python\\n")[1:], 1):
-        code = block.split("\\n```", 1)[0]
-        print("#", page, number, flush=True)
-        exec(compile(code, f"{page}, block {number}", "exec"), names)
+EXECUTED = [
+    DOCS / f"{name}.md" for name in ("quickstart", "own_space", "own_strategy", "own_proxy", "own_data")
+]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+# One process runs all, each from nothing but the modules that are imported; the blocks of a page are one program.
+PROGRAM = r"""
+import contextlib, io, json, os, pathlib, sys, traceback
+import matplotlib.pyplot as plt
+outcomes = {}
+for path in sys.argv[2:]:
+    print("running", path, file=sys.stderr, flush=True)
+    plt.close("all")
+    text, names, printed, error = pathlib.Path(path).read_text("utf-8"), {"__name__": "__main__"}, io.StringIO(), ""
+    blocks = [text]
+    os.chdir(pathlib.Path(sys.argv[1]).parent / pathlib.Path(path).suffix[1:])
+    if path.endswith(".md"):
+        blocks = [block.split("\n```", 1)[0] for block in text.split("\n```python\n")[1:]]
+    try:
+        with contextlib.redirect_stdout(printed):
+            for number, block in enumerate(blocks, 1):
+                exec(compile(block, f"{path}, block {number}", "exec"), names)
+    except BaseException:
+        error = traceback.format_exc()
+    figures = len(plt.get_fignums())
+    outcomes[path] = {"blocks": len(blocks), "error": error, "figures": figures, "printed": printed.getvalue()}
+    pathlib.Path(sys.argv[1]).write_text(json.dumps(outcomes), "utf-8")
 """
 
 
-def test_the_code_runs(tmp_path):
-    pages = [DOCS / f"{name}.md" for name in EXECUTED]
-    blocks = sum(page.read_text(encoding="utf-8").count("\n```python\n") for page in pages)
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """{path: blocks, error, figures, printed} of all, and the folder in which notebooks run."""
+    folder = tmp_path_factory.mktemp("executed")
+    (folder / "md").mkdir()
+    (folder / "py").mkdir()
+    environment = os.environ | {
+        "JNAS_FAST": "1",
+        "MPLBACKEND": "agg",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONIOENCODING": "utf-8",
+    }
+    arguments = [folder / "outcomes.json", *EXECUTED, *NOTEBOOKS]
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, pages)],
-        cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False,
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        env=environment, capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count(f"# {DOCS}") == blocks >= len(EXECUTED)
+    return json.loads((folder / "outcomes.json").read_text("utf-8")), folder / "py"
+
+
+@pytest.mark.parametrize("path", [*EXECUTED, *NOTEBOOKS], ids=lambda path: path.stem)
+def test_the_code_runs(path, outcomes):
+    outcome = outcomes[0][str(path)]
+    assert not outcome["error"], outcome["error"]
+    assert outcome["blocks"] >= 1 and outcome["figures"] >= (path.suffix == ".py")
+
+
+def test_notebooks_leave_no_files(outcomes):
+    assert not list(outcomes[1].iterdir())
+
+
+def test_the_sizes_that_a_page_tells(outcomes):
+    """Sizes in own_space.md, counted by hand in tests/nets/test_own_space.py."""
+    printed = outcomes[0][str(DOCS / "own_space.md")]["printed"]
+    assert "[1531258] [13739658]" in printed and "[5998 " in printed and "[40362 " in printed
+
+
+def test_docstrings_open_with_a_noun_or_a_verb():
+    """As CONTRIBUTING.md asks; a clause that stands for a noun is read twice."""
+    openings = ("What ", "Of ", "How ", "Whether ", "Which ", "Where ")
+    for path in sorted((ROOT / "jnas").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                text = ast.get_docstring(node) or ""
+                assert not text.startswith(openings), f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
+
+
+def test_every_notebook_is_a_pair():
+    scripts, notebooks = (
+        {path.stem for path in (ROOT / "notebooks").glob(f"*.{end}")} for end in ("py", "ipynb")
+    )
+    assert scripts == notebooks and scripts
+
+
+def percent_cells(text):
+    """(kind, source) of each cell of a script in percent format."""
+    header, *parts = text.split("\n# %%")
+    assert header.startswith("# ---\n") and header.rstrip().endswith("\n# ---")
+    cells = []
+    for part in parts:
+        title, _, body = part.partition("\n")
+        lines = body.strip("\n").split("\n")
+        if title == " [markdown]":
+            assert all(line.startswith("#") for line in lines)
+            cells.append(("markdown", "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)))
+        else:
+            assert title == ""
+            cells.append(("code", "\n".join(lines)))
+    return cells
+
+
+@pytest.mark.parametrize("script", NOTEBOOKS, ids=lambda path: path.stem)
+def test_both_forms_hold_the_same_cells(script):
+    notebook = json.loads(script.with_suffix(".ipynb").read_text(encoding="utf-8"))
+    stored = [(cell["cell_type"], "".join(cell["source"]).strip("\n")) for cell in notebook["cells"]]
+    assert stored == percent_cells(script.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        # Nobody reviews outputs, and they grow a repository.
+        assert cell["cell_type"] == "markdown" or (cell["outputs"] == [] and cell["execution_count"] is None)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))

@@ -1,11 +1,13 @@
 """Golden results of the smallest run of every kind: a change of any of them is a change of behaviour, to be explained.
 
-Origin: jnas at commit 1407f0a on a CPU, by `PYTHONPATH=. python tests/test_golden.py`, which prints them anew.
+Origin: jnas on a CPU at the commit that last changed them here, by `PYTHONPATH=. python tests/test_golden.py`, which
+prints them anew.
 Floating-point numbers may differ from machine to machine in their last digits, ranks and architectures not.
 """
 
 import json
 import pathlib
+import sys
 import tempfile
 
 import numpy as np
@@ -21,42 +23,39 @@ GENOTYPE = (
     "reduce=[('max_pool_3x3', 0), ('skip_connect', 1)], reduce_concat=[2])"
 )
 KERNELS = {"ntk": {"batch": 4, "repeats": 1, "channels": 1}, "regions": {"inputs": 50, "repeats": 1}}
-UNTRAINED = {"epochs": 0, "random_cells": 1}
 NETWORK = {"channels": 2, "cells_per_stage": 1, "batch": 8}
 POSTERIOR = {
-    "width": 1, "epochs": 1, "batch": 256, "candidates": 3, "blind_candidates": 2, "tuning_epochs": 1,
-    "recalibrate": 32,
+    "supernet": {"width": 1, "epochs": 1, "batch": 256}, "strategy": {"name": "draw", "candidates": 3},
+    "estimator": {"name": "inherited", "recalibrate": 32}, "tuning": {"epochs": 1},
+    "compare": {"random_cells": 0, "blind_candidates": 2},
 }  # fmt: skip
 
 # name: (command, configuration)
 RUNS = {
     "pruning nasbench201": (
-        "search", {**KERNELS, "training": {"epochs": 2, "batch": 256, "channels": 2, "random_cells": 1}},
+        "search", {
+            "estimator": KERNELS, "compare": {"random_cells": 1},
+            "training": {"epochs": 2, "batch": 256, "channels": 2},
+        },
     ),
     "pruning darts": (
         "search", {
-            "space": "darts", "prune": {"operations_per_round": 6}, "ntk": {"batch": 2, "repeats": 1},
-            "regions": {"inputs": 40, "repeats": 1}, "training": UNTRAINED,
+            "space": "darts", "strategy": {"name": "pruning", "operations_per_round": 6},
+            "estimator": {"ntk": {"batch": 2, "repeats": 1}, "regions": {"inputs": 40, "repeats": 1}},
         },
     ),
     "evolution nasbench201": (
         "search", {
-            "strategy": "evolution", "network": NETWORK, "final": NETWORK, **KERNELS, "training": UNTRAINED,
-            "evolution": {
-                "proxies": "naswot,params", "evaluations": 12, "children": 4, "parents": 2, "finalists": 3,
-                "final_proxies": "naswot,grad_norm", "final_repeats": 1,
+            "strategy": {"name": "evolution", "children": 4, "parents": 2}, "budget": 12,
+            "estimator": {"proxies": "naswot,params", "network": NETWORK, **KERNELS}, "compare": {"random_cells": 0},
+            "final": {
+                "candidates": 3, "repeats": 1,
+                "estimator": {"name": "proxies", "proxies": "naswot,grad_norm", "network": NETWORK},
             },
         },
     ),
-    "posterior nasbench201": (
-        "search", {
-            "strategy": "posterior", "posterior": {**POSTERIOR, "gates": "group"}, **KERNELS,
-            "training": UNTRAINED,
-        },
-    ),
-    "posterior shake_shake": (
-        "search", {"strategy": "posterior", "space": "shake_shake", "posterior": POSTERIOR},
-    ),
+    "posterior nasbench201": ("search", {"oneshot": {"name": "posterior", "gates": "group"}, **POSTERIOR}),
+    "posterior shake_shake": ("search", {"oneshot": "posterior", "space": "shake_shake", **POSTERIOR}),
     "train darts": (
         "train", {
             "arch": GENOTYPE, "channels": 4, "cells_per_stage": 1,
@@ -72,75 +71,75 @@ RUNS = {
 GOLDEN = {
     "pruning nasbench201": {
         "architecture":
-            "|skip_connect~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|nor_conv_1x1~0|avg_pool_3x3~1|skip_connect~2|",
+            "|nor_conv_3x3~0|+|skip_connect~0|avg_pool_3x3~1|+|nor_conv_1x1~0|skip_connect~1|nor_conv_3x3~2|",
         "evaluations": 57,
-        "rounds/0/supernet/ntk/0": 14.10894885,
-        "rounds/0/supernet/regions/0": 48,
-        "rounds/0/candidates/0/ntk_change": -2.80734428,
-        "rounds/0/candidates/0/ntk_rank": 19,
-        "rounds/2/supernet/ntk/0": 3.48061299,
-        "scores/found/ntk": 85.36603018,
-        "scores/found/regions": 42,
-        "scores/found/params": 0.00152,
+        "rounds/0/supernet/ntk/0": -54.207474,
+        "rounds/0/supernet/regions/0": 49,
+        "rounds/0/candidates/0/ntk_change": -0.12986717,
+        "rounds/0/candidates/0/ntk_rank": 22,
+        "rounds/2/supernet/ntk/0": -3.8512677,
+        "scores/found/ntk": 3.7081328,
+        "scores/found/regions": 45,
+        "scores/found/params": 0.002976,
         "scores/random/0/architecture":
-            "|avg_pool_3x3~0|+|none~0|nor_conv_3x3~1|+|nor_conv_3x3~0|avg_pool_3x3~1|skip_connect~2|",
-        "training/found/train_loss_by_epoch": [2.3426034, 2.08345079],
-        "training/found/test_accuracy": 18.9415,
+            "|nor_conv_3x3~0|+|avg_pool_3x3~0|avg_pool_3x3~1|+|nor_conv_1x1~0|nor_conv_1x1~1|nor_conv_3x3~2|",
+        "training/found/train_loss_by_epoch": [2.201441, 1.8705345],
+        "training/found/test_accuracy": 25.626741,
     },
     "pruning darts": {
         "architecture":
-            "Genotype(normal=[('max_pool_3x3', 0), ('skip_connect', 1), ('avg_pool_3x3', 0), ('dil_conv_3x3', 2), "
-            "('skip_connect', 0), ('skip_connect', 1), ('sep_conv_3x3', 2), ('dil_conv_5x5', 3)], "
+            "Genotype(normal=[('dil_conv_3x3', 0), ('max_pool_3x3', 1), ('max_pool_3x3', 1), ('skip_connect', 2), "
+            "('sep_conv_5x5', 0), ('skip_connect', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 3)], "
             "normal_concat=[2, 3, 4, 5], "
-            "reduce=[('avg_pool_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_5x5', 0), ('sep_conv_5x5', 1), "
-            "('sep_conv_5x5', 0), ('max_pool_3x3', 3), ('dil_conv_3x3', 1), ('max_pool_3x3', 4)], "
+            "reduce=[('sep_conv_3x3', 0), ('max_pool_3x3', 1), ('max_pool_3x3', 0), ('sep_conv_5x5', 1), "
+            "('dil_conv_3x3', 1), ('dil_conv_5x5', 3), ('dil_conv_3x3', 0), ('sep_conv_3x3', 2)], "
             "reduce_concat=[2, 3, 4, 5])",
         "evaluations": 222,
-        "rounds/0/candidates/0/ntk_change": -0.01382625,
-        "rounds/0/candidates/1/ntk_change": 0.32646562,
-        "rounds/0/candidates/1/ntk_rank": 1,
+        "rounds/0/candidates/0/ntk_change": 0.16935412,
+        "rounds/0/candidates/1/ntk_change": 0.2693024,
+        "rounds/0/candidates/1/ntk_rank": 22,
     },
     "evolution nasbench201": {
         "architecture":
-            "|nor_conv_3x3~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|",
+            "|nor_conv_1x1~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|none~1|nor_conv_1x1~2|",
         "evaluations": 15,
-        "generations/0/best":
-            "|nor_conv_3x3~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|nor_conv_3x3~1|avg_pool_3x3~2|",
-        "scores/found/ntk": 4.3983556,
-        "scores/found/regions": 47,
-        "scores/found/flops": 1.402506,
+        "rounds/0/best":
+            "|skip_connect~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|none~0|nor_conv_3x3~1|nor_conv_1x1~2|",
+        "scores/found/ntk": 58.742683,
+        "scores/found/regions": 46,
+        "scores/found/flops": 1.894026,
     },
     "posterior nasbench201": {
         "architecture":
-            "|avg_pool_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|avg_pool_3x3~0|nor_conv_3x3~1|avg_pool_3x3~2|",
+            "|nor_conv_1x1~0|+|skip_connect~0|avg_pool_3x3~1|+|skip_connect~0|skip_connect~1|nor_conv_1x1~2|",
         "evaluations": 3,
-        "posterior/groups/0/drop_probability": 0.09984916,
-        "posterior/groups/1/drop_probability": 0.09771061,
+        "posterior/groups/0/drop_probability": 0.09953402,
+        "posterior/groups/1/drop_probability": 0.099769369,
         "posterior/parameters": 1801,
-        "posterior/expected_parameters": 1657.346,
-        "posterior/found_parameters": 611,
-        "posterior/test/found": 12.5348,
+        "posterior/expected_parameters": 1657.6783,
+        "posterior/found_parameters": 443,
+        "posterior/test/found": 13.091922,
     },
     "posterior shake_shake": {
         "architecture":
-            "shake_shake:dfffd7ffffdafffbffffff9f7ffdfbffbff5f6feff67ffffffffff7fffffffffffffff3ffffddfdfff7b5ff98cfcff7f"
-            "fffff3effeffdddf7fffffffffffff7e",
-        "posterior/groups/0/drop_probability": 0.10172712,
-        "posterior/groups/16/drop_probability": 0.1156328,
-        "posterior/found_parameters": 135932,
-        "posterior/candidates/parameters": [136742, 135932, 135930],
-        "posterior/test/found": 19.7772,
-        "posterior/test/found, tuned": 27.5766,
+            "shake_shake:fff7bfdffcdfadffdfff7ff7fdff77dbfff79fefceffffffbef7cffffffbfffffafff7dffcfeffffefb"
+            "ffffffff7f7cfe7f6efb7bb3f5fffff77efeb7ff9f7df",
+        "posterior/groups/0/drop_probability": 0.10242219,
+        "posterior/groups/16/drop_probability": 0.11197569,
+        "posterior/found_parameters": 135670,
+        "posterior/candidates/parameters": [134186, 139348, 135670],
+        "posterior/test/found": 23.955432,
+        "posterior/test/found, tuned": 29.526462,
     },
     "train darts": {
         "parameters": 2482,
-        "curves/train_loss": [2.69644332, 2.74380755],
-        "curves/test_accuracy": [17.1429, 17.1429],
+        "curves/train_loss": [2.6964433, 2.7438076],
+        "curves/test_accuracy": [17.142857, 17.142857],
     },
     "table nasbench201": {
         "architectures": [[2, 3, 2, 1, 0, 4], [3, 1, 4, 1, 3, 3], [3, 4, 2, 4, 1, 3]],
         "accuracy": [
-            [[7.142, 5.714], [11.428, 15.714]], [[11.428, 10.0], [4.286, 8.572]], [[8.572, 8.572], [5.714, 7.142]],
+            [[14.286, 14.286], [4.286, 7.142]], [[7.142, 10.0], [4.286, 7.142]], [[5.714, 4.286], [8.572, 15.714]],
         ],
         "parameters": [112, 176, 144],
     },
@@ -162,8 +161,13 @@ def outcome(name: str, folder: pathlib.Path) -> dict:
 
 
 def at(result, place: str):
-    for step in place.split("/"):
-        result = result[int(step) if isinstance(result, list) else step]
+    # A key may hold a slash, as `ntk/0` does.
+    while not (isinstance(result, dict) and place in result):
+        step, slash, rest = place.partition("/")
+        if not slash:
+            return result[int(step)]
+        result, place = result[int(step) if isinstance(result, list) else step], rest
+    result = result[place]
     return result
 
 
@@ -180,5 +184,7 @@ def test_golden(name, tmp_path):
 
 
 if __name__ == "__main__":
-    for name in RUNS:
-        print(name, json.dumps(outcome(name, pathlib.Path(tempfile.mkdtemp())), default=str)[:20000])
+    for name in sys.argv[1:] or RUNS:
+        result = outcome(name, pathlib.Path(tempfile.mkdtemp()))
+        values = {place: at(result, place) for place in GOLDEN[name]}
+        print(name, json.dumps(values, indent=4, default=np.ndarray.tolist), flush=True)

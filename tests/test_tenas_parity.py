@@ -15,8 +15,10 @@ import pytest
 from flax import traverse_util
 from tenas_fixtures import darts_params, nasbench201_params
 
-from jnas.nets import darts, nasbench201
+from jnas import spaces
+from jnas.nets import networks
 from jnas.nets.modules import Build
+from jnas.nets.sizes import Macro
 from jnas.proxies import ntk, regions
 from jnas.theory import empirical_ntk
 
@@ -39,10 +41,9 @@ def over_files(plain):
 
 def network_of(fixture, planes, **kwargs):
     """The masked network of the file's space."""
-    build = Build(planes=planes)
-    if fixture["darts"]:
-        return darts.Network(1, 10, build, **kwargs)
-    return nasbench201.Network(1 if kwargs else 3, 10, build, stages=1 if kwargs else 3, **kwargs)
+    channels, stages = (1, 1) if fixture["darts"] or kwargs else (3, 3)
+    space = spaces.get("darts" if fixture["darts"] else "nasbench201")
+    return networks.build(space, Macro(channels, 1, stages), Build(planes=planes), search=True, **kwargs)
 
 
 def our_params(fixture, network):

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from jnas.config import read
-from jnas.config.search import SearchConfig, from_mapping
+from jnas.config.search import from_mapping, kind
 from jnas.config.study import StudyConfig
 from jnas.config.train import TrainConfig
 from jnas.estimators import ESTIMATORS
 from jnas.oneshot import METHODS
+from jnas.settings import Member
 from jnas.strategies import STRATEGIES
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-KINDS = {"search": SearchConfig, "train": TrainConfig, "study": StudyConfig}
+KINDS = {"search": kind(), "train": TrainConfig, "study": StudyConfig}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -71,3 +72,18 @@ def test_a_supernet_implies_that_its_weights_are_inherited():
     assert config.estimator == ESTIMATORS["inherited"](recalibrate=5)
     assert config.strategy == STRATEGIES["draw"]() and config.supernet is not None
     assert from_mapping({"oneshot": "uniform", "strategy": "aging"}).strategy == STRATEGIES["aging"]()
+
+
+def test_a_member_that_is_registered_later_is_chosen_by_its_name(monkeypatch):
+    before = from_mapping({})
+
+    class Own(Member, frozen=True, kw_only=True, tag="own"):
+        """Of a user."""
+
+        step: int = 1
+
+    monkeypatch.setitem(STRATEGIES, "own", Own)
+    assert from_mapping({"strategy": {"name": "own", "step": 2}}).strategy == Own(step=2)
+    monkeypatch.undo()
+    # Nobody else's settings have changed.
+    assert from_mapping({}) == before

@@ -152,11 +152,12 @@ def test_help_has_the_keys_of_the_chosen_members():
     assert rows["seed"] == ("a whole number >= 0 and <= 4294967295", "7")
     assert rows["method"] == ("one of aging, table", "aging") and rows["method.population"][1] == "32"
     assert rows["other"] == ("one of aging, table, none", "none") and "other.path" not in rows
-    assert rows["training"] == ("none, or the keys below it", "none")
-    assert rows["training.rate"] == ("a number > 0 and < 9", "0.1")
+    assert rows["training"] == ("none, or a section of rate, decay, augment", "none")
+    assert "training.rate" not in rows
     assert rows["method.kernel.logits"] == ("one of full, sum", '"sum"')
-    rows = [key for key, *_ in read.options(of(method="table"))]
+    rows = {key: (allowed, value) for key, allowed, value, _ in read.options(of(method="table", training={}))}
     assert "method.path" in rows and "method.population" not in rows and "kernel.batch" in rows
+    assert rows["training.rate"] == ("a number > 0 and < 9", "0.1") and "training" not in rows
 
 
 WRONG_FILES = {
@@ -237,7 +238,7 @@ WRONG_OPTIONS = {
     "not YAML": (("kernel.batch", "{"), "'kernel.batch' is '{'"),
     "nothing": (("seed", ""), "'seed' is empty"),
     "no key": (("", "1"), "unknown key '--'"),
-    "no key in a section": (("kernel..batch", "1"), "unknown key '--kernel.'"),
+    "no key in a section": (("kernel..batch", "1"), "unknown key '--kernel..batch': did you mean"),
     "reserved": (("environment", "1"), "unknown key '--environment'"),
     "no short form": (("method", "aging:3"), "'method' is 'aging:3': give one of aging, table"),
 }

@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from nasbench201_networks import Network, specialise
 
-from jnas import data
+from jnas import data, spaces
 from jnas.data import transforms
 from jnas.errors import InputError
-from jnas.estimators import batch_training
+from jnas.estimators import batch_training, trained
 from jnas.estimators.batch_training import accuracies
+from jnas.estimators.settings import Training
+from jnas.nets import macro
 from jnas.nets.modules import Build, initial_parameters
-from jnas.nets.nasbench201 import Network, specialise
 from jnas.parallel import AXIS
+from jnas.types import STATUSES, Candidates
 
 GOOD, EVERYTHING, NOTHING = (3, 1, 2, 3, 1, 3), (2, 1, 3, 0, 4, 3), (0,) * 6
 CELLS = (GOOD, EVERYTHING, NOTHING, (1, 4, 0, 2, 3, 1))
@@ -63,7 +66,7 @@ def plain_loop(digits, cell):
     masked = Network(8, 10, Build(), 1, 1)
     whole = initial_parameters(masked, weights_key, jnp.zeros((1, 8, 8, 1)), jnp.zeros((1, 6, 5)))
     params = jax.tree.map(np.asarray, specialise(whole, cell))
-    network = masked.clone(architecture=cell)
+    network = macro.restricted(masked, [cell])
     x_train, x_test = (
         (np.asarray(images) - digits.mean) / digits.std for images in (digits.x_train, digits.x_test)
     )
@@ -133,6 +136,25 @@ def test_the_last_epoch_alone_where_nothing_else_is_asked_for(digits, found):
     settings = SETTINGS | {"evaluate_at": None}
     again = np.asarray(accuracies(KEY, batched(CELLS), digits, **settings))
     np.testing.assert_allclose(again, found[:, 2:], atol=ROUNDING[2])
+
+
+def test_the_estimator_of_trainings(digits, monkeypatch):
+    """A share of the fidelity is one of the epochs; programs have four rows; the test images are not looked at."""
+    calls = []
+
+    def record(key, choices, split, *, epochs, **settings):
+        calls.append((epochs, len(choices), len(split.x_train), len(split.x_test)))
+        return np.where(np.arange(len(choices)) == 1, np.nan, float(epochs))[:, None]
+
+    monkeypatch.setattr(trained, "accuracies", record)
+    estimate = trained.trained(spaces.get("nasbench201"), digits, Training(epochs=3, batch=32))
+    shares = np.array([1, 1, 1 / 3, 1, 1, 1 / 3])
+    values = estimate.evaluate(KEY, Candidates(np.array((*CELLS, *CELLS[:2]), np.int32), fidelity=shares))
+    # The held-out fifth is taken by class, so that its size is near IMAGES / 5.
+    held = calls[0][3]
+    assert calls == [(1, 4, IMAGES - held, held), (3, 4, IMAGES - held, held)] and abs(held - IMAGES / 5) < 10
+    np.testing.assert_array_equal(values.value[:, 0], [3, -np.inf, 1, 3, 3, -np.inf])
+    assert values.status[1, 0] == STATUSES.index("not_finite")
 
 
 def test_the_order_of_the_test_images_says_nothing(digits, found):

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nasbench201_networks import sizes
 
 import jnas
-from jnas.nets import cost
-from jnas.nets.families import FAMILIES
+from jnas.nets import networks
+from jnas.nets.sizes import Macro
 from jnas.spaces import SPACES, get
 from jnas.spaces.nasbench201 import from_string
 
@@ -28,9 +29,9 @@ GOLDEN = [
 @pytest.mark.parametrize(("text", "params", "flops", "convs"), GOLDEN)
 def test_published_numbers(text, params, flops, convs):
     cell = from_string(text)
-    assert cost.params(cell, cost.Macro()) == round(params * 1e6)
-    assert f"{cost.flops(cell, cost.Macro()) / 1e6:.6g}" == f"{flops:.6g}"
-    assert cost.convs(cell) == convs
+    assert sizes(cell, Macro()).params == round(params * 1e6)
+    assert f"{sizes(cell, Macro()).flops / 1e6:.6g}" == f"{flops:.6g}"
+    assert sizes(cell).convs == convs
 
 
 @pytest.mark.skipif(not TABLE.exists(), reason=f"no table at {TABLE}")
@@ -38,13 +39,13 @@ def test_the_whole_table():
     with gzip.open(TABLE, "rt") as file:
         rows = list(csv.DictReader(file))
     cells = np.stack([from_string(row["architecture"]) for row in rows])
-    params, flops = cost.params(cells, cost.Macro()), cost.flops(cells, cost.Macro())
+    params, flops = sizes(cells, Macro()).params, sizes(cells, Macro()).flops
     assert len(rows) == SPACE.size
     assert np.array_equal(params, [round(float(row["params_M"]) * 1e6) for row in rows])
     assert [f"{value / 1e6:.6g}" for value in flops] == [row["flops_M"] for row in rows]
 
 
-def count(cell: np.ndarray, network: cost.Macro) -> tuple[int, int]:
+def count(cell: np.ndarray, network: Macro) -> tuple[int, int]:
     """Parameters and multiply-adds layer by layer, with every layer written out."""
     height, width, inputs = network.image
     layers = [(3, inputs, network.channels, height, width, True)]
@@ -70,14 +71,14 @@ def count(cell: np.ndarray, network: cost.Macro) -> tuple[int, int]:
 @pytest.mark.parametrize(
     "network",
     [
-        cost.Macro(channels=3, cells=1),
-        cost.Macro(channels=8, cells=2, stages=1, image=(8, 8, 1)),
-        cost.Macro(channels=4, cells=3, stages=4, image=(28, 21, 1), classes=100),
+        Macro(channels=3, cells=1),
+        Macro(channels=8, cells=2, stages=1, image=(8, 8, 1)),
+        Macro(channels=4, cells=3, stages=4, image=(32, 24, 1), classes=100),
     ],
 )
 def test_other_sizes_equal_the_sum_over_layers(network):
     cells = SPACE.all()[:: 15625 // 40].reshape(-1, 1, 6)
-    params, flops = cost.params(cells, network), cost.flops(cells, network)
+    params, flops = sizes(cells, network).params, sizes(cells, network).flops
     assert params.shape == flops.shape == cells.shape[:2]
     expected = np.array([count(cell, network) for cell in cells[:, 0]])
     assert np.array_equal(params[:, 0], expected[:, 0])
@@ -90,19 +91,19 @@ def no_pool(monkeypatch):
     graphs = tuple(graph.without("none", "avg_pool_3x3") for graph in SPACE.graphs)
     space = replace(SPACE, name="no_pool", graphs=graphs, canonical_form=None)
     monkeypatch.setitem(SPACES, "no_pool", space)
-    monkeypatch.setitem(FAMILIES, "no_pool", FAMILIES["nasbench201"])
     return space
 
 
 def test_sizes_of_a_part_of_a_space(no_pool):
-    family, network = FAMILIES["no_pool"], cost.Macro(2, 1, 1, (4, 4, 1), 3)
+    network = Macro(2, 1, 1, (4, 4, 1), 3)
     # By hand, six edges with a convolution, then with skips alone:
     #   parameters  stem 9 x 1 x 2 + 4, edges 6 (9 x 2 x 2 + 4), last normalisation 4, classifier 2 x 3 + 3
     #   FLOPs       stem 9 x 1 x 2 x 16, edges 6 x 9 x 2 x 2 x 16, classifier 9
     choices = no_pool.choices([[2] * 6, [0] * 6])
-    assert family.params(choices, network).tolist() == [275, 35]
-    assert family.flops(choices, network).tolist() == [3753, 297]
-    assert family.convs(choices).tolist() == [6, 0]
+    counted = networks.sizes_of(no_pool, network, choices)
+    assert counted.params.tolist() == [275, 35]
+    assert counted.flops.tolist() == [3753, 297]
+    assert counted.convs.tolist() == [6, 0]
     texts = [no_pool.to_string([2] * 6), no_pool.to_string([0, 1, 2, 0, 1, 2])]
     part, whole = (jnas.score(name, texts, ["params", "flops", "convs"], "digits")
                    for name in ("no_pool", "nasbench201"))  # fmt: skip

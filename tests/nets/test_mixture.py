@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from jnas.nets import operations
-from jnas.nets.mixture import mixed_edges
+from jnas.nets.fast.mixture import mixed_edges
+
+POOLS = (3, 5)
 
 
-def plain(x, kernels, scale, offset, gates, skip, pool, stride, relu, statistics):
+def plain(x, kernels, scale, offset, gates, skip, pool, stride, relu, statistics, pools):
     """The same sum, operation by operation."""
     read = jax.nn.relu(x) if relu else x
     outputs = []
@@ -25,7 +27,10 @@ def plain(x, kernels, scale, offset, gates, skip, pool, stride, relu, statistics
             )
             y += gates[branch, target] * normalised
         if skip is not None:
-            y += skip[target] * x + pool[target] * operations.average_pool_3x3(x, "CNHW")
+            y += skip[target] * x + sum(
+                pool[number, target] * operations.average_pool(x, "CNHW", size)
+                for number, size in enumerate(POOLS)
+            )
         outputs.append(y)
     return tuple(outputs)
 
@@ -43,7 +48,7 @@ def draw(seed, inputs, outputs, images=3, side=4, branches=2, targets=2, mixed=T
     kernels = normal(branches, targets, 3, 3, inputs, outputs) * frame
     weights = (kernels, normal(branches, targets, outputs), normal(branches, targets, outputs))
     gates = normal(branches, targets).at[0, 0].set(0.0)
-    extra = (normal(targets), normal(targets)) if mixed else (None, None)
+    extra = (normal(targets), normal(len(POOLS), targets)) if mixed else (None, None)
     return normal(inputs, images, side, side), weights, (gates, *extra)
 
 
@@ -73,7 +78,7 @@ def test_outputs_and_gradients_equal_the_plain_form(shape, statistics):
     def outputs_and_gradients(function):
         def evaluate(x, weights, gates, ds):
             ys, pullback = jax.vjp(
-                lambda x, weights: function(x, *weights, *gates, stride, relu, statistics), x, weights
+                lambda x, weights: function(x, *weights, *gates, stride, relu, statistics, POOLS), x, weights
             )
             # All cotangents side by side, and the first of them alone.
             return ys, jax.vmap(pullback)(ds), pullback(tuple(d[0] for d in ds))
@@ -98,7 +103,7 @@ def test_frozen_statistics_under_a_map_over_images(shape):
     def mapped(x, weights, ds):
         def of_image(image, ds):
             ys, pullback = jax.vjp(
-                lambda x, weights: mixed_edges(x, *weights, *gates, stride, relu, "frozen"),
+                lambda x, weights: mixed_edges(x, *weights, *gates, stride, relu, "frozen", POOLS),
                 image[:, None],
                 weights,
             )
@@ -110,7 +115,7 @@ def test_frozen_statistics_under_a_map_over_images(shape):
     @jax.jit
     def whole(x, weights, ds):
         ys, pullback = jax.vjp(
-            lambda x, weights: plain(x, *weights, *gates, stride, relu, "frozen"), x, weights
+            lambda x, weights: plain(x, *weights, *gates, stride, relu, "frozen", POOLS), x, weights
         )
         one_image_each = tuple(jnp.eye(4)[:, None, :, None, None] * d for d in ds)
         return ys, pullback(ds)[0], jax.vmap(lambda ds: pullback(ds)[1])(one_image_each)
@@ -133,12 +138,14 @@ def test_an_outer_map_over_gates(statistics):
 
     def gradients(gates):
         if statistics == "train":
-            pullback = jax.vjp(lambda x, weights: mixed_edges(x, *weights, *gates), x, weights)[1]
+            pullback = jax.vjp(
+                lambda x, weights: mixed_edges(x, *weights, *gates, 1, True, "train", POOLS), x, weights
+            )[1]
             return jax.vmap(pullback)((d, d))
 
         def of_image(image, d):
             def edges(x, weights):
-                return mixed_edges(x, *weights, *gates, 1, True, "frozen")
+                return mixed_edges(x, *weights, *gates, 1, True, "frozen", POOLS)
 
             return jax.vjp(edges, image[:, None], weights)[1]((d[:, None], d[:, None]))
 

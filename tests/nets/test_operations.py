@@ -111,14 +111,14 @@ def test_average_pooling_leaves_the_padding_out(layout, height, width):
         np.stack([x[:, max(h - 1, 0) : h + 2, max(w - 1, 0) : w + 2].mean((1, 2)) for w in range(width)], 1)
         for h in range(height)
     ], 1)  # fmt: skip
-    found = operations.average_pool_3x3(to(layout, x), layout)
+    found = operations.average_pool(to(layout, x), layout)
     np.testing.assert_allclose(back(layout, found), expected, atol=1e-6)
 
 
 def test_the_adjoint_of_average_pooling():
     x, d = (to("CNHW", images(seed, 4, 6)) for seed in (3, 4))
-    _, pullback = jax.vjp(lambda x: operations.average_pool_3x3(x, "CNHW"), x)
-    np.testing.assert_allclose(operations.average_pool_3x3_adjoint(d), pullback(d)[0], atol=1e-6)
+    _, pullback = jax.vjp(lambda x: operations.average_pool(x, "CNHW"), x)
+    np.testing.assert_allclose(operations.average_pool_adjoint(d), pullback(d)[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -11,11 +11,11 @@ from flax import traverse_util
 
 from jnas.errors import InputError
 from jnas.nets import operations
-from jnas.nets.densenet import DenseNet
-from jnas.nets.enas import EnasNetwork
-from jnas.nets.four_kernel_resnet import FourKernelResNet, FourKernels
+from jnas.nets.masked.densenet import DenseNet
+from jnas.nets.masked.enas import EnasNetwork
+from jnas.nets.masked.four_kernel_resnet import FourKernelResNet, FourKernels
+from jnas.nets.masked.shake_shake import ShakeShake, ShiftedPaths
 from jnas.nets.modules import Build
-from jnas.nets.shake_shake import ShakeShake, ShiftedPaths
 
 BUILD, RUNNING = Build(), Build(statistics="running")
 SMALL = {

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from jnas import data
+from jnas.estimators.inherited import inherited
 from jnas.oneshot import candidates, posterior
 from jnas.oneshot.supernets import SUPERNETS
+from jnas.types import Candidates
 
 ROOT = Path(__file__).parents[2]
 # A cell by its operations alone, and masks of channels side by side; an odd number of candidates.
@@ -23,10 +25,12 @@ def accuracies(name):
     digits = data.load("digits")
     supernet = SUPERNETS[name](digits.x_train.shape[1:], digits.classes, 1, 1)
     gating = posterior.gating(supernet.sizes, "group")
-    params, statistics = jax.jit(supernet.init)(jax.random.key(0))
-    evaluate = candidates.evaluator(supernet, gating, digits, digits.x_train[:60])
-    kept = candidates.blind(jax.random.key(1), supernet, gating, 0.9, 5)
-    return evaluate(params, statistics, kept, digits.x_test[:40], digits.y_test[:40])
+    estimate = inherited(
+        supernet, jax.jit(supernet.init)(jax.random.key(0)), digits, digits.x_test[:40], digits.y_test[:40],
+        recalibrate=60, batch=5,
+    )  # fmt: skip
+    rows = candidates.blind(jax.random.key(1), supernet, gating, 0.9, 5)
+    return estimate.evaluate(jax.random.key(2), Candidates(rows)).value[:, 0]
 
 
 @pytest.fixture(scope="module")

@@ -9,19 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from measure import counts, kernels, network
+from nasbench201_networks import sizes
 
 from jnas import proxies
-from jnas.nets import cost
-from jnas.proxies import PROXIES, batch, ntk, regions
+from jnas.nets.sizes import Macro
+from jnas.proxies import PROXIES, ntk, regions
 from jnas.proxies.base import (
     KERNEL,
     NETWORK,
     REGIONS,
     SIZE,
     Proxy,
-    architectures_at_once,
     finite,
-    map_first,
     status_of,
 )
 
@@ -39,7 +39,7 @@ def test_what_a_proxy_declares(name):
 
 
 # Files of the family that declare no proxy.
-SHARED = {"__init__", "base", "batch", "combination", "probe"}
+SHARED = {"__init__", "base", "combination", "probe", "subjects"}
 
 
 def test_every_file_is_registered():
@@ -62,24 +62,6 @@ def test_every_file_is_registered():
     assert all(PROXIES[proxy.name] is proxy for proxy in found)
     assert PROXIES["ntk"] is ntk.PROXY and PROXIES["regions"] is regions.PROXY
     assert PROXIES["ntk"].sign == -1 and PROXIES["regions"].sign == 1
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 5])
-@pytest.mark.parametrize("count", [0, 1, 4, 5])
-def test_a_function_of_the_first_rows(chunk, count):
-    xs = jnp.arange(10.0).reshape(5, 2)
-    out = jax.ShapeDtypeStruct((2,), jnp.float32)
-    squares = jax.jit(lambda count: map_first(lambda x: x**2, xs, count, chunk, out))(count)
-    done = min(5, -(-count // chunk) * chunk)
-    assert squares.shape == (5, 2) and squares.dtype == jnp.float32
-    assert np.array_equal(squares[:done], xs[:done] ** 2) and not squares[done:].any()
-
-
-def test_a_processor_takes_one_architecture_at_a_time(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert architectures_at_once() == 1
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert architectures_at_once() > 1
 
 
 def test_a_value_and_its_status():
@@ -107,36 +89,23 @@ def of_two_cells():
         subject: tuple(name for name, proxy in PROXIES.items() if proxy.subject == subject)
         for subject in (NETWORK, KERNEL, REGIONS)
     }
-    measured = batch.network_measurements(
-        jax.random.key(0),
-        choices,
-        images,
-        jnp.asarray(LABELS),
-        proxies=tuple(map(PROXIES.get, names[NETWORK])),
-        classes=3,
-        channels=2,
-        cells_per_stage=1,
-        # One stage compiles in half the time; test_network_proxies.py has what stands between stages.
-        stages=1,
-    )
-    kernels = batch.kernel_measurements(jax.random.key(2), choices, images[0, :3], classes=3, channels=1)
+    # One stage compiles in half the time; test_network_proxies.py has what stands between stages.
+    measured = network(jax.random.key(0), choices, images, jnp.asarray(LABELS), names[NETWORK])
+    matrices = kernels(jax.random.key(2), choices, images[0, :3])
     crops = jax.random.normal(jax.random.key(3), (60, 3, 3, 1))
-    counted = batch.region_measurements(jax.random.key(4), choices, crops)
-    measured |= dict.fromkeys(names[KERNEL], kernels) | dict.fromkeys(names[REGIONS], counted)
-    measured = jax.device_get(measured)
+    counted = counts(jax.random.key(4), choices, crops)
+    measured |= dict.fromkeys(names[KERNEL], matrices) | dict.fromkeys(names[REGIONS], counted)
 
     def finish(name, row):
         labels = LABELS[0, :3] if PROXIES[name].subject == KERNEL else LABELS[0]
         return PROXIES[name].finish(jax.tree.map(lambda leaf: leaf[row], measured[name]), labels)
 
     scores = {name: [finish(name, row) for row in (0, 1)] for name in measured}
-    macro = cost.Macro(2, 1, 1, (4, 4, 1), 3)
-    sizes = {
-        "params": cost.params(cells, macro),
-        "flops": cost.flops(cells, macro),
-        "convs": cost.convs(cells),
+    macro = Macro(2, 1, 1, (4, 4, 1), 3)
+    counts_of = sizes(cells, macro)._asdict()
+    return scores | {
+        name: [(float(values[row]), "ok") for row in (0, 1)] for name, values in counts_of.items()
     }
-    return scores | {name: [(float(values[row]), "ok") for row in (0, 1)] for name, values in sizes.items()}
 
 
 @pytest.mark.parametrize("name", PROXIES)

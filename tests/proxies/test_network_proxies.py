@@ -1,24 +1,24 @@
-"""Every proxy of the network against its formula, worked out in float64 on the network built for one cell.
+"""Every proxy of the network against its formula, worked out in float64 on a network in plain JAX.
 
-What is measured comes from the program that scores many architectures; the reference shares no code with the
-proxies: activations are read and moved where the normalisation receives them, second derivatives are taken
-forwards over backwards, blocks are evaluated one by one, and what follows is numpy.
+Measured is the program that scores many architectures. The reference shares no code with it: activations are read
+and moved where the normalisation receives them, second derivatives are taken forwards over backwards, blocks are
+evaluated one by one, and the rest is numpy.
 """
 
 from itertools import pairwise
 from types import SimpleNamespace
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
+from measure import network
+from nasbench201_networks import Network
+from nasbench201_reference import Pass, layers
 
 from jnas import spaces
-from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initial_parameters
-from jnas.nets.nasbench201 import Cell, Network, ResidualBlock, specialise
-from jnas.proxies import PROXIES, batch
+from jnas.nets.modules import PER_CHANNEL, Build, initial_parameters
+from jnas.proxies import PROXIES
 from jnas.proxies.base import NETWORK
 
 SPACE = spaces.get("nasbench201")
@@ -35,18 +35,8 @@ LABELS = np.array([[0, 1, 2, 0, 1, 2], [2, 1, 0, 1, 1, 0]], np.int32)
 def measured():
     """One list for each cell: {proxy: (value, status)}."""
     choices = jnp.array(CELLS, jnp.int32)[:, None]
-    found = jax.device_get(
-        batch.network_measurements(
-            KEY,
-            choices,
-            IMAGES,
-            jnp.asarray(LABELS),
-            proxies=tuple(map(PROXIES.get, NAMES)),
-            classes=CLASSES,
-            channels=CHANNELS,
-            cells_per_stage=1,
-            stages=2,
-        )
+    found = network(
+        KEY, choices, IMAGES, jnp.asarray(LABELS), NAMES, classes=CLASSES, channels=CHANNELS, stages=2
     )
     return [
         {
@@ -68,36 +58,26 @@ def supernet_parameters(key):
 
 def unit_normal_parameters(key):
     """Weights N(0, 1) in the order of the network's parameters; scales one, offsets and biases zero."""
-    leaves, structure = jax.tree.flatten(supernet_parameters(key))
-    stream = np.asarray(jax.random.normal(key, (sum(leaf.size for leaf in leaves if leaf.ndim > 1),)))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(supernet_parameters(key))
+    sizes = [0 if path[-1].key in PER_CHANNEL else leaf.size for path, leaf in leaves]
+    stream = np.asarray(jax.random.normal(key, (sum(sizes),)))
     drawn = []
-    for leaf in leaves:
-        size = leaf.size if leaf.ndim > 1 else 0
+    for (_, leaf), size in zip(leaves, sizes, strict=True):
         drawn.append(stream[:size].reshape(leaf.shape) if size else np.asarray(leaf))
         stream = stream[size:]
     return jax.tree.unflatten(structure, drawn)
 
 
-def weights_of(params):
-    """By path, what is a weight of a convolution or of the classifier."""
-    flat = traverse_util.flatten_dict(params)
-    return {path: leaf for path, leaf in flat.items() if "kernel" in path[-1] or path[-1] == "downsample"}
+def weights_of(flat):
+    """By layer its convolution's weights, or the classifier's."""
+    return {name: layer["kernel"] for name, layer in flat.items() if "kernel" in layer}
 
 
-def watched(apply, moved=None, normalise=True):
-    """`apply()` and what each normalisation received, to which `moved` is added first."""
-    seen = {}
-
-    def intercept(call, args, kwargs, context):
-        if not isinstance(context.module, BatchNorm) or context.method_name != "__call__":
-            return call(*args, **kwargs)
-        (x,), path = args, context.module.path
-        x = x + moved[path] if moved and path in moved else x
-        seen[path] = x
-        return call(x) if normalise else x
-
-    with nn.intercept_methods(intercept):
-        return apply(), seen
+def with_weights(flat, weights):
+    return {
+        name: {**layer, **({"kernel": weights[name]} if name in weights else {})}
+        for name, layer in flat.items()
+    }
 
 
 class Reference:
@@ -106,14 +86,14 @@ class Reference:
     def __init__(self, cell):
         self.cell = cell
         self.weights_key, self.probe_key = jax.random.split(KEY)
-        self.params = as_float64(specialise(supernet_parameters(self.weights_key), cell))
+        self.params = as_float64(layers(supernet_parameters(self.weights_key), cell))
         zen_weights, x_key, e_key = jax.random.split(self.probe_key, 3)
         shape = IMAGES[0].shape
-        normal = as_float64(specialise(unit_normal_parameters(zen_weights), cell))
+        normal = as_float64(layers(unit_normal_parameters(zen_weights), cell))
         x, e = (np.asarray(jax.random.normal(key, shape), np.float64) for key in (x_key, e_key))
         noise = np.asarray(jax.random.normal(jax.random.fold_in(self.probe_key, 1), shape), np.float64)
         # After all blocks in the order of their names, which is how the signs are dealt out.
-        self.boundaries = ("after_cell_0_0", "after_cell_1_0", "after_residual_1", "after_stem")
+        self.boundaries = ("cells_0/0", "cells_1/0", "residual_1", "stem")
         shapes = ((6, 4, 4, 2), (6, 2, 2, 4), (6, 2, 2, 4), (6, 4, 4, 2))
         keys = jax.random.split(jax.random.fold_in(self.probe_key, 2), 4)
         signs = {
@@ -127,92 +107,61 @@ class Reference:
         self.signs_between = signs
 
     def _everything(self, params, normal, images, x, e, noise, signs):
-        network = Network(CHANNELS, CLASSES, Build(), 1, 2, architecture=self.cell)
+        def passed(flat, x, **settings):
+            run = Pass(flat, self.cell, **settings)
+            return run.logits(x), run
 
-        def logits(params, images, **watching):
-            return watched(lambda: network.apply({"params": params}, images), **watching)
-
-        def features(params, images):
-            (_, sown), seen = watched(
-                lambda: network.apply({"params": params}, images, mutable=["features", "patterns"])
-            )
-            return sown, seen
-
-        def loss(params, index):
-            out, _ = logits(params, images[index])
+        def loss(flat, index):
+            out, _ = passed(flat, images[index])
             return -jnp.mean(jax.nn.log_softmax(out)[jnp.arange(COUNT), LABELS[index]])
 
         def moved_loss(moved):
-            out, seen = logits(params, images[0], moved=moved)
-            out = out + moved[()]
+            out, run = passed(params, images[0], moved=moved)
+            out = out + moved["logits"]
             value = -jnp.mean(jax.nn.log_softmax(out)[jnp.arange(COUNT), LABELS[0]])
-            return value, {**seen, (): out}
+            return value, {**run.received, "logits": out}
 
-        sown, seen = features(params, images[0])
-        # Only weights count: derivatives are taken along them alone.
-        rest = {path: leaf for path, leaf in traverse_util.flatten_dict(params).items() if leaf.ndim == 1}
-
-        def gradient(weights):
-            def of_weights(weights):
-                return loss(traverse_util.unflatten_dict({**weights, **rest}), 0)
-
-            return jax.grad(of_weights)(weights)
-
+        _, plain = passed(params, images[0])
         weights = weights_of(params)
+
+        # Only weights count: derivatives are taken along them alone.
+        def gradient(weights, index=0):
+            return jax.grad(lambda weights: loss(with_weights(params, weights), index))(weights)
+
         by_weight, product = jax.jvp(gradient, (weights,), (gradient(weights),))
-        still = {path: jnp.zeros_like(leaf) for path, leaf in seen.items()}
+        still = {name: jnp.zeros_like(value) for name, value in plain.received.items()}
         by_activation, activations = jax.grad(moved_loss, has_aux=True)(
-            {**still, (): jnp.zeros((COUNT, CLASSES))}
+            {**still, "logits": jnp.zeros((COUNT, CLASSES))}
         )
         flowing = jax.grad(
-            lambda params: jnp.sum(logits(params, jnp.ones_like(images[0, :1]), normalise=False)[0])
+            lambda flat: jnp.sum(passed(flat, jnp.ones_like(images[0, :1]), normalise=False)[0])
         )(jax.tree.map(jnp.abs, params))
-        zen_sown, zen_seen = features(normal, x)
-        zen_moved, _ = features(normal, x + 0.01 * e)
-
-        blocks = {
-            "after_stem": ConvolutionNorm(1, CHANNELS, 3, Build(), relu=False),
-            "after_cell_0_0": Cell(CHANNELS, Build(), self.cell),
-            "after_residual_1": ResidualBlock(CHANNELS, Build()),
-            "after_cell_1_0": Cell(2 * CHANNELS, Build(), self.cell),
-        }
+        _, zen_still = passed(normal, x)
+        _, zen_moved = passed(normal, x + 0.01 * e)
         outputs, pulled, h = [], [], noise
-        for name, block in blocks.items():
-
-            def evaluate(h, block=block, name=name):
-                return block.apply({"params": params[name.removeprefix("after_")]}, h)
-
-            h, pullback = jax.vjp(evaluate, h)
+        for name in plain.names():
+            h, pullback = jax.vjp(lambda h, name=name: Pass(params, self.cell).block(name, h), h)
             outputs.append(h)
             pulled.append(pullback(signs[name])[0])
         return {
-            "patterns": traverse_util.flatten_dict(sown["patterns"]),
-            "pooled": sown["features"]["pooled"][0],
-            "input_gradient": jax.grad(lambda x: jnp.sum(logits(params, x)[0]))(images[0]),
-            "gradients": [by_weight, weights_of(jax.grad(loss)(params, 1))],
+            "signs": plain.signs,
+            "pooled": plain.pooled,
+            "input_gradient": jax.grad(lambda x: jnp.sum(passed(params, x)[0]))(images[0]),
+            "gradients": [by_weight, gradient(weights, 1)],
             "hessian_product": product,
             "activations": activations,
             "by_activation": by_activation,
             "flowing": weights_of(flowing),
-            "zen_features": (zen_sown["features"]["last"][0], zen_moved["features"]["last"][0]),
-            "zen_inputs": zen_seen,
+            "zen_features": (zen_still.last, zen_moved.last),
+            "zen_inputs": zen_still.received,
             "block_outputs": outputs,
             "block_pullbacks": pulled,
         }
 
     def relus(self):
         """The signs bool[N] of each ReLU of the authors' network, one for each operation that has it."""
-        for path, (values,) in self.patterns.items():
-            copies = 1
-            if path[-1].startswith("node_"):
-                source = int(path[-1].removeprefix("node_"))
-                copies = sum(
-                    self.cell[edge] in (2, 3)
-                    for edge, (start, _) in enumerate(SPACE.edges)
-                    if start == source
-                )
-            for unit in values.reshape(COUNT, -1).T:
-                yield from [unit] * copies
+        for signs in self.signs:
+            yield from signs.reshape(COUNT, -1).T
 
     def correlations(self):
         return np.corrcoef(self.input_gradient.reshape(COUNT, -1))
@@ -265,11 +214,11 @@ def grasp(of):
 def fisher(of):
     total = 0.0
     for path, activation in of.activations.items():
-        if path == ("last_norm",):
+        if path == "last_norm":
             # It stands behind no convolution.
             continue
         products = activation * of.by_activation[path]
-        if path:
+        if path != "logits":
             products = products.sum((1, 2))
         total += (products**2).mean(0).sum() / 2
     return total
@@ -313,7 +262,7 @@ def az_progressivity(of):
 
 
 def az_trainability(of):
-    order = ("after_stem", "after_cell_0_0", "after_residual_1", "after_cell_1_0")
+    order = ("stem", "cells_0/0", "residual_1", "cells_1/0")
     scores = []
     for index, name in enumerate(order[1:], 1):
         inside, outside = of.block_pullbacks[index], of.signs_between[name]

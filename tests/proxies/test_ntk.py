@@ -7,11 +7,12 @@ import pytest
 from flax import traverse_util
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measure import kernels
+from nasbench201_networks import Network
 
 from jnas import spaces
 from jnas.errors import InputError
 from jnas.nets.modules import Build, initial_parameters
-from jnas.nets.nasbench201 import Network
 from jnas.proxies import ntk
 from jnas.theory import empirical_ntk
 
@@ -81,7 +82,7 @@ def gates():
 
 @pytest.fixture(scope="module")
 def train_kernels(gates, images):
-    return np.asarray(ntk.kernels(jax.random.key(2), gates, jnp.int32(4), images, **SMALL))
+    return kernels(jax.random.key(2), gates, images, **SMALL)
 
 
 def reference(gates, images, normalisation):
@@ -110,40 +111,22 @@ def test_kernels_of_many_architectures(gates, images, train_kernels):
     assert not np.allclose(train_kernels[0], train_kernels[2], rtol=0.01)
 
 
-def test_the_number_of_architectures_is_data(gates, images, train_kernels):
-    programs = ntk.kernels._cache_size()
-    for count in (0, 1, 3):
-        some = np.asarray(ntk.kernels(jax.random.key(2), gates, jnp.int32(count), images, **SMALL))
-        assert np.array_equal(some[:count], train_kernels[:count]) and not some[count:].any()
-    assert ntk.kernels._cache_size() == programs
-
-
 def test_equal_to_one_by_one_and_to_the_same_key(gates, images, train_kernels):
-    programs = ntk.kernels._cache_size()
-
-    def kernel(key, index):
-        moved = jnp.roll(gates, -index, axis=0)
-        return np.asarray(ntk.kernels(jax.random.key(key), moved, jnp.int32(1), images, **SMALL))[0]
-
     for index in range(4):
-        assert np.array_equal(kernel(2, index), train_kernels[index])
-    assert not np.allclose(kernel(3, 0), train_kernels[0])
-    assert ntk.kernels._cache_size() == programs
+        own = kernels(jax.random.key(2), gates[index : index + 1], images, **SMALL)
+        assert np.array_equal(own[0], train_kernels[index])
+    assert not np.allclose(kernels(jax.random.key(3), gates[:1], images, **SMALL)[0], train_kernels[0])
 
 
 @pytest.mark.parametrize("normalisation", ["train", "frozen"])
-def test_architectures_side_by_side(monkeypatch, gates, images, train_kernels, normalisation):
+def test_architectures_side_by_side(gates, images, train_kernels, normalisation):
     """As on an accelerator: several architectures at once, the last step not full."""
-    monkeypatch.setattr(ntk, "architectures_at_once", lambda: 2)
     three = gates[:3]
-    several = np.asarray(
-        ntk.kernels(jax.random.key(2), three, jnp.int32(3), images, normalisation=normalisation, **SMALL)
-    )
+    several = kernels(jax.random.key(2), three, images, normalisation=normalisation, width=2, **SMALL)
     expected = train_kernels[:3] if normalisation == "train" else reference(three, images, "frozen")
     np.testing.assert_allclose(several, expected, rtol=1e-4, atol=2e-5 * np.max(expected))
 
 
 def test_images_that_do_not_fit(gates):
-    images = jnp.zeros((4, 6, 6, 1))
     with pytest.raises(InputError, match="images of 6x6 do not fit a network of 3 stages"):
-        ntk.kernels(jax.random.key(0), gates, jnp.int32(1), images, classes=3)
+        kernels(jax.random.key(0), gates, jnp.zeros((4, 6, 6, 1)))

@@ -8,8 +8,6 @@ import pytest
 
 import jnas
 from jnas.errors import InputError
-from jnas.nets.families import FAMILIES
-from jnas.nets.modules import Build, chosen
 from jnas.proxies import PROXIES
 from jnas.proxies.base import KERNEL, SIZE, Proxy
 
@@ -68,20 +66,6 @@ def test_defined_anew_it_is_compiled_anew(monkeypatch):
         scores = jnas.score("nasbench201", np.zeros((1, 6), np.int32), ["own"], "digits", settings=SMALL)
         found += list(scores["own"])
     assert found == [1.0, 2.0]
-
-
-def test_a_space_without_networks():
-    with pytest.raises(
-        InputError, match="the space 'mine' has no networks: there are those of nasbench201, darts"
-    ):
-        FAMILIES["mine"]
-
-
-def test_an_operation_that_nobody_knows():
-    with pytest.raises(
-        InputError, match="'identity' is neither among the convolutions nor one of none, skip_connect"
-    ):
-        chosen(jnp.zeros((1, 2, 2, 1)), jnp.int32(0), ("identity",), {}, Build())
 
 
 def test_arrays_are_no_data():

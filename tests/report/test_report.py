@@ -1,4 +1,3 @@
-import dataclasses
 import io
 import json
 import random
@@ -7,10 +6,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from runs import write_run
+from runs import CONFIG, write_run
 
 from jnas import spaces
-from jnas.config import search as configuration
 from jnas.errors import InputError
 from jnas.report import evaluations, page
 from jnas.report.drawing import cell_edges, cell_svg, cell_text
@@ -239,19 +237,19 @@ def evolved(tmp_path, result):
     cells = [SPACE.to_string(cell) for cell in SPACE.all()[:: len(SPACE.all()) // 40]][:40]
     draw = random.Random(1)
     records = [
-        Evaluation("search", place // 8, 0, place % 8, proxy, cell, value, 0.1)
+        Evaluation("search", cell, proxy, place // 8, place % 8, value, "ok", 0.1)
         for place, cell in enumerate(cells)
-        for proxy, value in (("ntk", draw.uniform(5, 5000)), ("naswot", draw.uniform(10, 20)))
+        for proxy, value in (("ntk", -draw.uniform(5, 5000)), ("naswot", draw.uniform(10, 20)))
     ]
-    records[6] = dataclasses.replace(records[6], value=float("nan"))
+    records[6] = records[6]._replace(value=-np.inf, status="singular")
     records += [
-        Evaluation("final", 0, repeat, place, "zen", cells[place], float(place + repeat), 0.1)
+        Evaluation("final", cells[place], f"zen/{repeat}", 0, place, float(place + repeat), "ok", 0.1)
         for place in range(4)
         for repeat in range(2)
     ]
     result.update(strategy="evolution", rounds=[{"evaluated": 8}], architecture=cells[3])
     folder = write_run(tmp_path / "evolved", result)
-    with open_run(folder, configuration.from_mapping({"training": {"epochs": 30, "channels": 8}})) as run:
+    with open_run(folder, CONFIG) as run:
         run.records.add(records)
     return folder, records
 
@@ -260,8 +258,9 @@ def test_evaluations_are_the_records(evolved):
     search, final = (evaluations.read(evolved[1], stage) for stage in ("search", "final"))
     assert search.objectives == ("ntk", "naswot") and len(search.architectures) == 40
     assert search.values[3, 0] == -np.inf and np.isnan(search.measured[3, 0]) and search.fitness[3] == -np.inf
-    ntk = [record.value for record in evolved[1] if record.proxy == "ntk"]
-    np.testing.assert_array_equal(np.delete(search.measured[:, 0], 3), np.delete(ntk, 3))
+    ntk = [record.value for record in evolved[1] if record.objective == "ntk"]
+    np.testing.assert_array_equal(search.values[:, 0], ntk)
+    np.testing.assert_array_equal(np.delete(search.measured[:, 0], 3), -np.delete(ntk, 3))
     # The better by both is the better by the combined rank.
     first, *others = np.argsort(-search.fitness)
     assert not any((search.values[other] > search.values[first]).all() for other in others)

@@ -14,19 +14,23 @@ from contextlib import closing
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
+from measure import StandIns, diagonal, hundreds
 
 from jnas import cli
-from jnas.config.old_search import from_mapping
-from jnas.proxies import ntk, regions
-from jnas.run import compilation_cache
+from jnas.config import search as search_config
+from jnas.config.read import from_file
+from jnas.parallel import Program
+from jnas.proxies.base import KERNEL, REGIONS
+from jnas.report.report import write_report
+from jnas.run import compilation_cache, search
+from jnas.run.progress import Progress
 from jnas.store.folder import open_run
 from jnas.store.records import Records, read_records
 
-SMALL = "{epochs: 0, random_cells: 1}"
-CONFIG = f"ntk: {{batch: 8}}\nregions: {{inputs: 20}}\ntraining: {SMALL}\n"
+CONFIG = "estimator: {ntk: {batch: 8}, regions: {inputs: 20}}\ncompare: {random_cells: 1}\n"
 
 
 @pytest.fixture
@@ -42,18 +46,24 @@ def call(capsys):
     return run
 
 
+MEASURES = {KERNEL: diagonal, REGIONS: hundreds}
+
+
 @pytest.fixture
 def scores(monkeypatch):
     """Stand-ins for the two compiled scores."""
+    return StandIns(monkeypatch, MEASURES)
 
-    def kernels(key, gates, count, images, **options):
-        return jnp.stack([jnp.diag(jnp.array([2 + jnp.sin(jnp.sum(g * jnp.arange(30.0).reshape(6, 5))), 1.0]))
-                          for g in gates])  # fmt: skip
 
-    monkeypatch.setattr(ntk, "kernels", kernels)
-    monkeypatch.setattr(
-        regions, "counts", lambda key, gates, count, inputs, **options: jnp.arange(len(gates)) + 1
-    )
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a search of `CONFIG` that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        StandIns(patch, MEASURES)
+        search.run(search_config.from_mapping(yaml.safe_load(CONFIG)), folder, Progress(quiet=True))
+    write_report(folder)
+    return folder
 
 
 @pytest.fixture
@@ -108,7 +118,7 @@ WRONG_SEARCHES = [
     ("--data nan.npz", "x_train holds NaN or infinity in 1 of 12 images, first in image 3"),
     ("--data one_class.npz", "every label in y_train is 0; give images of two classes or more"),
     ("--data odd.npz", "images of 7x6 do not fit a network of 3 stages.*multiples of 4"),
-    ("--data tiny.npz --regions.crop 2", "images of 2x2 do not fit a network of 3 stages"),
+    ("--data tiny.npz --estimator.regions.crop 2", "images of 2x2 do not fit a network of 3 stages"),
     ("--data short_labels.npz", "y_train has 11 labels for 12 images"),
     ("--data float_labels.npz", "labels are integers"),
     ("--data foreign_label.npz", "y_test holds label .* allowed are 0..2"),
@@ -123,22 +133,29 @@ WRONG_SEARCHES = [
     ("--data empty_folder", "empty_folder"),
     ("--data images", "1.png"),
     ("--data batches", "batches"),
-    ("--data few.npz --ntk.batch 13", "ntk.batch 13 does not fit: 'few' has 12 training images"),
+    (
+        "--data few.npz --estimator.ntk.batch 13",
+        "ntk.batch does not fit: 13 images are needed, 'few' has 12 for training; lower",
+    ),
     (
         "--data few.npz --training.epochs 1 --training.batch 13",
         "training.batch 13 does not fit: 'few' has 12",
     ),
-    ("--data few.npz --regions.crop 0", "regions.inputs 20 does not fit: 'few' has 12 training images"),
-    ("--regions.crop 9", "regions.crop 9 does not fit into images of 8x8"),
+    (
+        "--data few.npz --estimator.regions.crop 0",
+        "regions.inputs does not fit: 20 images are needed, 'few' has 12 for training",
+    ),
+    ("--estimator.regions.crop 9", "regions.crop 9 does not fit into the images of 'digits'"),
     ("--space nasbench101", "unknown .*space 'nasbench101'.*nasbench201"),
-    ("--strategy random", "unknown strategy 'random': choose one of evolution, posterior, pruning"),
+    ("--strategy random", "strategy random does not end by itself: give a budget of evaluations"),
+    ("--filter.factor 3", "filter chooses among draws: make strategy draw"),
+    ("--final.candidates 3", "the strategy asks for gates: leave final out"),
+    ("--tuning.epochs 3", "tuning is for a supernet, and this search trains none: add oneshot"),
     ("--table absent.csv", "no table 'absent.csv'"),
     ("--table .", "cannot read the table '.'"),
     ("--table columns.csv", "lacks the column architecture: it needs architecture, test_acc"),
     ("--table words.csv", "cannot read the table 'words.csv'.*high"),
     ("--table plain.csv.gz", "cannot read the table 'plain.csv.gz'.*gzipped if it ends in .gz"),
-    ("--seed 4294967296", "'seed' is 4294967296: give a whole number >= 0 and <= 4294967295"),
-    ("--training.learning_rate nan", "give a number > 0"),
 ]
 
 
@@ -156,12 +173,27 @@ def test_wrong_searches(call, folder, options, message):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--estimator table:digits", "strategy pruning asks for gates, .* of accuracy takes architectures: choose"),
+        ("--estimator train", "strategy pruning asks for gates, .* of accuracy takes architectures: choose"),
+        ("--estimator proxies:naswot", "strategy pruning asks for gates, .* of naswot/0 takes architectures"),
+        ("--estimator inherited --strategy draw", "inherited evaluates .*: write inherited:RUN with the folder"),
+        ("--estimator inherited:absent --strategy draw", "no run folder 'absent'"),
+        ("--estimator table:digits --strategy draw --space darts", "is of nasbench201, the search of darts"),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_fit(call, folder, options, message):
+    status, out, lines = call("search", *options.split(), "--out", "run")
+    assert (status, out, len(lines)) == (2, "", 1) and re.search(message, lines[0]), lines
+    assert not Path("run").exists()
+
+
 @pytest.fixture
-def run(call, folder, scores):
+def run(folder, scores, finished):
     """A finished run."""
-    status, _, _ = call("search", "good.yaml", "--out", "run")
-    assert status == 0
-    return Path("run")
+    return shutil.copytree(finished, Path("run"))
 
 
 def damage(path: Path, kind: str) -> None:
@@ -171,10 +203,10 @@ def damage(path: Path, kind: str) -> None:
         records.write_bytes(content[: len(content) // 2])
     elif kind == "records of another format":
         with closing(sqlite3.connect(records)) as connection, connection:
-            connection.execute("UPDATE meta SET value='99' WHERE key='schema'")
+            connection.execute("UPDATE meta SET value='99' WHERE key='format'")
     elif kind == "records of another configuration":
         with closing(sqlite3.connect(records)) as connection, connection:
-            connection.execute("UPDATE meta SET value='0' WHERE key='config'")
+            connection.execute("""UPDATE meta SET value='{"seed": 9}' WHERE key='settings'""")
     elif kind == "records are a folder":
         records.unlink()
         records.mkdir()
@@ -192,8 +224,8 @@ def damage(path: Path, kind: str) -> None:
 
 DAMAGES = {
     "half of the records": "records.sqlite' is damaged",
-    "records of another format": "written in format 99, not 1: choose another --out",
-    "records of another configuration": "holds the records of another configuration",
+    "records of another format": "is in format 99, not 2: use the jnas that wrote it, or choose another --out",
+    "records of another configuration": "holds results of another configuration .*seed: 9 -> 0",
     "records are a folder": "cannot use 'run/records.sqlite'",
     "config of the run is broken": "run/config.yaml, line 1: not valid YAML",
     "config of the run is of another format": "written by another version of jnas: give another --out",
@@ -214,9 +246,9 @@ def test_a_damaged_run(call, run, kind):
 
 def test_another_configuration_of_a_finished_run(call, run):
     files = {path: path.read_bytes() for path in run.iterdir() if path.suffix not in (".txt", "")}
-    status, out, lines = call("search", "good.yaml", "--ntk.batch", "9", "--out", "run")
+    status, out, lines = call("search", "good.yaml", "--estimator.ntk.batch", "9", "--out", "run")
     assert (status, out) == (2, "")
-    assert len(lines) == 1 and re.search(r"another configuration \(ntk.batch: 8 -> 9\)", lines[0])
+    assert len(lines) == 1 and re.search(r"another configuration \(estimator.ntk.batch: 8 -> 9\)", lines[0])
     assert {path: path.read_bytes() for path in run.iterdir() if path.suffix not in (".txt", "")} == files
 
 
@@ -254,12 +286,6 @@ def test_a_report_that_cannot_be_written(call, run):
     assert (status, out) == (1, "") and len(lines) == 1 and "cannot write 'run/report.html'" in lines[0]
 
 
-def expected_result(call) -> dict:
-    """The result without an interruption."""
-    assert call("search", "good.yaml", "--out", "uninterrupted")[0] == 0
-    return without_times(Path("uninterrupted"))
-
-
 def without_times(path: Path) -> dict:
     result = json.loads((path / "result.json").read_text())
     return {key: value for key, value in result.items() if not key.endswith("seconds")}
@@ -279,42 +305,22 @@ def fail_at(monkeypatch, module, name, call_number, error):
     return lambda: monkeypatch.setattr(module, name, function)
 
 
-OUT_OF_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99999999999 bytes.\nMore.\nMore."
+RESOURCES = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99999999999 bytes.\nMore.\nMore."
 FAILURES = {
     "interruption while scoring": (
-        ntk,
-        "kernels",
-        5,
-        KeyboardInterrupt(),
-        130,
-        "to resume run again: jnas search",
+        Program, "__call__", 9, KeyboardInterrupt(), 130, "to resume run again: jnas search",
     ),
-    "interruption while storing": (Records, "add", 4, KeyboardInterrupt(), 130, "nothing finished is lost"),
-    "out of memory": (
-        ntk,
-        "kernels",
-        5,
-        jax.errors.JaxRuntimeError(OUT_OF_MEMORY),
-        1,
-        "out of memory: lower ntk.batch",
-    ),
-    "out of host memory": (regions, "counts", 3, MemoryError(), 1, "out of memory: lower"),
+    "interruption while storing": (Records, "add", 3, KeyboardInterrupt(), 130, "nothing finished is lost"),
     "another failure of the device": (
-        regions,
-        "counts",
-        3,
-        jax.errors.JaxRuntimeError("INTERNAL: a\nb"),
-        1,
-        "INTERNAL: a b",
+        Program, "__call__", 9, jax.errors.JaxRuntimeError("INTERNAL: a\nb"), 1, "INTERNAL: a b",
     ),
-    "a mistake of ours": (ntk, "kernels", 2, ZeroDivisionError("x"), 1, "ZeroDivisionError: x .*log.txt"),
-}
+    "a mistake of ours": (Program, "__call__", 9, ZeroDivisionError("x"), 1, "ZeroDivisionError: x .*log.txt"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_failures_in_the_middle(call, folder, scores, monkeypatch, failure):
+def test_failures_in_the_middle(call, folder, scores, finished, monkeypatch, failure):
     module, name, number, error, expected_status, message = FAILURES[failure]
-    expected = expected_result(call)
     restore = fail_at(monkeypatch, module, name, number, error)
     status, out, lines = call("search", "good.yaml", "--out", "run")
     assert (status, out) == (expected_status, "")
@@ -326,40 +332,60 @@ def test_failures_in_the_middle(call, folder, scores, monkeypatch, failure):
         assert "Traceback" in Path("run/log.txt").read_text()
     restore()
     assert call("search", "good.yaml", "--out", "run")[0] == 0
-    assert without_times(Path("run")) == expected
+    assert without_times(Path("run")) == without_times(finished)
     assert stored == [record for record in read_records(Path("run/records.sqlite")) if record in stored]
 
 
-def test_a_full_disk(call, folder, scores, monkeypatch):
-    """Files cannot grow: the system's own limit stands in for a disk without room."""
-    expected = expected_result(call)
-    kernels, limits, calls = ntk.kernels, resource.getrlimit(resource.RLIMIT_FSIZE), []
+@pytest.mark.parametrize(
+    "error", [jax.errors.JaxRuntimeError(RESOURCES), MemoryError()], ids=["device", "host"]
+)
+def test_a_search_that_does_not_fit_into_memory(call, folder, scores, monkeypatch, error):
+    """From the middle of the first round on, however few candidates there are at a time."""
+    function, calls = Program._compiled, []
 
-    def full_later(*arguments, **options):
+    def failing(*arguments):
         calls.append(None)
-        if len(calls) == 6:
+        if len(calls) > 6:
+            raise error
+        return function(*arguments)
+
+    monkeypatch.setattr(Program, "_compiled", failing)
+    status, out, lines = call("search", "good.yaml", "--out", "run")
+    assert (status, out) == (1, "") and re.search(
+        "out of memory: lower the batch of .* another --out", lines[-1]
+    )
+    statuses = {(r.round, r.status) for r in read_records(Path("run/records.sqlite"))}
+    assert statuses == {(0, "ok"), (0, "out_of_memory"), (1, "out_of_memory")}
+    assert not Path("run/result.json").exists()
+
+
+def test_a_full_disk(call, folder, scores, finished, monkeypatch):
+    """Files cannot grow: the system's own limit stands in for a disk without room."""
+    limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), len(scores.rows)
+
+    def full_later():
+        if len(scores.rows) - before == 8:
             size = sum(Path("run", name).stat().st_size for name in ("records.sqlite-wal",))
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-        return kernels(*arguments, **options)
 
-    monkeypatch.setattr(ntk, "kernels", full_later)
+    scores.before = full_later
     try:
         status, out, lines = call("search", "good.yaml", "--out", "run")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert (status, out) == (1, "")
+    # Values that cannot be stored are shown.
+    assert status == 1 and out.startswith("stage,subject,objective,")
     assert re.search("cannot write 'run/records.sqlite'.*then run the same command again", lines[-1]), lines
+    scores.before = lambda: None
     stored = read_records(Path("run/records.sqlite"))
     assert stored
     assert call("search", "good.yaml", "--out", "run")[0] == 0
-    assert without_times(Path("run")) == expected
+    assert without_times(Path("run")) == without_times(finished)
     assert stored == [record for record in read_records(Path("run/records.sqlite")) if record in stored]
 
 
-def test_a_disk_full_at_the_last_file(call, folder, scores, monkeypatch):
-    expected = expected_result(call)
-    with open_run("run", from_mapping({"ntk": {"batch": 8}, "regions": {"inputs": 20},
-                                       "training": {"epochs": 0, "random_cells": 1}})):  # fmt: skip
+def test_a_disk_full_at_the_last_file(call, folder, scores, finished, monkeypatch):
+    with open_run("run", from_file(search_config.kind(), "good.yaml")):
         pass
     restore = fail_at(monkeypatch, shutil.os, "fsync", 1, OSError(28, "No space left on device"))
     status, out, lines = call("search", "good.yaml", "--out", "run")
@@ -368,4 +394,4 @@ def test_a_disk_full_at_the_last_file(call, folder, scores, monkeypatch):
     assert not Path("run/result.json").exists() and len(read_records(Path("run/records.sqlite"))) > 100
     restore()
     assert call("search", "good.yaml", "--out", "run")[0] == 0
-    assert without_times(Path("run")) == expected
+    assert without_times(Path("run")) == without_times(finished)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jnas import cli, score, spaces
-from jnas.config.old_search import from_mapping
+from jnas.config.search import from_mapping
 from jnas.errors import InputError
 from jnas.run.progress import Progress
 from jnas.run.search import run
@@ -12,9 +12,8 @@ from jnas.store.records import read_records
 
 SMALL = {
     "space": "darts",
-    "ntk": {"batch": 2, "repeats": 1},
-    "regions": {"inputs": 40, "repeats": 1},
-    "training": {"epochs": 0, "random_cells": 1},
+    "estimator": {"ntk": {"batch": 2, "repeats": 1}, "regions": {"inputs": 40, "repeats": 1}},
+    "compare": {"random_cells": 1},
 }
 QUIET = Progress(quiet=True)
 
@@ -44,16 +43,6 @@ def test_the_report_draws_both_cells(searched, capsys):
     assert cli.main(["report", str(out)]) == 0
     page = (out / "report.html").read_text()
     assert "Normal cell" in page and "Reduction cell" in page and "12 of 24 edges pruned" in page
-
-
-def test_protocols_of_the_space():
-    released = from_mapping({"space": "darts", "protocol": "released"})
-    assert (released.ntk.batch, released.ntk.channels, released.prune.operations_per_round) == (14, 1, 3)
-    imagenet = from_mapping(
-        {"space": "darts", "protocol": "released", "prune": {"operations_per_round": 2}, "ntk": {"batch": 24}}
-    )
-    assert (imagenet.ntk.batch, imagenet.prune.operations_per_round) == (24, 2)
-    assert from_mapping({"space": "darts"}).prune.operations_per_round == 1
 
 
 def test_any_architectures_are_scored(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from jnas.config.old_search import from_mapping
+from jnas.config.search import from_mapping
 from jnas.errors import InputError
 from jnas.run.progress import Progress
 from jnas.run.search import run
@@ -57,7 +57,7 @@ def test_a_search_that_was_killed_twice_ends_as_if_it_had_not_been(tiny_run, tin
     assert {record.stage for record in first} == {"search"} and not (folder / "result.json").exists()
 
     kill_when(command, lambda: any(r.stage == "training" for r in records_of(folder)))
-    # What was on disk at the first kill is still there, to the last bit, and was not evaluated again.
+    # The records of the first kill are still there, to the last bit, and was not evaluated again.
     assert first == [record for record in records_of(folder) if record in first]
 
     result = run(from_mapping(tiny), folder, Progress(quiet=True))

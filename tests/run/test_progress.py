@@ -67,11 +67,11 @@ def test_time_left_and_rate_do_not_count_the_first_step(clock, terminal):
         advance(2)
     shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", stream.getvalue())
     if terminal:
-        assert re.search(r"3/11 *time left 0:00:08 1.0 cells/s", shown)
+        assert re.search("3/11 *1.0 cells/s, time left 0:00:08", shown)
     else:
         assert shown.splitlines()[:2] == [
             "round 1: 1/11, time left unknown",
-            "round 1: 3/11, 1.0 cells/s, time left 8 s",
+            "round 1: 3/11, 1.0 cells/s, time left 0:00:08",
         ]
 
 
@@ -85,7 +85,7 @@ def test_time_left_of_several_workers_does_not_count_the_first_step_of_any(clock
     lines = stream.getvalue().splitlines()
     assert lines[2].endswith("3/12, time left unknown")
     # The other six are as many as those that took ten seconds together.
-    assert lines[5].endswith("6/12, time left 20 s")
+    assert lines[5].endswith("6/12, time left 0:00:20")
 
 
 def test_quiet_goes_to_the_log_alone(caplog):

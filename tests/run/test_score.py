@@ -1,29 +1,25 @@
 """The loop behind `jnas.score`: which architectures, which table, and what a call goes on from.
 
 A stand-in takes the place of the compiled scores, so that every value is known in closed form; the real ones
-are in test_scoring.py, and a real process is killed in test_score_kill.py.
+are in estimators/test_proxies.py, and a real process is killed in test_score_kill.py.
 """
 
 import csv
-import io
 import math
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from measure import FakeProxies
 
 import jnas
 from jnas import spaces
-from jnas.config import score as scoring_config
-from jnas.config.score import digest
 from jnas.errors import InputError
-from jnas.run import executors, scoring
+from jnas.run.evaluate import in_this_process
 from jnas.run.progress import Progress
 from jnas.run.score import read_architectures, score
 
@@ -46,36 +42,14 @@ def invented(architecture, proxy: str) -> tuple[float, str]:
     """What the stand-in says of one architecture int[6]: no two alike, some failed, none short in binary."""
     number = int(np.sum(np.asarray(architecture) * 5 ** np.arange(6)))
     if number % 7 == 3:
-        return (math.nan, math.inf, -math.inf)[number % 3], "not_finite"
+        return math.nan, "not_finite"
     return (number + 1) / (3 + len(proxy)), "ok"
-
-
-class Scorer:
-    """Stands in for the compiled scores; keeps what it was asked for, and fails when told to."""
-
-    def __init__(self):
-        self.asked: list[tuple[tuple[str, ...], list[str]]] = []
-        self.fail_at: int | None = None
-        self.error: BaseException = RuntimeError("the machine burns")
-        self.before = lambda: None
-
-    def __call__(self, config, proxies, dataset):
-        def run(architectures):
-            self.before()
-            if len(self.asked) == self.fail_at:
-                raise self.error
-            self.asked.append((tuple(proxies), [SPACE.to_string(a) for a in architectures]))
-            pairs = {name: [invented(a, name) for a in architectures] for name in proxies}
-            return {name: (np.array([v for v, _ in p]), [s for _, s in p]) for name, p in pairs.items()}
-
-        return run
 
 
 @pytest.fixture
 def scorer(monkeypatch):
-    stand_in = Scorer()
-    monkeypatch.setattr(scoring, "chunk_scorer", stand_in)
-    monkeypatch.setattr(scoring, "chunk_size", lambda devices: CHUNK)
+    stand_in = FakeProxies(invented, CHUNK)
+    monkeypatch.setattr("jnas.run.score.proxies", stand_in)
     return stand_in
 
 
@@ -166,9 +140,9 @@ def test_random_architectures_differ_and_follow_the_seed():
         (np.zeros((0, 6), int), "no architectures given"),
         ([FIRST, SECOND.replace("none~0", "nine~0")], "unknown operation 'nine', did you mean 'none'"),
         (["", FIRST], "is not a NAS-Bench-201 architecture"),
-        ([FIRST_ROW, [0, 0, 0, 0, 0, 5]], "outside 0..4"),
-        ([FIRST_ROW, [0, 0, 0, 0, 0, -1]], "outside 0..4"),
-        ([[0] * 5], "not a NAS-Bench-201 cell"),
+        ([FIRST_ROW, [0, 0, 0, 0, 0, 5]], "give 6 integers below"),
+        ([FIRST_ROW, [0, 0, 0, 0, 0, -1]], "give 6 integers below"),
+        ([[0] * 5], "give 6 integers below"),
         ([[0] * 6, [0] * 5], "architecture"),
         (np.zeros((2, 6)), "give 6 integers"),
         (np.zeros((2, 6), bool), "give 6 integers"),
@@ -214,7 +188,8 @@ def test_columns_rows_and_order(scorer):
     assert scores.architectures.tolist() == BOTH
     for name in ("synflow", "naswot"):
         expected = [invented(row, name) for row in BOTH]
-        assert list(zip(scores[name], scores[f"{name}_status"], strict=True)) == expected
+        np.testing.assert_array_equal(scores[name], [value for value, _ in expected])
+        assert scores[f"{name}_status"].tolist() == [status for _, status in expected]
     assert scores["naswot"].dtype == np.float64 and scores["params"].dtype.kind == "i"
     # The cells in reverse are the rows in reverse.
     swapped = call([SECOND, FIRST], ["synflow", "naswot"])
@@ -336,17 +311,53 @@ def test_the_csv_grows_with_the_chunks(scorer, tmp_path):
 def test_out_of_order_chunks_keep_the_rows_in_order(scorer, tmp_path, monkeypatch):
     """As the workers of a cluster finish them."""
 
-    def backwards(executor, config, proxies, dataset, chunks, everyone):
-        run = scorer(config, proxies, dataset)
-        for index in reversed(range(len(chunks))):
+    def backwards(estimator, key, chunks):
+        for number in reversed(range(len(chunks))):
             assert len(rows_of(tmp_path / "scores.csv")) == 0
-            yield index, run(chunks[index])
+            yield number, estimator.evaluate(key, chunks[number])
 
     expected = call("random:20", out=tmp_path / "other.csv")
-    monkeypatch.setattr("jnas.run.score.run_chunks", backwards)
+    monkeypatch.setattr("jnas.run.score.runner", lambda executor, make: backwards)
     scores = call("random:20", out=tmp_path / "scores.csv")
     assert scores["architecture"].tolist() == expected["architecture"].tolist()
     assert (tmp_path / "scores.csv").read_bytes() == (tmp_path / "other.csv").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_shards_give_the_table_of_one_machine(scorer, tmp_path, suffix):
+    """Each distinct architecture is scored in one of them; merging scores nothing."""
+    call("random:30", ["naswot", "params"], out=tmp_path / f"alone{suffix}")
+    alone = {name for _, names in scorer.asked for name in names}
+    scorer.asked.clear()
+    parts = [tmp_path / f"{number}.csv" for number in (1, 2, 3)]
+    for number, part in enumerate(parts, start=1):
+        call("random:30", ["naswot", "params"], out=part, shard=f"{number}/3")
+    names = [name for _, names in scorer.asked for name in names]
+    assert sorted(names) == sorted(alone) and sum(len(rows_of(part)) for part in parts) == 30
+    scorer.fail_at = len(scorer.asked)
+    call("random:30", ["naswot", "params"], out=tmp_path / f"merged{suffix}", merge=parts)
+    merged, expected = (tmp_path / f"{name}{suffix}" for name in ("merged", "alone"))
+    assert merged.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "x/2", "1/x", "/"])
+def test_wrong_shards(scorer, shard):
+    with pytest.raises(InputError, match=f"--shard is '{shard}': give 1/N to N/N"):
+        call([FIRST], shard=shard)
+
+
+def test_shards_that_cannot_be_merged(scorer, tmp_path):
+    call([FIRST], out=tmp_path / "part.csv", seed=1)
+    with pytest.raises(
+        InputError, match=r"part.csv.journal: holds results of another configuration \(seed: 1 -> 0"
+    ):
+        call([FIRST], out=tmp_path / "whole.csv", merge=[tmp_path / "part.csv"])
+    with pytest.raises(
+        InputError, match=r"no '.*absent.csv.journal': --merge takes the --out of finished shards"
+    ):
+        call([FIRST], out=tmp_path / "other.csv", merge=[tmp_path / "absent.csv"])
+    with pytest.raises(InputError, match="--merge needs --out"):
+        call([FIRST], merge=[tmp_path / "part.csv"])
 
 
 @pytest.mark.parametrize("error", [RuntimeError("the machine burns"), KeyboardInterrupt()], ids=repr)
@@ -441,8 +452,6 @@ def test_memory_is_no_part_of_what_scores_depend_on(scorer, tmp_path):
     call([FIRST], out=tmp_path / "scores.csv")
     scorer.fail_at = len(scorer.asked)
     call([FIRST], out=tmp_path / "scores.csv", settings={**SMALL, "memory_gb": 3.0})
-    plain, other = scoring_config.from_mapping(SMALL), scoring_config.from_mapping({**SMALL, "seed": 1})
-    assert digest(plain) == digest(scoring_config.from_mapping({**SMALL, "memory_gb": 3.0})) != digest(other)
 
 
 def test_progress_says_what_is_computed(scorer, tmp_path, capsys):
@@ -452,39 +461,14 @@ def test_progress_says_what_is_computed(scorer, tmp_path, capsys):
     assert "scoring 4 architectures, 3 distinct, 2 of them done before" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_the_cost_said_beforehand(scorer, monkeypatch, workers):
-    """A worker compiles for 50 s and takes 10 s for a chunk, of which the other workers do as many meanwhile."""
-    now, stream = SimpleNamespace(seconds=0.0), io.StringIO()
-
-    def run_chunks(executor, config, proxies, dataset, chunks, everyone):
-        run = scorer(config, proxies, dataset)
-        for index, chunk in enumerate(chunks):
-            now.seconds = 50.0 + 10 * (index // workers) + 0.25 * (index % workers)
-            yield index, run(chunk)
-
-    monkeypatch.setattr("jnas.run.score.run_chunks", run_chunks)
-    monkeypatch.setattr("jnas.run.score.worker_count", lambda executor, chunks: workers)
-    monkeypatch.setattr("jnas.run.score.time", SimpleNamespace(perf_counter=lambda: now.seconds))
-    call("random:60", executor="ray", progress=Progress(stream))
-    said = next(line for line in stream.getvalue().splitlines() if line.startswith("a batch of 4 takes"))
-    distinct = sum(len(names) for _, names in scorer.asked)
-    assert said.startswith("a batch of 4 takes 10.00 s")
-    assert ("on each of 3 workers" in said) == (workers == 3)
-    rate, left = map(float, re.search(r"([\d.]+) architectures/s, about (\d+) s left", said).groups())
-    assert rate == pytest.approx(workers * CHUNK / 10, abs=0.05)
-    assert left == pytest.approx((distinct - 2 * workers * CHUNK) / (workers * CHUNK / 10), abs=0.5)
-
-
 def test_chunks_go_to_the_executor_that_was_named(scorer, monkeypatch):
-    seen = []
+    named = []
     monkeypatch.setattr(
-        "jnas.run.score.run_chunks",
-        lambda executor, *rest: seen.append(executor) or executors.run_chunks("local", *rest),
+        "jnas.run.score.runner", lambda executor, make: named.append(executor) or in_this_process
     )
     call([FIRST], executor="ray")
     call([FIRST])
-    assert seen == ["ray", "local"]
+    assert named == ["ray", "local"]
 
 
 def test_score_is_imported_when_it_is_asked_for():

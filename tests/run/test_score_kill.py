@@ -59,7 +59,7 @@ def stored(out: Path) -> dict[str, tuple]:
     """The values in the journal by architecture, read by SQLite alone."""
     try:
         with closing(sqlite3.connect(f"{out.absolute().as_uri()}.journal?mode=ro", uri=True)) as db:
-            return {row[0]: row for row in db.execute("SELECT * FROM scores")}
+            return {row[1]: row for row in db.execute("SELECT * FROM evaluations")}
     except sqlite3.OperationalError:
         return {}
 

@@ -1,4 +1,4 @@
-"""The search as a whole: once for real, and many times with stand-ins for the two compiled scores."""
+"""The search as a whole: once for real, on the table by the command line, and with stand-ins for compiled scores."""
 
 import json
 import math
@@ -8,18 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from measure import StandIns, diagonal, hundreds, weighed
+from nasbench201_networks import sizes
 
 import jnas
-from jnas import spaces
-from jnas.config.old_search import from_mapping
-from jnas.nets import cost
-from jnas.proxies import ntk, regions
+from jnas import cli, spaces
+from jnas.config.search import from_mapping
+from jnas.estimators.compact_table import open_table
+from jnas.nets.sizes import Macro
+from jnas.proxies.base import KERNEL, NETWORK, REGIONS
 from jnas.report.report import write_report
-from jnas.run import search
-from jnas.run import training as study_training
+from jnas.run import search, train
 from jnas.run.progress import Progress
+from jnas.run.score import score
+from jnas.store.folder import _finite
 from jnas.store.records import Records, read_records
-from jnas.strategies import old_pruning as pruning
+from jnas.strategies import pruning
 
 SPACE = spaces.get("nasbench201")
 QUIET = Progress(quiet=True)
@@ -36,14 +40,15 @@ def stored_result(folder) -> dict:
 
 def test_the_result_of_a_search(tiny_run, tiny):
     folder, result = tiny_run
-    assert stored_result(folder) == result
+    # JSON has no infinity.
+    assert stored_result(folder) == _finite(result)
     assert set(result) == {
-        "jnas", "space", "strategy", "protocol", "seed", "data", "architecture", "seconds", "search_seconds",
-        "evaluations", "rounds", "generations", "posterior", "scores", "training", "table",
+        "kind", "format", "jnas", "space", "strategy", "estimator", "protocol", "seed", "data", "architecture",
+        "seconds", "search_seconds", "evaluations", "rounds", "posterior", "scores", "training", "table",
     }  # fmt: skip
-    assert result["jnas"] == jnas.__version__ and result["table"] is None
-    assert [result[key] for key in ("space", "strategy", "protocol", "seed", "data")] == [
-        "nasbench201", "pruning", "paper", 0, "digits",
+    assert result["jnas"] == jnas.__version__ and result["table"] is result["posterior"] is None
+    assert [result[key] for key in ("space", "strategy", "estimator", "protocol", "seed", "data")] == [
+        "nasbench201", "pruning", "ntk/0,regions/0", "paper", 0, "digits",
     ]  # fmt: skip
     assert 0 < result["search_seconds"] < result["seconds"]
     assert result["evaluations"] == 25 + 19 + 13
@@ -79,10 +84,10 @@ def test_the_scores_and_the_training_of_a_search(tiny_run):
     assert scores["random"][0]["architecture"] == training["random"][0]["architecture"]
     for row in (scores["found"], *scores["random"]):
         assert set(row) == {"architecture", "ntk", "regions", "params", "flops", "convs"}
-        cell, macro = SPACE.from_string(row["architecture"]), cost.Macro(2, 1, 3, (8, 8, 1), 10)
-        assert row["params"] == cost.params(cell, macro) / 1e6
-        assert row["flops"] == cost.flops(cell, macro) / 1e6
-        assert row["convs"] == cost.convs(cell)
+        cell, macro = SPACE.from_string(row["architecture"]), Macro(2, 1, 3, (8, 8, 1), 10)
+        assert row["params"] == sizes(cell, macro).params / 1e6
+        assert row["flops"] == sizes(cell, macro).flops / 1e6
+        assert row["convs"] == sizes(cell).convs
         assert 1 <= row["regions"] <= 50 and (row["ntk"] is None or row["ntk"] >= 1)
     for row in (training["found"], *training["random"]):
         assert set(row) == {"architecture", "test_accuracy", "test_accuracy_by_epoch", "train_loss_by_epoch"}
@@ -95,23 +100,28 @@ def test_every_evaluation_is_recorded(tiny_run):
     records = read_records(folder / "records.sqlite")
     counts = {}
     for record in records:
-        counts[record.stage, record.proxy] = counts.get((record.stage, record.proxy), 0) + 1
+        name = record.objective.partition("/")[0]
+        counts[record.stage, name] = counts.get((record.stage, name), 0) + 1
     assert counts == {
         ("search", "ntk"): 57, ("search", "regions"): 57, ("compare", "ntk"): 2, ("compare", "regions"): 2,
         ("training", "test_accuracy"): 4, ("training", "train_loss"): 4,
     }  # fmt: skip
-    # What was pruned follows from the records alone.
+    # The pruned operations follow from the records alone.
     state = pruning.init(SPACE)
     while not pruning.finished(state):
-        scores = {
-            proxy: np.array(
-                [[r.value for r in records if (r.stage, r.round, r.proxy) == ("search", state.round, proxy)]]
-            )
-            for proxy in ("ntk", "regions")
-        }
-        state, _ = pruning.tell(state, scores["ntk"], scores["regions"])
+        values = np.array(
+            [
+                [
+                    r.value
+                    for r in records
+                    if (r.stage, r.round, r.objective) == ("search", state.round, f"{proxy}/0")
+                ]
+                for proxy in ("ntk", "regions")
+            ]
+        ).T
+        state, _ = pruning.prune(state, pruning.improvements(values, ("ntk/0", "regions/0")))
     assert SPACE.to_string(pruning.result(state)) == result["architecture"]
-    assert {r.subject for r in records if r.stage == "search" and r.candidate == 0} == {"supernet"}
+    assert all(r.subject.startswith(f"round {r.round}, gates ") for r in records if r.stage == "search")
     assert result["seconds"] == pytest.approx(sum(r.seconds for r in records))
 
 
@@ -126,158 +136,187 @@ def test_the_files_of_a_search(tiny_run, tmp_path):
 def test_a_finished_search_evaluates_nothing(tiny_run, tiny, tmp_path, monkeypatch):
     folder = shutil.copytree(tiny_run[0], tmp_path / "run")
     monkeypatch.setattr(Records, "add", None)
-    monkeypatch.setattr(study_training, "trainer", None)
+    monkeypatch.setattr(train, "train_network", None)
     assert search.run(from_mapping(tiny), folder, QUIET) == tiny_run[1]
-
-
-def test_an_interrupted_search_ends_as_if_it_had_not_been(tiny_run, tiny, tmp_path, monkeypatch):
-    """Interrupted while scoring, then in the second epoch of a training, from which a checkpoint leads on."""
-    folder, add = tmp_path / "run", Records.add
-    monkeypatch.setattr(study_training, "CHECKPOINT_SECONDS", 0.0)
-    config = from_mapping(tiny)
-    for stops_at in (("search", 1, "regions"), ("training", 1, "train_loss")):
-
-        def add_or_stop(records, evaluations, stops_at=stops_at):
-            evaluations = list(evaluations)
-            if (evaluations[0].stage, evaluations[0].round, evaluations[0].proxy) == stops_at:
-                raise KeyboardInterrupt
-            add(records, evaluations)
-
-        monkeypatch.setattr(Records, "add", add_or_stop)
-        with pytest.raises(KeyboardInterrupt):
-            search.run(config, folder, QUIET)
-        assert not (folder / "result.json").exists()
-    monkeypatch.setattr(Records, "add", add)
-    assert without_times(search.run(config, folder, QUIET)) == without_times(tiny_run[1])
 
 
 @pytest.fixture
 def stand_ins(monkeypatch):
-    """Scores that are a function of key, gates and inputs; the calls that the search made."""
-    calls = {"ntk": [], "regions": []}
-    weights = np.random.default_rng(0).standard_normal((1, 6, 5))
-
-    def note(proxy, key, gates, count, inputs, options):
-        calls[proxy].append(
-            {
-                "key": jax.random.key_data(key).tolist(), "gates": np.asarray(gates), "count": int(count),
-                "inputs": np.asarray(inputs), "options": options,
-            }
-        )  # fmt: skip
-        spread = np.sin(np.asarray(gates) @ weights[0].T).sum((1, 2, 3)) + np.asarray(inputs).mean()
-        return 2 + np.sin(spread + float(jax.random.uniform(key)))
-
-    def kernels(key, gates, count, images, **options):
-        values = note("ntk", key, gates, count, images, options)
-        return jnp.asarray([np.diag([value, 1.0]) for value in values])
-
-    def counts(key, gates, count, inputs, **options):
-        return jnp.asarray(np.round(100 * note("regions", key, gates, count, inputs, options)))
-
-    monkeypatch.setattr(ntk, "kernels", kernels)
-    monkeypatch.setattr(regions, "counts", counts)
-    return calls
+    return StandIns(monkeypatch, {KERNEL: diagonal, REGIONS: hundreds, NETWORK: weighed})
 
 
-def untrained(**sections) -> dict:
-    """A configuration without training, cheap but for its scores."""
-    base = {"ntk": {"batch": 4}, "regions": {"inputs": 50}, "training": {"epochs": 0, "random_cells": 2}}
-    return {key: {**base.get(key, {}), **value} if isinstance(value, dict) else value
-            for key, value in {**base, **sections}.items()}  # fmt: skip
+SMALL = {"ntk": {"batch": 4}, "regions": {"inputs": 50}}
+
+
+def run(folder, **sections):
+    """A search without training, cheap but for its scores."""
+    base = {"estimator": SMALL, "compare": {"random_cells": 2}}
+    return search.run(from_mapping({**base, **sections}), folder, QUIET)
+
+
+def draws(stand_ins, subject):
+    """(key, images) of each draw, as bytes."""
+    return [
+        (np.asarray(jax.random.key_data(key)).tobytes(), np.asarray(arrays[0]).tobytes())
+        for name, key, arrays, _ in stand_ins.calls
+        if name == subject
+    ]
+
+
+def shapes(stand_ins, subject):
+    return {arrays[0].shape for name, _, arrays, _ in stand_ins.calls if name == subject}
+
+
+def initialisations(stand_ins):
+    return {settings.ntk.initialisation for *_, settings in stand_ins.calls}
 
 
 def test_the_paper_protocol_draws_new_weights_in_each_repeat(stand_ins, tmp_path):
-    result = search.run(from_mapping(untrained()), tmp_path, QUIET)
+    result = run(tmp_path)
     # Three rounds and the comparison, each with three repeats: no two share weights or images.
-    for proxy in ("ntk", "regions"):
-        calls = stand_ins[proxy]
-        assert len({str(call["key"]) for call in calls}) == len(calls) == 12
-        assert len({call["inputs"].tobytes() for call in calls}) == 12
-        assert {call["options"]["initialisation"] for call in calls} == {"kaiming_normal"}
-        # One shape in all rounds: the programs compile once.
-        assert {call["gates"].shape for call in calls} == {(25, 1, 6, 5)}
-        assert [call["count"] for call in calls[::3]] == [25, 19, 13, 3]
-    assert {call["inputs"].shape for call in stand_ins["ntk"]} == {(4, 8, 8, 1)}
-    assert {call["inputs"].shape for call in stand_ins["regions"]} == {(50, 3, 3, 1)}
+    for subject in (KERNEL, REGIONS):
+        keys, images = zip(*draws(stand_ins, subject), strict=True)
+        assert len(set(keys)) == len(set(images)) == len(keys) == 12
+    assert initialisations(stand_ins) == {"kaiming_normal"}
+    assert sum(count for name, count in stand_ins.rows if name == "ntk") == 3 * (25 + 19 + 13 + 3)
+    assert shapes(stand_ins, KERNEL) == {(4, 8, 8, 1)} and shapes(stand_ins, REGIONS) == {(50, 3, 3, 1)}
     assert result["training"] is None and len(result["scores"]["random"]) == 2
     assert all({"ntk/0", "ntk/1", "ntk/2"} <= set(entry["supernet"]) for entry in result["rounds"])
 
 
 def test_the_released_protocol_keeps_its_weights(stand_ins, tmp_path):
-    result = search.run(from_mapping(untrained(protocol="released")), tmp_path, QUIET)
-    for proxy in ("ntk", "regions"):
-        calls = stand_ins[proxy]
-        keys = [str(call["key"]) for call in calls]
+    result = run(tmp_path, protocol="released")
+    for subject in (KERNEL, REGIONS):
+        keys, images = zip(*draws(stand_ins, subject), strict=True)
         assert [len(set(keys[start : start + 3])) for start in range(0, 12, 3)] == [1, 1, 1, 1]
-        assert len({call["inputs"].tobytes() for call in calls}) == 12
-        assert {call["options"]["initialisation"] for call in calls} == {"pytorch_default"}
+        assert len(set(images)) == 12
+    assert initialisations(stand_ins) == {"pytorch_default"}
     changes = [c["ntk_change"] for entry in result["rounds"] for c in entry["candidates"]]
     # Means of three changes with three decimals.
     assert all(abs(3000 * change - round(3000 * change)) < 0.1 for change in changes)
 
 
 def test_another_seed_is_another_search(stand_ins, tmp_path):
-    runs = [
-        search.run(from_mapping(untrained(seed=seed)), tmp_path / str(name), QUIET)
-        for name, seed in enumerate((1, 1, 2))
-    ]
+    runs = [run(tmp_path / str(name), seed=seed) for name, seed in enumerate((1, 1, 2))]
     assert without_times(runs[0]) == without_times(runs[1])
     assert runs[0]["rounds"] != runs[2]["rounds"]
     assert runs[0]["scores"]["random"] != runs[2]["scores"]["random"]
 
 
 def test_repeats_operations_and_whole_images(stand_ins, tmp_path):
-    config = untrained(
-        ntk={"repeats": 1}, regions={"repeats": 2, "crop": 0}, prune={"operations_per_round": 2}
+    result = run(
+        tmp_path,
+        estimator={"ntk": {"batch": 4, "repeats": 1}, "regions": {"inputs": 50, "repeats": 2, "crop": 0}},
+        strategy={"operations_per_round": 2},
+        compare={"random_cells": 0},
     )
-    result = search.run(from_mapping(config), tmp_path, QUIET)
     assert [len(entry["candidates"]) for entry in result["rounds"]] == [24, 12]
     assert [sum(c["pruned"] for c in entry["candidates"]) for entry in result["rounds"]] == [12, 6]
-    assert len(stand_ins["ntk"]) == 3 and len(stand_ins["regions"]) == 6
-    assert {call["inputs"].shape for call in stand_ins["regions"]} == {(50, 8, 8, 1)}
+    assert len(draws(stand_ins, KERNEL)) == 3 and len(draws(stand_ins, REGIONS)) == 6
+    assert shapes(stand_ins, REGIONS) == {(50, 8, 8, 1)}
+    assert result["scores"]["random"] == [] and result["training"] is None
 
 
-def test_more_cells_than_one_program_takes(stand_ins, tmp_path):
-    result = search.run(from_mapping(untrained(training={"random_cells": 30})), tmp_path, QUIET)
-    assert len(result["scores"]["random"]) == 30
-    assert [call["count"] for call in stand_ins["ntk"][-6:]] == [25, 6] * 3
+def test_scores_that_are_no_numbers_stop_nothing(monkeypatch, tmp_path):
+    def some_bad(row, draw, image):
+        # Without a 3x3 convolution on the first edge the kernel is singular, on the second it is not finite.
+        kernel = diagonal(row, draw, image)
+        row = row.reshape(-1)
+        kernel = jnp.where(row[3] > 0, kernel, 0.0)
+        return jnp.where(row[8] > 0, kernel, jnp.nan)
 
-
-def test_no_random_cells(stand_ins, tmp_path):
-    result = search.run(from_mapping(untrained(training={"random_cells": 0})), tmp_path, QUIET)
-    assert result["scores"]["random"] == []
-
-
-def test_scores_that_are_no_numbers_stop_nothing(stand_ins, tmp_path, monkeypatch):
-    kernels = ntk.kernels
-
-    def some_bad(key, gates, count, images, **options):
-        found = kernels(key, gates, count, images, **options)
-        return found.at[1::3].set(0.0).at[2::3].set(jnp.nan)
-
-    monkeypatch.setattr(ntk, "kernels", some_bad)
-    result = search.run(from_mapping(untrained()), tmp_path, QUIET)
-    assert result["scores"]["random"][0]["ntk"] == math.inf
-    assert [row["ntk"] for row in stored_result(tmp_path)["scores"]["random"]] == [None, None]
+    StandIns(monkeypatch, {KERNEL: some_bad, REGIONS: hundreds})
+    result = run(tmp_path)
     first = result["rounds"][0]["candidates"]
     # Without these the condition number fails: they are the last to go.
     needed = [c["ntk_rank"] for c in first if c["ntk_change"] == -math.inf]
-    assert len(needed) == 16 and set(needed) == {max(c["ntk_rank"] for c in first)}
-    statuses = {
-        record.status for record in read_records(tmp_path / "records.sqlite") if record.proxy == "ntk"
-    }
-    assert statuses == {"ok", "inf", "nan"}
+    assert len(needed) == 2 and set(needed) == {max(c["ntk_rank"] for c in first)}
+    records = read_records(tmp_path / "records.sqlite")
+    assert {r.status for r in records if r.objective == "ntk/0"} == {"ok", "singular", "not_finite"}
+    assert all(r.value == -math.inf for r in records if r.status != "ok")
     stored = stored_result(tmp_path)
-    search.run(from_mapping(untrained()), tmp_path, QUIET)
+    run(tmp_path)
     assert stored_result(tmp_path) == stored
 
 
 def test_the_found_cell_is_looked_up(stand_ins, tmp_path):
-    found = search.run(from_mapping(untrained()), tmp_path / "a", QUIET)["architecture"]
-    table = tmp_path / "table.csv"
-    table.write_text(f"architecture,test_acc\n{found},90.5\nbetter,93\nworse,10\n")
-    result = search.run(from_mapping(untrained(table=str(table))), tmp_path / "b", QUIET)
+    found = run(tmp_path / "a")["architecture"]
+    table, (better, worse) = tmp_path / "table.csv", map(SPACE.to_string, SPACE.all()[[9000, 15000]])
+    table.write_text(f"architecture,test_acc\n{found},90.5\n{better},93\n{worse},10\n")
+    result = run(tmp_path / "b", table=str(table))
     assert result["table"] == {"test_accuracy": 90.5, "better": 1, "size": 3, "best": 93.0}
-    table.write_text("architecture,test_acc\nbetter,93\n")
-    assert search.run(from_mapping(untrained(table=str(table))), tmp_path / "b", QUIET)["table"] is None
-    assert f"the table '{table}' does not hold the found cell" in (tmp_path / "b" / "log.txt").read_text()
+    table.write_text(f"architecture,test_acc\n{better},93\n")
+    assert run(tmp_path / "b", table=str(table))["table"] is None
+    assert f"the table does not hold the best architecture, {found}" in (tmp_path / "b/log.txt").read_text()
+
+
+def values(folder, stage, objective):
+    """Value of each subject of a stage, higher is better."""
+    return {
+        r.subject: r.value
+        for r in read_records(folder / "records.sqlite")
+        if (r.stage, r.objective) == (stage, objective)
+    }
+
+
+def test_an_architecture_has_the_value_that_scoring_gives_it(stand_ins, tmp_path):
+    """With one seed, in the search and in its comparison."""
+    result = run(
+        tmp_path, seed=5, compare={"random_cells": 1}, strategy={"name": "draw", "candidates": 6},
+        estimator={"name": "proxies", "proxies": "ntk,grad_norm", **SMALL},
+    )  # fmt: skip
+    for name, direction in (("ntk", -1), ("grad_norm", 1)):
+        known = values(tmp_path, "search", name)
+        scores = score("nasbench201", list(known), [name], seed=5, settings=SMALL, progress=QUIET)
+        assert len(known) == 6
+        np.testing.assert_array_equal(direction * scores[name], list(known.values()))
+    rows = [result["scores"]["found"], *result["scores"]["random"]]
+    cells = [row["architecture"] for row in rows]
+    scores = score("nasbench201", cells, ["ntk", "regions"], seed=5, settings=SMALL, progress=QUIET)
+    for name in ("ntk", "regions"):
+        np.testing.assert_array_equal(scores[name], [row[name] for row in rows])
+
+
+def test_a_final_evaluates_the_best_again(stand_ins, tmp_path):
+    result = run(
+        tmp_path,
+        strategy={"name": "evolution", "children": 4, "parents": 2},
+        budget=8,
+        estimator={"name": "proxies", "proxies": "ntk", **SMALL},
+        final={"candidates": 3, "repeats": 2, "estimator": {"proxies": "grad_norm"}},
+        compare="none",
+    )
+    first = values(tmp_path, "search", "ntk")
+    repeats = [values(tmp_path, "final", f"grad_norm/{repeat}") for repeat in range(2)]
+    assert set(repeats[0]) == set(sorted(first, key=first.get)[-3:])
+    # Each repeat has weights and images of its own.
+    assert set(repeats[0].values()).isdisjoint(repeats[1].values())
+    assert result["architecture"] == max(repeats[0], key=lambda text: repeats[0][text] + repeats[1][text])
+    assert result["evaluations"] == 8 + 2 * 3 and result["scores"] is None
+    assert "best of the final" in write_report(tmp_path).read_text()
+
+
+def test_a_filter_chooses_among_draws(stand_ins, tmp_path):
+    result = run(
+        tmp_path, compare="none", strategy={"name": "draw", "candidates": 3}, estimator="table:digits",
+        filter={"proxies": "grad_norm", "factor": 2},
+    )  # fmt: skip
+    scores, accuracy = values(tmp_path, "filter", "grad_norm"), values(tmp_path, "search", "accuracy")
+    chosen = {SPACE.to_string(SPACE.canonical(SPACE.from_string(text))) for text in accuracy}
+    assert len(scores) == 6 and chosen == set(sorted(scores, key=scores.get)[-3:])
+    assert result["architecture"] == max(accuracy, key=accuracy.get) and result["evaluations"] == 3
+
+
+def test_the_command_line_needs_no_file(tmp_path, capsys):
+    words = ["search", "--strategy", "random", "--estimator", "table:digits", "--budget", "20", "--out"]
+    assert cli.main([*words, str(tmp_path)]) == 0
+    out, result = capsys.readouterr().out, stored_result(tmp_path)
+    known, table = values(tmp_path, "search", "accuracy"), open_table("digits")
+    assert result["architecture"] == max(known, key=known.get) and result["architecture"] in out
+    assert (result["strategy"], result["estimator"], result["evaluations"]) == ("random", "accuracy", 20)
+    for text, value in known.items():
+        (row,) = table.rows(SPACE.from_string(text)[None])
+        assert value in table.accuracy[row, :, -1]
+    before = read_records(tmp_path / "records.sqlite")
+    assert cli.main([*words, str(tmp_path)]) == 0
+    assert capsys.readouterr().out == out and read_records(tmp_path / "records.sqlite") == before

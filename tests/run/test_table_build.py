@@ -1,5 +1,7 @@
 """Tables made by training: as the batched training says, resumed, grown, by several devices; and what does not fit."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ from msgspec.structs import replace
 from jnas import cli, data, spaces
 from jnas.errors import InputError
 from jnas.estimators import batch_training, compact_table
-from jnas.run import executors
 from jnas.run import table as table_build
 from jnas.run.progress import Progress
 from jnas.run.table import TableConfig
@@ -54,26 +55,30 @@ def test_every_distinct_cell_has_its_turn(config):
     assert not np.array_equal(cells[:50], other[:50])
 
 
-def test_interrupted_and_grown_it_is_the_same(config, table, tmp_path, monkeypatch):
-    path, run_chunks = tmp_path / "t.npz", executors.run_chunks
+@pytest.fixture
+def trained(monkeypatch):
+    """Cells of each call of the batched training, which is interrupted where `stop_at` of them are done."""
+    calls, train = SimpleNamespace(cells=[], stop_at=None), batch_training.accuracies
 
-    def interrupted(*arguments):
-        yield next(run_chunks(*arguments))
-        raise KeyboardInterrupt
+    def watched(key, choices, *arguments, **options):
+        if len(calls.cells) == calls.stop_at:
+            raise KeyboardInterrupt
+        calls.cells.append(len(choices))
+        return train(key, choices, *arguments, **options)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(table_build, "run_chunks", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            table_build.build(config, 5, path, "local", QUIET)
-    trained = []
+    monkeypatch.setattr(batch_training, "accuracies", watched)
+    return calls
 
-    def watched(executor, config, names, dataset, chunks, *rest):
-        trained.extend(map(len, chunks))
-        return run_chunks(executor, config, names, dataset, chunks, *rest)
 
-    monkeypatch.setattr(table_build, "run_chunks", watched)
+def test_interrupted_and_grown_it_is_the_same(config, table, tmp_path, trained):
+    path = tmp_path / "t.npz"
+    # One chunk of two seeds.
+    trained.stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        table_build.build(config, 5, path, "local", QUIET)
+    trained.stop_at = None
     table_build.build(config, 5, path, "local", QUIET)
-    assert sum(trained) == 5 - table_build.CELLS_PER_DEVICE
+    assert len(trained.cells) == 4
     grown = table_build.build(config, 6, path, "local", QUIET)
     np.testing.assert_array_equal(grown.accuracy, table.accuracy)
     again = compact_table.read(path)
@@ -82,6 +87,20 @@ def test_interrupted_and_grown_it_is_the_same(config, table, tmp_path, monkeypat
     with pytest.raises(InputError, match=r"another configuration \(learning_rate: 0.2 -> 0.3\)"):
         changed = replace(config, learning_rate=0.3)
         table_build.build(changed, 6, path, "local", QUIET)
+
+
+def test_shards_give_the_table_of_one_machine(config, table, tmp_path, trained):
+    parts = [tmp_path / f"{number}.npz" for number in (1, 2)]
+    sizes = [
+        len(table_build.build(config, 6, part, "local", QUIET, shard=f"{number}/2").architectures)
+        for number, part in enumerate(parts, start=1)
+    ]
+    assert sizes == [3, 3]
+    trained.cells.clear()
+    merged = table_build.build(config, 6, tmp_path / "t.npz", "local", QUIET, merge=parts)
+    assert trained.cells == []
+    np.testing.assert_array_equal(merged.accuracy, table.accuracy)
+    np.testing.assert_array_equal(merged.architectures, table.architectures)
 
 
 def test_the_command(config, small, tmp_path, capsys):

@@ -10,15 +10,18 @@ import jax
 import numpy as np
 import pytest
 import small_digits
+from interrupting import Interrupting
 from msgspec.structs import replace
 
 import jnas
 from jnas import cli
-from jnas.config.train import RecipeConfig, TrainConfig, from_mapping
+from jnas.config.train import TrainConfig, from_mapping
 from jnas.data import stream
 from jnas.errors import InputError, RunError
+from jnas.estimators.settings import Recipe
 from jnas.run import export, train
 from jnas.run.progress import Progress
+from jnas.store.folder import FORMAT
 from jnas.store.records import read_records
 
 # Few weights, so that it compiles fast; two dropped paths and a pool.
@@ -29,7 +32,7 @@ LIGHT = (
 CELL = "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
 CONFIG = TrainConfig(
     arch=LIGHT, channels=4, cells_per_stage=1, checkpoint_seconds=0,
-    recipe=RecipeConfig(epochs=2, batch=64, auxiliary=0, drop_path=0.2, cutout=2, average=0.9),
+    recipe=Recipe(epochs=2, batch=64, auxiliary=0, drop_path=0.2, cutout=2, average=0.9),
 )  # fmt: skip
 QUIET = Progress(quiet=True)
 
@@ -48,7 +51,7 @@ def trained(tmp_path_factory, small):
 
 
 def curves(path):
-    return [(e.round, e.proxy, e.value) for e in read_records(path / "records.sqlite")]
+    return [(e.round, e.objective, e.value) for e in read_records(path / "records.sqlite")]
 
 
 def last_state(path):
@@ -72,31 +75,11 @@ def test_the_report_shows_the_curves(trained, capsys):
     assert page.count("<svg") == 1 and "Curves" in page and "src=" not in page and "<link" not in page
 
 
-def test_going_on_from_any_step_ends_the_same(trained, small, tmp_path, monkeypatch):
+def test_going_on_from_any_step_ends_the_same(trained, small, tmp_path):
     out, result = trained
     # Interrupted after three of four steps, in the middle of an epoch.
-    steps = 0
-
-    def interrupted(*arguments):
-        nonlocal steps
-        steps += 1
-        if steps > 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    real_make = train.recipe.make
-
-    def make(*arguments, **keywords):
-        nonlocal real
-        trainer = real_make(*arguments, **keywords)
-        real = trainer.step
-        return trainer._replace(step=interrupted)
-
-    real = None
-    with monkeypatch.context() as patch:
-        patch.setattr(train.recipe, "make", make)
-        with pytest.raises(KeyboardInterrupt):
-            train.run(replace(CONFIG, data=small), tmp_path / "run", QUIET)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(replace(CONFIG, data=small), tmp_path / "run", Interrupting("training", 3))
     assert not (tmp_path / "run" / "result.json").exists()
     again = train.run(replace(CONFIG, data=small), tmp_path / "run", QUIET)
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
@@ -175,14 +158,21 @@ def test_what_is_no_network(harm, trained, tmp_path):
 
 
 def test_a_search_is_no_training(tmp_path):
-    result = {"space": "darts", "data": "x", "architecture": LIGHT, "rounds": [], "scores": {}, "seconds": 1}
+    result = {
+        "kind": "search",
+        "format": FORMAT,
+        "space": "darts",
+        "architecture": LIGHT,
+        "rounds": [],
+        "scores": {},
+    }
     (tmp_path / "result.json").write_text(json.dumps(result))
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     with pytest.raises(InputError, match="holds a search, not a training"):
         export.export(tmp_path, tmp_path / "out")
     # Its architecture can be trained.
     config = replace(CONFIG, arch=str(tmp_path), space="nasbench201")
-    assert train.architecture_of(config) == (LIGHT, "darts")
+    assert train.architecture_and_space(config) == (LIGHT, "darts")
 
 
 def test_a_cell_of_nasbench201_in_half_precision(small, tmp_path):
@@ -197,7 +187,7 @@ def test_a_cell_of_nasbench201_in_half_precision(small, tmp_path):
 def test_a_loss_that_is_not_finite_stops_with_a_line(small, tmp_path):
     recipe = replace(CONFIG.recipe, learning_rate=1e30, epochs=5, clip=0.0)
     with pytest.raises(RunError, match=r"not finite at step .*: lower recipe\.learning_rate"):
-        train.run(replace(CONFIG, data=small, recipe=recipe, log_steps=1), tmp_path / "run", QUIET)
+        train.run(replace(CONFIG, data=small, recipe=recipe), tmp_path / "run", QUIET)
 
 
 def test_a_state_that_is_truncated_gives_way_to_the_one_before(trained, small, tmp_path):
@@ -293,9 +283,9 @@ def test_batches_from_memory_go_on_at_any_step(small):
     from jnas import data
 
     own = stream.of_dataset(data.load(small))
-    batches = own.train(3, 40, 0, slice(None))
+    batches = own.train(jax.random.key(3), 40, 0, slice(None))
     whole = [next(batches) for _ in range(8)]
-    later = own.train(3, 40, 5, slice(None))
+    later = own.train(jax.random.key(3), 40, 5, slice(None))
     for x, y in whole[5:]:
         again = next(later)
         assert np.array_equal(again[0], x) and np.array_equal(again[1], y)
@@ -321,11 +311,11 @@ def folder(tmp_path):
 def test_images_are_read_from_disk_as_they_are_needed(folder):
     own = stream.of_folder(folder, 16, threads=2)
     assert (own.image, own.classes, own.images, own.tests) == ((16, 16, 3), 2, 12, 6)
-    batches = own.train(1, 5, 0, slice(None))
+    batches = own.train(jax.random.key(1), 5, 0, slice(None))
     whole = [next(batches) for _ in range(5)]
     assert all(x.shape == (5, 16, 16, 3) and x.dtype == np.uint8 and y.dtype == np.int32 for x, y in whole)
     assert not np.array_equal(whole[0][0], whole[2][0])
-    for (x, y), again in zip(whole[3:], own.train(1, 5, 3, slice(None)), strict=False):
+    for (x, y), again in zip(whole[3:], own.train(jax.random.key(1), 5, 3, slice(None)), strict=False):
         assert np.array_equal(again[0], x) and np.array_equal(again[1], y)
     tests = list(own.test(4, slice(None)))
     assert np.concatenate([y for _, y in tests]).tolist() == [0, 0, 0, 1, 1, 1, -1, -1]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nasbench201_networks import sizes
 
 from jnas.errors import InputError
-from jnas.nets import cost
+from jnas.nets.sizes import Macro
 from jnas.spaces import get
 from jnas.spaces.nasbench201 import EXAMPLE, OPERATIONS, expression, from_string, to_string
 
@@ -112,7 +113,7 @@ def test_edges_without_effect_can_differ_in_cost():
     for cell in (reading, carrying):
         twin = np.asarray(SPACE.canonical(cell))
         assert twin.tolist() != cell.tolist()
-        assert cost.params(twin, cost.Macro()) < cost.params(cell, cost.Macro())
+        assert sizes(twin, Macro()).params < sizes(cell, Macro()).params
 
 
 def test_a_convolution_before_or_after_a_skip_is_one_class_of_one_cost():
@@ -125,7 +126,7 @@ def test_a_convolution_before_or_after_a_skip_is_one_class_of_one_cost():
     )
     canonical = np.asarray(SPACE.canonical(cells))
     assert (canonical == canonical[0]).all()
-    assert len(set(cost.params(cells, cost.Macro()))) == 1
+    assert len(set(sizes(cells, Macro()).params)) == 1
 
 
 @pytest.mark.skipif(not TABLE.exists(), reason=f"no table at {TABLE}")

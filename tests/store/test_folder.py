@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jnas.config.old_search import SearchConfig, from_mapping
 from jnas.config.read import from_file
+from jnas.config.search import from_mapping, kind
 from jnas.errors import InputError, RunError
 from jnas.store import folder as run_folder
 from jnas.store.folder import FORMAT, open_run, read_run, write_file
@@ -24,7 +24,7 @@ def attempt(path: str | Path, mapping: dict | None = None) -> None:
 def test_a_run_is_written_and_read(tmp_path):
     config = from_mapping({"seed": 3})
     with open_run(tmp_path / "a" / "run", config) as run:
-        run.records.add([Evaluation("prune", 0, 0, 0, "ntk", "all", 1.5, 0.1)])
+        run.records.add([Evaluation("search", "all", "ntk", 0, 0, 1.5, "ok", 0.1)])
         whole = {"kind": "search", "format": FORMAT}
         run.write_result({**whole, "kappa": math.inf, "list": [1, math.nan]})
     result, stored = read_run(run.path)
@@ -34,25 +34,25 @@ def test_a_run_is_written_and_read(tmp_path):
         stored["environment"]["versions"]
     )
     assert stored["environment"]["device"]
-    assert from_file(SearchConfig, run.path / "config.yaml") == config
+    assert from_file(kind(), run.path / "config.yaml") == config
     assert not [name for name in os.listdir(run.path) if "tmp" in name]
 
 
 def test_resuming_keeps_what_is_there(tmp_path):
     config = from_mapping({})
     with open_run(tmp_path, config) as run:
-        run.records.add([Evaluation("prune", 0, 0, 0, "ntk", "all", 1.5, 0.1)])
+        run.records.add([Evaluation("search", "all", "ntk", 0, 0, 1.5, "ok", 0.1)])
     before = (tmp_path / "config.yaml").read_text()
     with open_run(tmp_path, config) as run:
-        assert run.records.values("prune", 0, "ntk", 0) == {0: 1.5}
+        assert [entry.value for entry in run.records.all()] == [1.5]
     assert (tmp_path / "config.yaml").read_text() == before
 
 
 def test_another_configuration_is_refused_and_nothing_is_lost(tmp_path):
-    with open_run(tmp_path, from_mapping({"seed": 1, "ntk": {"batch": 8}})) as run:
-        run.records.add([Evaluation("prune", 0, 0, 0, "ntk", "all", 1.5, 0.1)])
+    with open_run(tmp_path, from_mapping({"seed": 1, "estimator": {"ntk": {"batch": 8}}})) as run:
+        run.records.add([Evaluation("search", "all", "ntk", 0, 0, 1.5, "ok", 0.1)])
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InputError, match=r"\(seed: 1 -> 2; ntk.batch: 8 -> 32\).*another --out"):
+    with pytest.raises(InputError, match=r"\(estimator.ntk.batch: 8 -> 32; seed: 1 -> 2\).*another --out"):
         attempt(tmp_path, {"seed": 2})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
     # The records know it too, should config.yaml be gone.
@@ -83,11 +83,11 @@ def test_one_writer(tmp_path):
 
 HOLD_AND_DIE = """
 import os, sys
-from jnas.config.old_search import from_mapping
+from jnas.config.search import from_mapping
 from jnas.store.records import Evaluation
 from jnas.store.folder import open_run
 with open_run(sys.argv[1], from_mapping({})) as run:
-    run.records.add([Evaluation("prune", 0, 0, 0, "ntk", "all", 1.5, 0.1)])
+    run.records.add([Evaluation("search", "all", "ntk", 0, 0, 1.5, "ok", 0.1)])
     os.kill(os.getpid(), 9)
 """
 
@@ -96,7 +96,7 @@ def test_a_killed_run_leaves_no_lock(tmp_path):
     command = [sys.executable, "-c", HOLD_AND_DIE, str(tmp_path)]
     assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -9
     with open_run(tmp_path, from_mapping({})) as run:
-        assert run.records.values("prune", 0, "ntk", 0) == {0: 1.5}
+        assert [entry.value for entry in run.records.all()] == [1.5]
 
 
 @pytest.mark.parametrize("out", ["/dev/null", "/dev/null/run", "/proc/run"])

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import json
 import math
 import os
 import re
@@ -13,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from measure import FakeProxies, swap_by_place
 
 from jnas import spaces
 from jnas.config import score as scoring_config
 from jnas.errors import InputError, RunError
-from jnas.run import scoring
 from jnas.run.progress import Progress
 from jnas.run.score import score
-from jnas.store import score_files
+from jnas.store import records
+from jnas.store.records import Evaluation
 from jnas.store.score_files import CsvTable, as_csv, columns, journal_path, open_journal, write_parquet
 
 ROOT = Path(__file__).parents[2]
@@ -32,20 +34,9 @@ CHUNK = 4
 
 @pytest.fixture
 def scorer(monkeypatch):
-    """Stands in for the compiled scores; yields the names of what was computed, chunk after chunk."""
-    asked: list[list[str]] = []
-
-    def chunk_scorer(config, proxies, dataset):
-        def run(architectures):
-            asked.append([SPACE.to_string(a) for a in architectures])
-            values = architectures @ 5.0 ** np.arange(6) / 7
-            return {name: (values + len(name), ["ok"] * len(values)) for name in proxies}
-
-        return run
-
-    monkeypatch.setattr(scoring, "chunk_scorer", chunk_scorer)
-    monkeypatch.setattr(scoring, "chunk_size", lambda devices: CHUNK)
-    return asked
+    stand_in = FakeProxies(swap_by_place, CHUNK)
+    monkeypatch.setattr("jnas.run.score.proxies", stand_in)
+    return stand_in
 
 
 def call(out, architectures="random:20", proxies=("naswot",)):
@@ -54,60 +45,36 @@ def call(out, architectures="random:20", proxies=("naswot",)):
     )
 
 
+def chunks(scorer) -> list[list[str]]:
+    return [names for _, names in scorer.asked]
+
+
 def journal_rows(out: Path) -> list[tuple]:
     """What is on disk, read by SQLite alone."""
     with closing(sqlite3.connect(f"{journal_path(out).absolute().as_uri()}?mode=ro", uri=True)) as db:
-        return db.execute("SELECT architecture, proxy, value, status FROM scores").fetchall()
+        return db.execute("SELECT subject, objective, value, status FROM evaluations").fetchall()
 
 
 # ------------------------------------------------------------------------------------------------ the journal
 
 
-def test_the_journal_keeps_every_bit(tmp_path):
-    values = [0.1, 0.0, 5e-324, 1.7976931348623157e308, math.pi * 1e-200, math.inf, -math.inf, math.nan, 3.0]
-    rows = [
-        (f"cell {i}", "zen", value, "ok" if math.isfinite(value) else "bad") for i, value in enumerate(values)
-    ]
-    with open_journal(tmp_path / "a.csv", CONFIG) as journal:
-        journal.add(rows)
-    with open_journal(tmp_path / "a.csv", CONFIG) as journal:
-        found = journal.read(["zen"])
-    assert list(found) == [row[0] for row in rows]
-    for name, _, value, status in rows:
-        (stored, kept), wanted = found[name]["zen"], np.float64(value)
-        assert kept == status
-        assert np.float64(stored).tobytes() == wanted.tobytes() or (math.isnan(stored) and math.isnan(value))
+def evaluation(name: str, value: float) -> Evaluation:
+    return Evaluation("score", name, "zen", 0, 0, value, "ok", 0.0)
 
 
-def test_a_file_written_from_the_journal_is_the_file_written_at_once(scorer, tmp_path, monkeypatch):
+def test_a_file_written_from_the_journal_is_the_file_written_at_once(scorer, tmp_path):
     """Also for a negative zero, whose sign SQLite does not keep."""
-
-    def zeros(config, proxies, dataset):
-        return lambda chunk: {name: (np.full(len(chunk), -0.0), ["ok"] * len(chunk)) for name in proxies}
-
-    monkeypatch.setattr(scoring, "chunk_scorer", zeros)
+    scorer.value = lambda row, name: (-0.0, "ok")
     call(tmp_path / "a.csv", "random:3")
     at_once = (tmp_path / "a.csv").read_bytes()
     call(tmp_path / "a.csv", "random:3")
     assert (tmp_path / "a.csv").read_bytes() == at_once
 
 
-def test_the_journal_gives_the_proxies_asked_for_and_replaces_what_is_added_again(tmp_path):
-    with open_journal(tmp_path / "a.csv", CONFIG) as journal:
-        journal.add([("x", "zen", 1.0, "ok"), ("x", "snip", 2.0, "ok"), ("y", "snip", 3.0, "ok")])
-        journal.add([("x", "zen", 4.0, "ok")])
-        assert journal.read(["zen"]) == {"x": {"zen": (4.0, "ok")}}
-        assert journal.read(["snip", "zen"]) == {
-            "x": {"zen": (4.0, "ok"), "snip": (2.0, "ok")},
-            "y": {"snip": (3.0, "ok")},
-        }
-        assert journal.read([]) == {} == journal.read(["naswot"])
-
-
 def test_a_row_is_on_disk_when_add_returns(tmp_path):
     out = tmp_path / "a.csv"
     with open_journal(out, CONFIG) as journal:
-        journal.add([("x", "zen", 1.5, "ok")])
+        journal.add([evaluation("x", 1.5)])
         assert journal_rows(out) == [("x", "zen", 1.5, "ok")]
 
 
@@ -125,24 +92,27 @@ def test_two_scorings_into_one_file_are_refused(tmp_path):
             open_journal(tmp_path / "a.csv", CONFIG),
         ):
             pass
-        journal.add([("x", "zen", 1.5, "ok")])
+        journal.add([evaluation("x", 1.5)])
     with open_journal(tmp_path / "a.csv", CONFIG) as journal:
-        assert journal.read(["zen"]) == {"x": {"zen": (1.5, "ok")}}
+        assert list(journal.values("score")) == [("x", "zen")]
 
 
-def test_a_journal_without_settings_opens_and_gets_them(scorer, tmp_path):
+def test_settings_are_compared_as_they_are_read_today(tmp_path):
+    """A key that a later jnas knows has its default in the settings of an earlier one."""
     out = tmp_path / "a.csv"
-    call(out)
-    table = out.read_bytes()
+    with open_journal(out, CONFIG):
+        pass
     with closing(sqlite3.connect(journal_path(out))) as db, db:
-        db.execute("DELETE FROM meta WHERE key='settings'")
-    scorer.clear()
-    call(out)
-    assert scorer == [] and out.read_bytes() == table
-    with (
-        pytest.raises(InputError, match=r"\(seed: 0 -> 1\)"),
-        open_journal(out, scoring_config.from_mapping({**SMALL, "seed": 1})),
-    ):
+        (text,) = db.execute("SELECT value FROM meta WHERE key='settings'").fetchone()
+        stored = json.loads(text)
+        del stored["network"]["initialisation"]
+        db.execute("UPDATE meta SET value=? WHERE key='settings'", (json.dumps(stored),))
+    with open_journal(out, CONFIG):
+        pass
+    with closing(sqlite3.connect(journal_path(out))) as db, db:
+        stored["network"]["forgotten"] = 1
+        db.execute("UPDATE meta SET value=? WHERE key='settings'", (json.dumps(stored),))
+    with pytest.raises(InputError, match="its settings cannot be read"), open_journal(out, CONFIG):
         pass
 
 
@@ -176,10 +146,9 @@ def other_configuration(path: Path) -> None:
 
 
 def older_journal(path: Path) -> None:
-    """Of another configuration, of which only the digest was kept."""
-    other_configuration(path)
     with closing(sqlite3.connect(journal_path(path))) as db, db:
-        db.execute("DELETE FROM meta WHERE key='settings'")
+        db.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        db.execute("CREATE TABLE scores (architecture TEXT, proxy TEXT, value REAL, status TEXT)")
 
 
 def file_as_folder(path: Path) -> None:
@@ -199,7 +168,7 @@ def file_as_folder(path: Path) -> None:
             other_configuration,
             r"another configuration \(seed: 7 -> 0; ntk.batch: 8 -> 32\): choose another --out",
         ),
-        (older_journal, "holds scores of another configuration: choose another --out"),
+        (older_journal, "is in format 1, of an earlier jnas: finish it by that one, or choose another --out"),
         (file_as_folder, "cannot write '.*a.csv'"),
     ],
 )
@@ -211,7 +180,7 @@ def test_what_lies_there_is_refused_and_kept(scorer, tmp_path, spoil, message):
     with pytest.raises(InputError, match=message) as raised:
         call(out)
     assert "\n" not in str(raised.value)
-    assert scorer == []
+    assert scorer.asked == []
     assert before.items() <= {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}.items()
 
 
@@ -222,10 +191,12 @@ def test_a_journal_damaged_in_the_middle(scorer, tmp_path):
     raw = bytearray(journal_path(out).read_bytes())
     raw[4096:] = b"\xa5" * (len(raw) - 4096)
     journal_path(out).write_bytes(raw)
-    table, computed = out.read_bytes(), len(scorer)
+    table, computed = out.read_bytes(), len(scorer.asked)
     with pytest.raises(InputError, match=r"a.csv.journal' is damaged .*delete it"):
         call(out, "random:400")
-    assert len(scorer) == computed and out.read_bytes() == table and journal_path(out).read_bytes() == raw
+    assert (
+        len(scorer.asked) == computed and out.read_bytes() == table and journal_path(out).read_bytes() == raw
+    )
 
 
 def test_after_the_journal_was_deleted_as_told_the_table_is_computed_anew(scorer, tmp_path):
@@ -250,7 +221,7 @@ def test_an_unwritable_folder(scorer, name):
         pytest.skip(f"no {Path(name).parent} here")
     with pytest.raises(InputError, match=f"cannot write '{name}'.*give another --out"):
         call(name)
-    assert scorer == []
+    assert scorer.asked == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -261,7 +232,7 @@ def test_a_folder_without_permission(scorer, tmp_path):
             call(tmp_path / "a.csv")
     finally:
         tmp_path.chmod(0o700)
-    assert scorer == []
+    assert scorer.asked == []
 
 
 def test_a_call_that_could_not_make_its_journal_does_not_bar_the_next(scorer, tmp_path, monkeypatch):
@@ -271,23 +242,23 @@ def test_a_call_that_could_not_make_its_journal_does_not_bar_the_next(scorer, tm
     def fail(*arguments, **options):
         raise sqlite3.OperationalError("unable to open database file")
 
-    monkeypatch.setattr(score_files.sqlite3, "connect", fail)
+    monkeypatch.setattr(records.sqlite3, "connect", fail)
     with pytest.raises(InputError, match=r"cannot use '.*a.csv.journal' \(unable to open database file\)"):
         call(out)
-    monkeypatch.setattr(score_files.sqlite3, "connect", connect)
+    monkeypatch.setattr(records.sqlite3, "connect", connect)
     assert len(call(out)) == 20
 
 
 # ---------------------------------------------------------------------------------------------------- full disks
 
 
-def stored_or_shown(out: Path, shown: str, computed: list[list[str]]) -> bool:
+def stored_or_shown(out: Path, shown: str, computed) -> bool:
     """Whether each computed architecture is in the journal or on stdout, which must be CSV."""
     lines = list(csv.DictReader(shown.splitlines()))
-    values = {(line["architecture"], line["proxy"], float(line["value"]), line["status"]) for line in lines}
+    values = {(line["subject"], line["objective"], float(line["value"]), line["status"]) for line in lines}
     values |= set(journal_rows(out))
     expected = {
-        (name, "naswot", float(SPACE.from_string(name) @ 5.0 ** np.arange(6) / 7 + 6), "ok")
+        (name, "naswot", swap_by_place(SPACE.from_string(name), "naswot")[0], "ok")
         for chunk in computed
         for name in chunk
     }
@@ -309,17 +280,16 @@ class FullDatabase(sqlite3.Connection):
 def test_a_disk_full_for_the_journal(scorer, tmp_path, monkeypatch, capsys):
     out, connect = tmp_path / "a.csv", sqlite3.connect
     call(tmp_path / "expected.csv")
-    scorer.clear()
-    monkeypatch.setattr(FullDatabase, "room", 2)
-    monkeypatch.setattr(
-        score_files.sqlite3, "connect", lambda *a, **k: connect(*a, factory=FullDatabase, **k)
-    )
+    scorer.asked.clear()
+    # The settings are stored first.
+    monkeypatch.setattr(FullDatabase, "room", 3)
+    monkeypatch.setattr(records.sqlite3, "connect", lambda *a, **k: connect(*a, factory=FullDatabase, **k))
     with pytest.raises(RunError, match=r"cannot write '.*a.csv.journal' .*full.*run the same command again"):
         call(out)
-    monkeypatch.setattr(score_files.sqlite3, "connect", connect)
+    monkeypatch.setattr(records.sqlite3, "connect", connect)
     shown = capsys.readouterr().out
-    assert len(scorer) == 3 and len(journal_rows(out)) == 2 * CHUNK
-    assert stored_or_shown(out, shown, scorer)
+    assert len(scorer.asked) == 3 and len(journal_rows(out)) == 2 * CHUNK
+    assert stored_or_shown(out, shown, chunks(scorer))
     call(out)
     assert out.read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
@@ -352,36 +322,33 @@ def test_a_disk_full_for_the_table(scorer, tmp_path, monkeypatch, capsys, room):
         return FullStream(stream, room) if self == out and mode == "w" else stream
 
     call(tmp_path / "expected.csv")
-    scorer.clear()
+    scorer.asked.clear()
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(RunError, match=r"cannot write '.*a.csv' \(No space left on device\)"):
         call(out)
     monkeypatch.setattr(Path, "open", opened)
     # The head of the table takes the first flush.
-    assert len(scorer) == room
-    assert stored_or_shown(out, capsys.readouterr().out, scorer)
+    assert len(scorer.asked) == room
+    assert stored_or_shown(out, capsys.readouterr().out, chunks(scorer))
     call(out)
     assert out.read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
 
 FULL = f"""
 import sys
-import numpy as np
-from jnas import cli, spaces
-from jnas.run import scoring
-from jnas.config import score as scoring_config
-space = spaces.get("nasbench201")
-scoring.chunk_size = lambda devices: {CHUNK}
+from measure import FakeProxies, swap_by_place
+from jnas import cli
+from jnas.run import compilation_cache, score
 
-def chunk_scorer(config, proxies, dataset):
-    def run(architectures):
-        print("computed", *[space.to_string(a) for a in architectures], file=sys.stderr)
-        values = architectures @ 5.0 ** np.arange(6) / 7
-        return {{name: (values + len(name), ["ok"] * len(values)) for name in proxies}}
-    return run
+class Told(FakeProxies):
+    def __call__(self, space, *arguments, **options):
+        estimator = super().__call__(space, *arguments, **options)
+        def evaluate(key, candidates):
+            print("computed", *[space.to_string(a) for a in candidates.architectures], file=sys.stderr)
+            return estimator.evaluate(key, candidates)
+        return estimator._replace(evaluate=evaluate)
 
-scoring.chunk_scorer = chunk_scorer
-from jnas.run import compilation_cache
+score.proxies = Told(swap_by_place, {CHUNK})
 compilation_cache.enable_compilation_cache = lambda: None
 sys.exit(cli.main(sys.argv[1:]))
 """
@@ -409,7 +376,7 @@ def test_a_disk_that_is_really_full(small_disk, tmp_path):
         arguments = ["score", "--proxies", "naswot", "--archs", "random:900", "--out", str(out)]
         return subprocess.run(
             [sys.executable, "-c", FULL, *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
             capture_output=True,
             text=True,
             timeout=120,
@@ -440,7 +407,7 @@ def test_a_disk_that_is_really_full(small_disk, tmp_path):
     assert len(rows) == 900
     for row in rows[::90]:
         representative = np.asarray(SPACE.canonical(SPACE.from_string(row["architecture"])))
-        assert float(row["naswot"]) == float(representative @ 5.0 ** np.arange(6) / 7 + 6)
+        assert float(row["naswot"]) == swap_by_place(representative, "naswot")[0]
 
 
 # ------------------------------------------------------------------------------------------------------- tables
@@ -492,10 +459,10 @@ def test_parquet_goes_on_from_the_journal(scorer, tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
     out = tmp_path / "a.parquet"
     call(out, "random:8")
-    first = {name for chunk in scorer for name in chunk}
-    scorer.clear()
+    first = {name for chunk in chunks(scorer) for name in chunk}
+    scorer.asked.clear()
     call(out, "random:20")
-    assert scorer and not first & {name for chunk in scorer for name in chunk}
+    assert scorer.asked and not first & {name for chunk in chunks(scorer) for name in chunk}
     assert parquet.read_table(out).num_rows == 20
 
 
@@ -513,13 +480,13 @@ def test_a_disk_full_for_parquet_keeps_the_table_before(scorer, tmp_path, monkey
         with pytest.raises(RunError, match=r"cannot write '.*a.parquet' \(No space left on device\)"):
             call(out, "random:20")
     assert out.read_bytes() == kept
-    scorer.clear()
+    scorer.asked.clear()
     call(out, "random:20")
-    assert scorer == [] and parquet.read_table(out).num_rows == 20
+    assert scorer.asked == [] and parquet.read_table(out).num_rows == 20
 
 
 def test_parquet_without_pyarrow_is_said_before_the_work(scorer, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"pip install 'jnas\[parquet\]', or write a .csv"):
         call(tmp_path / "a.parquet")
-    assert scorer == [] and list(tmp_path.iterdir()) == []
+    assert scorer.asked == [] and list(tmp_path.iterdir()) == []

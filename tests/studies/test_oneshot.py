@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from nasbench201_networks import Network, sizes, specialise
 from small_digits import write
 
 from jnas import data, spaces
@@ -11,10 +12,8 @@ from jnas.config.study import from_mapping
 from jnas.data import transforms
 from jnas.errors import InputError
 from jnas.estimators.compact_table import Table
-from jnas.nets import cost
 from jnas.nets.modules import Build, statistics_of_batch
-from jnas.nets.nasbench201 import Network, specialise
-from jnas.oneshot import candidates
+from jnas.nets.sizes import Macro
 from jnas.oneshot.supernets import SUPERNETS, nasbench201_supernet
 from jnas.report import plots
 from jnas.run.progress import Progress
@@ -35,7 +34,7 @@ def digits(tmp_path_factory):
 
 def table(space="nasbench201"):
     """Accuracies that grow with the parameters, with noise."""
-    accuracy = 50 + 0.1 * cost.params(CELLS, cost.Macro(2, 1, 1, (8, 8, 1)))
+    accuracy = 50 + 0.1 * sizes(CELLS, Macro(2, 1, 1, (8, 8, 1))).params
     values = accuracy[:, None, None] + np.random.default_rng(0).normal(0, 5, (len(CELLS), 3, 1))
     return Table(
         space, "digits", CELLS, np.ones(1, np.int32), values.astype(np.float32),
@@ -65,8 +64,8 @@ def test_the_study(digits):
         assert mean["kendall_spread"] == pytest.approx(abs(one["kendall"] - other["kendall"]) / np.sqrt(2))
         assert 0 < mean["inherited"] < 100
     places = np.sort(np.random.default_rng(0).permutation(8)[:7])
-    sizes = cost.params(CELLS[places], cost.Macro(2, 1, 1, (8, 8, 1)))
-    assert rows[-1]["kendall"] == pytest.approx(statistics.kendall(sizes, known.mean()[places]))
+    params = sizes(CELLS[places], Macro(2, 1, 1, (8, 8, 1))).params
+    assert rows[-1]["kendall"] == pytest.approx(statistics.kendall(params, known.mean()[places]))
     assert rows[-1]["stand_alone"] == pytest.approx(known.mean()[places].mean())
     assert [row[0] for row in findings.summary] == ["uniform", "posterior", "params"]
     (text,) = findings.paragraphs
@@ -77,17 +76,16 @@ def test_the_study(digits):
 
 def test_inherited_accuracy_is_that_of_the_cell_alone(digits):
     config, dataset = configured(digits), data.load(digits)
-    work, evaluate = oneshot_study.prepare(config, dataset)
-    kept = candidates.masks_of_cells(work.supernet, CELLS)
+    work, key = oneshot_study.prepare(config, dataset), jax.random.key(config.seed)
     with Progress(quiet=True).task("", 1) as advance:
-        state = oneshot_study.train(work, "uniform", jax.random.key(3), advance)
-        together = oneshot_study.inherited(work, state, evaluate, kept, advance)
+        variables = oneshot_study.train(work, "uniform", jax.random.key(3), advance)
+        together = oneshot_study.evaluate(work, variables, key, CELLS, advance)
+        alone = oneshot_study.evaluate(work, variables, key, CELLS[5:6], advance)
     split = work.split
-    alone = evaluate(state.params, state.batch_stats, kept[5:6], split.images, split.labels)
     assert together[5] == alone[0] and len(set(together)) > 1
     # The network of this cell and nothing else, normalised by the same images.
-    chosen = np.asarray(jax.random.permutation(jax.random.key(config.seed), len(split.dataset.x_train))[:64])
-    params = specialise(state.params, CELLS[5])
+    chosen = np.asarray(jax.random.permutation(key, len(split.dataset.x_train))[:64])
+    params = specialise(variables[0], CELLS[5])
 
     def network(build):
         return Network(2, 10, build, 1, 1, architecture=tuple(map(int, CELLS[5])))
@@ -106,9 +104,7 @@ def test_the_supernet_of_fewer_stages():
     same, short = (nasbench201_supernet((8, 8, 1), 10, 2, 1, stages) for stages in (3, 1))
     np.testing.assert_array_equal(same.weights_of_mask, full.weights_of_mask)
     assert same.kernels == full.kernels and same.parameters == full.parameters
-    with_all = np.ones((1, short.masks), bool)
-    gating = oneshot_study.posterior.gating(short.sizes, "group")
-    assert candidates.parameters_of(short, gating, with_all)[0] == short.parameters < full.parameters
+    assert short.fixed + short.weights_of_mask.sum() == short.parameters < full.parameters
     norms = jax.jit(lambda key: short.squared_norms(short.init(key)[0]))(jax.random.key(0))
     np.testing.assert_array_equal(norms > 0, short.weights_of_mask > 0)
 

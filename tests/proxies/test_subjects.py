@@ -4,17 +4,19 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from measure import counts, kernels, network
 
 from jnas import spaces
 from jnas.errors import InputError
-from jnas.proxies import PROXIES, batch, ntk, regions
+from jnas.estimators.settings import NetworkConfig
+from jnas.proxies import PROXIES, subjects
 
 SPACE = spaces.get("nasbench201")
 ROOT = Path(__file__).parents[2]
@@ -39,20 +41,7 @@ def finish(name, measured, row) -> float:
 
 def measure(cells, proxies=NAMES, key=0, **settings):
     """Scores {proxy: float64[B]} of networks of one cell."""
-    measured = jax.device_get(
-        batch.network_measurements(
-            jax.random.key(key),
-            choices(cells),
-            IMAGES,
-            LABELS,
-            proxies=tuple(map(PROXIES.get, proxies)),
-            classes=3,
-            channels=2,
-            cells_per_stage=1,
-            stages=1,
-            **settings,
-        )
-    )
+    measured = network(jax.random.key(key), choices(cells), IMAGES, LABELS, proxies, **settings)
     return {
         name: np.array([finish(name, measured[name], row) for row in range(len(cells))]) for name in proxies
     }
@@ -76,14 +65,21 @@ def test_scores_differ(scores):
 
 
 def test_a_score_does_not_depend_on_the_other_architectures(scores):
-    programs = batch.network_measurements._cache_size()
     order = [3, 0, 4, 2, 1]
     assert_equal(measure(CELLS[order]), scores, order)
     assert_equal(measure(np.repeat(CELLS[1:2], 5, 0)), scores, [1] * 5)
-    # Architectures are data, and so are keys.
     other = measure(CELLS, key=5)
-    assert batch.network_measurements._cache_size() == programs
     assert not np.allclose(other["snip"][:2], scores["snip"][:2], rtol=1e-3)
+
+
+def test_equal_arguments_give_the_same_functions():
+    """So that JAX traces them once; a proxy defined anew under an old name is another one."""
+    proxy = PROXIES["naswot"]
+
+    def functions(**changes):
+        return subjects.network("nasbench201", NetworkConfig(), (replace(proxy, **changes),), 3)
+
+    assert functions() is functions() is not functions(measure=lambda probe: probe.logits)
 
 
 def test_a_score_does_not_depend_on_how_many_architectures_and_proxies_there_are(scores):
@@ -99,20 +95,15 @@ def test_a_score_does_not_depend_on_how_many_are_side_by_side(scores):
 
 def test_images_that_do_not_fit():
     with pytest.raises(InputError, match="images of 4x3 do not fit"):
-        batch.network_measurements(
-            jax.random.key(0), choices(CELLS), IMAGES[:, :, :, :3], LABELS,
-            proxies=(PROXIES["snip"],), classes=3, channels=1, cells_per_stage=1,
-        )  # fmt: skip
+        network(jax.random.key(0), choices(CELLS), IMAGES[:, :, :, :3], LABELS, ("snip",), stages=3)
 
 
-@pytest.mark.parametrize(("normalisation", "logits", "width"), [("train", "sum", 1), ("frozen", "sum", 1)])
-def test_kernels_of_choices_equal_those_of_gates(normalisation, logits, width):
-    settings = {"classes": 3, "channels": 1, "normalisation": normalisation, "logits": logits}
+@pytest.mark.parametrize("normalisation", ["train", "frozen"])
+def test_kernels_of_choices_equal_those_of_gates(normalisation):
     images = IMAGES[0, :3]
-    found = batch.kernel_measurements(jax.random.key(2), choices(CELLS[:3]), images, width=width, **settings)
-    gates = SPACE.gates(CELLS[:3])
-    expected = np.asarray(ntk.kernels(jax.random.key(2), gates, jnp.int32(3), images, **settings))
-    assert found.dtype == jnp.float32 and found.shape == expected.shape
+    found = kernels(jax.random.key(2), choices(CELLS[:3]), images, normalisation=normalisation)
+    expected = kernels(jax.random.key(2), SPACE.gates(CELLS[:3]), images, normalisation=normalisation)
+    assert found.dtype == np.float32 and found.shape == expected.shape
     for row in range(3):
         largest = np.abs(expected[row]).max()
         np.testing.assert_allclose(found[row], expected[row], rtol=1e-3, atol=1e-4 * largest)
@@ -122,55 +113,32 @@ def test_kernels_of_choices_equal_those_of_gates(normalisation, logits, width):
 @pytest.mark.parametrize("width", [1, 2])
 def test_regions_of_choices_equal_those_of_gates(width):
     crops = jax.random.normal(jax.random.key(3), (1000, 3, 3, 1))
-    expected = np.asarray(regions.counts(jax.random.key(4), SPACE.gates(CELLS), jnp.int32(5), crops))
-    found = batch.region_measurements(jax.random.key(4), choices(CELLS), crops, width=width)
-    assert found.dtype == jnp.int32 and len(set(expected.tolist())) > 2
+    expected = counts(jax.random.key(4), SPACE.gates(CELLS), crops)
+    found = counts(jax.random.key(4), choices(CELLS), crops, width=width)
+    assert found.dtype == np.int32 and len(set(expected.tolist())) > 2
     np.testing.assert_array_equal(found, expected)
+
+
+def of_devices(count):
+    """Of eight cells, the agreement of patterns and the regions; compared between processes."""
+    assert jax.local_device_count() == count
+    cells = choices(np.concatenate([CELLS, CELLS[:3]]))
+    crops = jax.random.normal(jax.random.key(3), (60, 3, 3, 1))
+    agreement = network(jax.random.key(0), cells, IMAGES, LABELS, ("naswot",))["naswot"]
+    return [agreement.tolist(), counts(jax.random.key(4), cells, crops).tolist()]
 
 
 def test_several_devices_share_the_architectures():
     """Eight processors in a process of their own give the numbers of one here."""
-    cells = np.concatenate([CELLS, CELLS[:3]])
-    crops = jax.random.normal(jax.random.key(3), (60, 3, 3, 1))
-    program = f"""
-        import json
-        import jax, jax.numpy as jnp, numpy as np
-        from jax.sharding import Mesh
-        from jnas.proxies import PROXIES, batch
-
-        devices = jax.local_devices()
-        assert len(devices) == 8
-        mesh = Mesh(np.array(devices), (AXIS,))
-        choices = jnp.array({cells.tolist()}, jnp.int32)[:, None]
-        found = batch.network_measurements(
-            jax.random.key(0), choices,
-            jax.random.normal(jax.random.key(1), (1, 4, 4, 4, 1)), jnp.array([[0, 1, 2, 0]], jnp.int32),
-            proxies=(PROXIES["naswot"],), classes=3, channels=2, cells_per_stage=1, stages=1, mesh=mesh,
-        )["naswot"]
-        assert len(found.sharding.device_set) == 8
-        crops = jax.random.normal(jax.random.key(3), (60, 3, 3, 1))
-        counted = batch.region_measurements(jax.random.key(4), choices, crops, mesh=mesh)
-        print(json.dumps([found.tolist(), counted.tolist()]))
-    """
+    program = "import json, test_subjects; print(json.dumps(test_subjects.of_devices(8)))"
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", Path(__file__).parent))),
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
     }
     process = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        env=environment,
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, env=environment
     )
     assert process.returncode == 0, process.stderr
-    agreement, counted = map(np.array, json.loads(process.stdout))
-    expected = batch.network_measurements(
-        jax.random.key(0), choices(cells), IMAGES, LABELS, proxies=(PROXIES["naswot"],), classes=3, channels=2,
-        cells_per_stage=1, stages=1,
-    )  # fmt: skip
-    np.testing.assert_array_equal(agreement, expected["naswot"])
-    np.testing.assert_array_equal(
-        counted, batch.region_measurements(jax.random.key(4), choices(cells), crops)
-    )
+    assert json.loads(process.stdout) == of_devices(1)
