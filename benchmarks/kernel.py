@@ -20,8 +20,10 @@ import jax
 import jax.numpy as jnp
 
 from jnas import spaces
-from jnas.proxies import ntk
-from jnas.strategies import old_pruning as pruning
+from jnas.estimators.settings import NtkConfig
+from jnas.parallel import Program
+from jnas.proxies import ntk, subjects
+from jnas.strategies import pruning
 
 CHANNELS, STAGES, CLASSES = 3, 3, 10
 
@@ -71,18 +73,12 @@ def measure(
     supernet = pruning.ask(pruning.init(space))[:1]
     images = jax.random.normal(jax.random.key(1), (batch, size, size, 3))
 
+    settings = NtkConfig(channels=CHANNELS, normalisation=normalisation, implementation=implementation)
+    functions = subjects.kernel("nasbench201", settings, CLASSES)
+    program = Program("kernel", functions.measure)
+
     def run(seed: int) -> None:
-        kernel = ntk.kernels(
-            jax.random.key(seed),
-            jnp.asarray(supernet),
-            jnp.int32(1),
-            images,
-            classes=CLASSES,
-            channels=CHANNELS,
-            normalisation=normalisation,
-            implementation=implementation,
-        )
-        ntk.condition_numbers(kernel)
+        ntk.condition_numbers(program(functions.init(jax.random.key(seed), images), supernet))
 
     times = []
     for seed in range(repeats + 1):

@@ -21,10 +21,11 @@ over seeds.
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import posterior_speed
 from msgspec.structs import replace
@@ -35,17 +36,20 @@ from scipy.stats import kendalltau
 from jnas import data as datasets
 from jnas import spaces
 from jnas.config import read
-from jnas.config import score as scoring_config
-from jnas.config.old_search import SearchConfig
+from jnas.config.search import Filter, SearchConfig, Tuning, kind
+from jnas.estimators.inherited import inherited
+from jnas.estimators.settings import Proxies
 from jnas.estimators.table import read_accuracies
 from jnas.oneshot import candidates, posterior
-from jnas.oneshot.supernets import Supernet
-from jnas.proxies import PROXIES
-from jnas.run import posterior_search, scoring, supernet_training
+from jnas.oneshot.settings import Uniform
+from jnas.oneshot.uniform import uniform
+from jnas.run import loop, oneshot
 from jnas.run.compilation_cache import enable_compilation_cache
 from jnas.run.progress import Progress
-from jnas.run.supernet_scores import Scorer
+from jnas.run.supernet_training import Budget, fixed_path, train_supernet
 from jnas.store.folder import open_run
+from jnas.strategies.listed import distinct
+from jnas.types import Candidates
 
 SAMPLES = (10, 50, 500, 1500)
 AT_ONCE = 25
@@ -53,65 +57,83 @@ console = Console(width=130)
 
 
 class Trained(NamedTuple):
-    """A trained supernet with all that evaluates its candidates."""
+    """A trained supernet. variables: params and running statistics; sample: (key, B) -> int32[B, D]."""
 
     config: SearchConfig
-    work: supernet_training.Work
     dataset: datasets.Dataset
-    state: Any
-    evaluate: Any
+    learned: oneshot.Learned
+    variables: Any
+    sample: Callable[[jax.Array, int], np.ndarray]
 
 
-def train(
-    config: SearchConfig, dataset: datasets.Dataset, blind: bool = False, share: float = 0.5
-) -> Trained:
-    """The supernet that a configuration describes, by variational dropout or, for comparison, blindly.
-
-    Blindly: one uniform path a batch or, where masks are channels, each kept with probability `share`.
-    """
-    settings = config.posterior
-    supernet = posterior_search.build(config, dataset)
-    gating = posterior.gating(supernet.sizes, settings.gates)
-    keys = posterior_search.Keys(
-        *jax.random.split(jax.random.key(config.seed), len(posterior_search.Keys._fields))
-    )
-    drop, inclusion = prior_of(config, supernet, dataset)
-    work = supernet_training.Work(
-        settings, supernet, gating, posterior_search.hold_out(config, dataset), inclusion
-    )
-
-    def draw(key, images):
-        if supernet.space:
-            return supernet.space.gates(supernet.space.sample(key, 1))[..., 1:].reshape(1, -1)
-        return jax.random.bernoulli(key, share, (images, len(gating.group)))
-
-    trainer = supernet_training.make_trainer(
-        work, keys.training, posterior.logits_of(drop), draw=draw if blind else None
-    )
+def train(config: SearchConfig, dataset: datasets.Dataset) -> Trained:
+    """The supernet that a configuration describes, trained by variational dropout."""
     start = time.perf_counter()
-    state = trainer.init(keys.weights)
-    for number in range(settings.epochs):
-        state, record = trainer.epoch(state, number)
-    jax.block_until_ready(state)
-    print(
-        f"trained {'blindly' if blind else 'by variational dropout'}, seed {config.seed}: "
-        f"{time.perf_counter() - start:.0f} s, cross-entropy {float(record.cross_entropy):.3f}, "
-        f"right {float(record.accuracy):.1f} %",
-        flush=True,
+    key = jax.random.fold_in(jax.random.key(config.seed), oneshot.ONESHOT)
+    with tempfile.TemporaryDirectory() as path, open_run(Path(path) / "run", config) as folder:
+        learned = oneshot.learn(config, dataset, key, folder, Progress(quiet=True))
+    console.print(f"trained, seed {config.seed}: {time.perf_counter() - start:.0f} s")
+    return Trained(config, dataset, learned, learned.method.params(learned.state), learned.space.sample)
+
+
+def train_blindly(trained: Trained) -> Trained:
+    """The same supernet trained for comparison from the same weights on the same batches, without a posterior.
+
+    By one uniform path a batch or, where masks are channels, each kept with one probability: candidates are as large
+    as those of the posterior, on average.
+    """
+    learned, config, start = trained.learned, trained.config, time.perf_counter()
+
+    def draw(key: jax.Array, images: int) -> jax.Array:
+        masking = gating(trained)
+        kept = jax.random.bernoulli(key, share(trained), (images, len(masking.group)))
+        return kept[:, masking.expand]
+
+    budget = of_epochs(config, config.supernet.epochs)
+    settings = single_path(config, config.oneshot.learning_rate)
+    constants = budget.constants(learned.split.dataset)
+    method = uniform(
+        learned.supernet, settings, **constants, draw=None if config.space in spaces.SPACES else draw
     )
-    return Trained(config, work, dataset, state, posterior_search.evaluator(work, keys.recalibrate))
+    state = train_supernet(
+        method, learned.split, budget, (learned.keys.weights, learned.keys.training), ignore
+    )
+    console.print(f"trained blindly, seed {trained.config.seed}: {time.perf_counter() - start:.0f} s")
+    return trained._replace(variables=method.params(state), sample=lambda key, n: blind(trained, key, n))
 
 
-def prior_of(
-    config: SearchConfig, supernet: Supernet, dataset: datasets.Dataset
-) -> tuple[np.ndarray, np.ndarray]:
-    """Drop and inclusion probabilities before training; theory is asked where the configuration says so."""
-    progress = Progress(quiet=True)
-    if config.posterior.prior == "none" or supernet.space is None:
-        return posterior_search.prior_of(config, supernet, None, progress)
-    with tempfile.TemporaryDirectory() as path, open_run(path, config) as folder:
-        scorer = Scorer(config, supernet.space, dataset, folder)
-        return posterior_search.prior_of(config, supernet, scorer, progress)
+def of_epochs(config: SearchConfig, epochs: int) -> Budget:
+    return Budget(epochs, config.supernet.batch, config.supernet.augment)
+
+
+def single_path(config: SearchConfig, learning_rate: float) -> Uniform:
+    """Settings of a training without a posterior, with its penalty of the weights."""
+    own = config.oneshot
+    return Uniform(learning_rate=learning_rate, weight_penalty=own.weight_penalty, examples=own.examples)
+
+
+def ignore(steps: int, preparing: bool = False) -> None:
+    """Progress that nobody looks at."""
+
+
+def gating(trained: Trained) -> posterior.Gating:
+    return posterior.gating(trained.learned.supernet.sizes, trained.config.oneshot.gates)
+
+
+def share(trained: Trained) -> float:
+    """The probability of keeping a mask at which candidates are as large as the posterior's, on average."""
+    learned = trained.learned
+    return candidates.equal_share(learned.supernet, gating(trained), learned.state.logits)
+
+
+def blind(trained: Trained, key: jax.Array, count: int) -> np.ndarray:
+    """Architectures int32[B, D] that know nothing of the supernet."""
+    return candidates.blind(key, trained.learned.supernet, gating(trained), share(trained), count)
+
+
+def seeded(trained: Trained, use: int) -> jax.Array:
+    # Far from the keys that a search splits its seed into.
+    return jax.random.fold_in(jax.random.key(trained.config.seed), 1000 + use)
 
 
 def shrunk(dataset: datasets.Dataset, factor: int) -> datasets.Dataset:
@@ -127,47 +149,52 @@ def shrunk(dataset: datasets.Dataset, factor: int) -> datasets.Dataset:
     return datasets.base.dataset(name, x_train, dataset.y_train, x_test, dataset.y_test, dataset.classes)
 
 
-def accuracies(trained: Trained, kept: np.ndarray, test: bool = False, state: Any = None) -> np.ndarray:
-    """Of candidates, on the images held out or on the test images."""
-    state = state or trained.state
-    images, labels = trained.work.split.images, trained.work.split.labels
+def accuracies(
+    trained: Trained, subjects: Candidates, test: bool = False, variables: Any = None
+) -> np.ndarray:
+    """Percent of the images held out, or of the test images, that candidates have right; 0 where not finite."""
+    split = trained.learned.split
+    images, labels = split.images, split.labels
     if test:
         images, labels = trained.dataset.x_test, trained.dataset.y_test
-    parts = []
-    for start in range(0, len(kept), AT_ONCE):
-        part = kept[start : start + AT_ONCE]
-        filled = part[np.arange(AT_ONCE) % len(part)]
-        parts.append(trained.evaluate(state.params, state.batch_stats, filled, images, labels)[: len(part)])
-    return np.nan_to_num(np.concatenate(parts), nan=0.0)
-
-
-def drawn(trained: Trained, count: int, blind: bool) -> np.ndarray:
-    # Far from the keys that a search splits its seed into.
-    key = jax.random.fold_in(jax.random.key(trained.config.seed), 1000 + blind)
-    supernet, gating, logits = trained.work.supernet, trained.work.gating, trained.state.logits
-    if blind:
-        share = candidates.equal_share(supernet, gating, logits)
-        return candidates.blind(key, supernet, gating, share, count)
-    return candidates.from_posterior(key, supernet, gating, logits, count)
-
-
-def tuned(trained: Trained, kept: np.ndarray, epochs: int) -> float:
-    """Test accuracy of one candidate after further epochs with its own masks."""
-    work = trained.work._replace(settings=replace(trained.config.posterior, tuning_epochs=epochs))
-    trainer = supernet_training.make_trainer(
-        work, jax.random.key(7), trained.state.logits, draw=lambda key, images: jnp.asarray(kept)[None],
-        tuning=True,
+    estimator = inherited(
+        trained.learned.supernet, variables or trained.variables, split.dataset, images, labels,
+        recalibrate=trained.config.estimator.recalibrate, batch=min(AT_ONCE, loop.size(subjects)),
     )  # fmt: skip
-    state = trainer.init(jax.random.key(0))._replace(
-        params=trained.state.params, batch_stats=trained.state.batch_stats
-    )
-    for number in range(epochs):
-        state, _ = trainer.epoch(state, number)
-    return float(accuracies(trained, kept[None], test=True, state=state)[0])
+    values = estimator.evaluate(jax.random.key(trained.config.seed), subjects)
+    return np.maximum(np.asarray(values.value)[:, 0], 0.0)
 
 
-def spread(values: list[float]) -> str:
-    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.2f}"
+def best(trained: Trained, architectures: np.ndarray) -> np.ndarray:
+    """The one of int32[B, D] that is best on the images held out: int32[1, D]."""
+    place = int(np.argmax(accuracies(trained, Candidates(architectures))))
+    return architectures[[place]]
+
+
+def error(trained: Trained, architectures: np.ndarray, variables: Any = None) -> float:
+    """Mean test error in percent."""
+    return 100 - accuracies(trained, Candidates(architectures), True, variables).mean()
+
+
+def parameters(trained: Trained, architectures: np.ndarray) -> float:
+    return candidates.parameters(trained.learned.supernet, architectures).mean()
+
+
+def tuned(trained: Trained, architecture: np.ndarray, epochs: int) -> float:
+    """Test error of one candidate, int32[1, D], after further epochs with its masks."""
+    learned, budget = trained.learned, of_epochs(trained.config, epochs)
+    settings = single_path(trained.config, Tuning().learning_rate)
+    method = fixed_path(learned.supernet, settings, learned.split, budget, architecture[0])
+    params, statistics = trained.variables
+    start = method.init(learned.keys.tuning)._replace(params=params, batch_stats=statistics)
+    state = train_supernet(method, learned.split, budget, (learned.keys.tuning,) * 2, ignore, start=start)
+    return error(trained, architecture, method.params(state))
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """Mean and standard deviation."""
+    deviation = np.std(values, ddof=1) if len(values) > 1 else 0
+    return f"{np.mean(values):.{digits}f} ± {deviation:.{digits}f}"
 
 
 def masks(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace) -> None:
@@ -179,24 +206,21 @@ def masks(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
 
     for seed in range(seeds):
         trained = train(replace(config, seed=seed), dataset)
-        whole = np.ones((1, len(trained.work.gating.group)), bool)
-        note(
-            "whole supernet", error=100 - accuracies(trained, whole, test=True)[0],
-            params=trained.work.supernet.parameters,
-        )  # fmt: skip
-        for name, blind in (("posterior masks", False), ("blind masks", True)):
-            kept = drawn(trained, options.candidates, blind)
-            found = kept[int(np.argmax(accuracies(trained, kept)))]
-            own = (
-                {"tuned": 100 - tuned(trained, found, options.tuning_epochs)} if options.tuning_epochs else {}
-            )
+        supernet = trained.learned.supernet
+        whole = np.ones((1, supernet.space.cells, len(supernet.space.edges), len(supernet.space.operations)))
+        right = accuracies(trained, Candidates(gates=whole), test=True)
+        note("whole supernet", error=100 - right[0], params=supernet.parameters)
+        draws = {
+            "posterior masks": trained.sample(seeded(trained, 0), options.candidates),
+            "blind masks": blind(trained, seeded(trained, 1), options.candidates),
+        }
+        for name, drawn in draws.items():
+            chosen = best(trained, drawn)
+            if options.tuning_epochs:
+                note(name, tuned=tuned(trained, chosen, options.tuning_epochs))
             note(
-                name,
-                error=100 - accuracies(trained, found[None], test=True)[0],
-                mean=100 - accuracies(trained, kept, test=True).mean(),
-                params=candidates.parameters_of(trained.work.supernet, trained.work.gating, kept).mean(),
-                **own,
-            )
+                name, error=error(trained, chosen), mean=error(trained, drawn), params=parameters(trained, drawn)
+            )  # fmt: skip
     table = Table(
         title=f"{config.space} on {dataset.name}, {seeds} seeds, {options.candidates} candidates each"
     )
@@ -211,29 +235,20 @@ def masks(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
 
 
 def samples(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace) -> None:
-    errors: dict[tuple[bool, int], list[float]] = {}
+    errors: dict[tuple[str, int], list[float]] = {}
     for seed in range(seeds):
         learned = train(replace(config, seed=seed), dataset)
-        # Candidates as large as the posterior's, on average.
-        share = candidates.equal_share(learned.work.supernet, learned.work.gating, learned.state.logits)
-        for blind in (False, True):
-            trained = train(replace(config, seed=seed), dataset, True, share) if blind else learned
-            key = jax.random.fold_in(jax.random.key(seed), 1001)
-            kept = (
-                candidates.blind(key, trained.work.supernet, trained.work.gating, share, max(SAMPLES))
-                if blind
-                else drawn(trained, max(SAMPLES), blind=False)
-            )
-            held_out = accuracies(trained, kept)
+        for name, trained in (("posterior", learned), ("blind", train_blindly(learned))):
+            drawn = trained.sample(seeded(trained, 0), max(SAMPLES))
+            held_out = accuracies(trained, Candidates(drawn))
             for count in SAMPLES:
-                best = int(np.argmax(held_out[:count]))
-                error = 100 - accuracies(trained, kept[best][None], test=True)[0]
-                errors.setdefault((blind, count), []).append(error)
+                place = int(np.argmax(held_out[:count]))
+                errors.setdefault((name, count), []).append(error(trained, drawn[[place]]))
     table = Table(title=f"{config.space} on {dataset.name}: test error of the best of so many candidates, %")
     for heading in ("candidates", "posterior", "blind supernet, blind candidates"):
         table.add_column(heading, justify="right")
     for count in SAMPLES:
-        table.add_row(str(count), spread(errors[False, count]), spread(errors[True, count]))
+        table.add_row(str(count), spread(errors["posterior", count]), spread(errors["blind", count]))
     console.print(table)
 
 
@@ -252,81 +267,64 @@ def ablations(
     for heading in ("variant", "error of the best, %", "mean error, %", "parameters"):
         table.add_column(heading, justify="left" if heading == "variant" else "right")
     for name, changes in variants.items():
-        best, mean, params = [], [], []
+        errors, means, params = [], [], []
         for seed in range(seeds):
-            own = replace(config, seed=seed, posterior=replace(config.posterior, **changes))
-            trained = train(own, dataset)
-            kept = drawn(trained, options.candidates, blind=False)
-            found = kept[int(np.argmax(accuracies(trained, kept)))]
-            best.append(100 - accuracies(trained, found[None], test=True)[0])
-            mean.append(100 - accuracies(trained, kept, test=True).mean())
-            params.append(candidates.parameters_of(trained.work.supernet, trained.work.gating, kept).mean())
-        table.add_row(name, spread(best), spread(mean), f"{np.mean(params):,.0f}")
+            trained = train(replace(config, seed=seed, oneshot=replace(config.oneshot, **changes)), dataset)
+            drawn = trained.sample(seeded(trained, 0), options.candidates)
+            errors.append(error(trained, best(trained, drawn)))
+            means.append(error(trained, drawn))
+            params.append(parameters(trained, drawn))
+        table.add_row(name, spread(errors), spread(means), f"{np.mean(params):,.0f}")
     console.print(table)
 
 
-def distinct(kept: np.ndarray) -> np.ndarray:
-    _, first = np.unique(kept, axis=0, return_index=True)
-    return np.asarray(kept[np.sort(first)])
-
-
-def worth(score: Any, trained: Trained, kept: np.ndarray, proxy: str) -> np.ndarray:
-    """Scores of the cells of candidates, higher is better, -inf where they failed."""
-    space, size = spaces.get("nasbench201"), scoring.chunk_size(jax.local_devices())
-    architectures = np.stack(
-        [space.from_string(candidates.to_text(trained.work.supernet, own)) for own in kept]
-    )
-    parts = [score(architectures[start : start + size])[proxy] for start in range(0, len(kept), size)]
-    values = PROXIES[proxy].sign * np.concatenate([values for values, _ in parts])
-    return np.where([status == "ok" for _, statuses in parts for status in statuses], values, -np.inf)
-
-
 def cells(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace) -> None:
-    known = read_accuracies(options.table)
+    accuracy = read_accuracies(options.table)
     rows: dict[str, dict[str, list[float]]] = {}
-    informed = replace(config, posterior=replace(config.posterior, prior="training_free"))
-    kinds = [("posterior", config, False), ("posterior, prior from theory", informed, False)]
-    kinds.append(("uniform paths", config, True))
-    score = (
-        scoring.chunk_scorer(scoring_config.from_mapping({}), (options.filter,), dataset)
-        if options.filter
-        else None
-    )
+    informed = replace(config, supernet=replace(config.supernet, prior="training_free"))
     for seed in range(seeds):
-        for name, own, blind in kinds:
-            trained = train(replace(own, seed=seed), dataset, blind)
-            pools = {name: distinct(drawn(trained, options.candidates, blind))}
-            if score is not None:
-                many = distinct(drawn(trained, config.posterior.filter_factor * options.candidates, blind))
-                best = np.argsort(-worth(score, trained, many, options.filter), kind="stable")
-                pools[f"{name}, filtered by {options.filter}"] = many[best[: options.candidates]]
-            random = candidates.blind(
-                jax.random.key(1000 + seed), trained.work.supernet, trained.work.gating, 0.5, options.ranked
-            )
-            standing = np.array([known[candidates.to_text(trained.work.supernet, own)] for own in random])
-            tau = float(kendalltau(accuracies(trained, random), standing).statistic)
-            for pool, kept in pools.items():
-                texts = [candidates.to_text(trained.work.supernet, own) for own in kept]
-                found = texts[int(np.argmax(accuracies(trained, kept)))]
-                row = rows.setdefault(pool, {})
-                average = float(np.mean([known[text] for text in texts]))
-                for key, value in (("found", known[found]), ("drawn", average), ("tau", tau)):
-                    row.setdefault(key, []).append(value)
-                print(f"  {pool}, seed {seed}: {found} {known[found]:.2f} %, tau {tau:.3f}", flush=True)
+        trained = train(replace(config, seed=seed), dataset)
+        kinds = {
+            "posterior": trained,
+            "posterior, prior from theory": train(replace(informed, seed=seed), dataset),
+            "uniform paths": train_blindly(trained),
+        }
+        space = trained.learned.supernet.space
+
+        def in_table(architectures: np.ndarray, space: Any = space) -> np.ndarray:
+            return np.array([accuracy[space.to_string(row)] for row in architectures])
+
+        random = np.asarray(space.sample(jax.random.key(1000 + seed), options.ranked))
+        for label, trained in kinds.items():
+            ranks = accuracies(trained, Candidates(random))
+            tau = float(kendalltau(ranks, in_table(random)).statistic)
+            pools = {label: distinct(trained.sample, seeded(trained, 0), options.candidates)}
+            if options.filter:
+                # The best by a proxy of several times as many draws, as a search with a filter takes them.
+                many = distinct(trained.sample, seeded(trained, 0), Filter().factor * options.candidates)
+                estimator = Proxies(proxies=options.filter).make(space, dataset)
+                values = np.asarray(estimator.evaluate(jax.random.key(0), Candidates(many)).value)[:, 0]
+                order = np.argsort(-values, kind="stable")
+                pools[f"{label}, filtered by {options.filter}"] = many[order[: options.candidates]]
+            for name, pool in pools.items():
+                value = in_table(best(trained, pool))[0]
+                row = rows.setdefault(name, {})
+                for key, number in (("best", value), ("drawn", in_table(pool).mean()), ("tau", tau)):
+                    row.setdefault(key, []).append(float(number))
+                console.print(f"  {name}, seed {seed}: {value:.2f} %, tau {tau:.3f}")
     table = Table(
         title=f"nasbench201 on {dataset.name}, {seeds} seeds, {options.candidates} candidates drawn"
     )
     for heading in ("supernet", "found, table %", "drawn on average, table %", "tau of random cells"):
         table.add_column(heading, justify="left" if heading == "supernet" else "right")
     for name, row in rows.items():
-        tau = f"{np.mean(row['tau']):.3f} ± {np.std(row['tau'], ddof=1) if seeds > 1 else 0:.3f}"
-        table.add_row(name, spread(row["found"]), spread(row["drawn"]), tau)
+        table.add_row(name, spread(row["best"]), spread(row["drawn"]), spread(row["tau"], 3))
     console.print(table)
 
 
 def speed(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: argparse.Namespace) -> None:
-    trained = train(replace(config, posterior=replace(config.posterior, epochs=1)), dataset)
-    posterior_speed.report(trained, drawn(trained, 100, blind=True), console)
+    trained = train(replace(config, supernet=replace(config.supernet, epochs=1)), dataset)
+    posterior_speed.report(trained, blind(trained, seeded(trained, 1), 100), console)
 
 
 COMMANDS = {"masks": masks, "samples": samples, "ablations": ablations, "cells": cells, "speed": speed}
@@ -347,15 +345,15 @@ def main() -> None:
     parser.add_argument("--filter", help="proxy that filters candidates (cells)")
     parser.add_argument("--shrink", type=int, default=1, help="take images of this fraction of the size")
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="keys of the section posterior"
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="keys of a search, as supernet.width=4"
     )
     options = parser.parse_args()
     enable_compilation_cache()
-    pairs = [("space", options.supernet), ("strategy", "posterior"), ("data", options.data)]
+    pairs = [("space", options.supernet), ("oneshot", "posterior"), ("data", options.data)]
     if options.supernet == "nasbench201":
-        pairs += [("posterior.gates", "group"), ("posterior.recalibrate", "512")]
-    pairs += [(f"posterior.{key}", value) for key, value in (entry.split("=") for entry in options.set)]
-    config = read.from_options(SearchConfig, pairs, source="--set")
+        pairs += [("oneshot.gates", "group"), ("estimator.recalibrate", "512")]
+    pairs += [tuple(entry.split("=", 1)) for entry in options.set]
+    config = read.from_options(kind(), pairs, source="--set")
     dataset = datasets.load(options.data)
     dataset = shrunk(dataset, options.shrink) if options.shrink > 1 else dataset
     COMMANDS[options.command](config, dataset, options.seeds, options)

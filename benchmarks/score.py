@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from kernel import matrix_product_rate
 from rich.console import Console
@@ -23,10 +22,13 @@ from search import noise
 
 from jnas import data as datasets
 from jnas import spaces
-from jnas.config import score as scoring_config
+from jnas.config.score import ScoreConfig, from_mapping
+from jnas.estimators.proxies import proxies
+from jnas.parallel import Program, rows_at_once
 from jnas.proxies import PROXIES
 from jnas.proxies.base import SIZE
-from jnas.run import scoring
+from jnas.proxies.subjects import SUBJECTS
+from jnas.types import Candidates
 
 CURVE = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -37,34 +39,31 @@ def timed(function, *arguments) -> float:
     return time.perf_counter() - start
 
 
-def finished(run, *arguments) -> None:
-    jax.block_until_ready(run(*arguments))
-
-
-def measure(config: scoring_config.ScoreConfig, name: str, dataset, cells: np.ndarray) -> tuple[float, float]:
+def measure(config: ScoreConfig, name: str, dataset, cells: np.ndarray) -> tuple[float, float]:
     """Seconds of the first batch, compilation included, and seconds an architecture after it."""
-    size = scoring.chunk_size(jax.local_devices())
-    score = scoring.chunk_scorer(config, [name], dataset)
-    first = timed(score, cells[:size])
-    each = min(timed(score, cells[start : start + size]) / size for start in range(0, len(cells), size))
-    return first, each
+    estimator, size = proxies(spaces.get(config.space), [name], dataset, config), rows_at_once()
+
+    def score(seed: int) -> None:
+        estimator.evaluate(jax.random.key(seed), Candidates(architectures=cells[:size]))
+
+    # Another key draws weights and images anew, so that nothing is known of the cells.
+    return timed(score, 0), min(timed(score, seed) for seed in (1, 2)) / min(size, len(cells))
 
 
-def curve(
-    config: scoring_config.ScoreConfig, name: str, dataset, cells: np.ndarray
-) -> list[tuple[int, float]]:
+def curve(config: ScoreConfig, name: str, dataset, cells: np.ndarray) -> list[tuple[int, float]]:
     """(architectures in a call, architectures a second)."""
-    lower, (repeat, *_) = scoring.PROGRAMS[PROXIES[name].subject](config, (name,), dataset, None)
-    choices = np.argmax(np.asarray(spaces.get(config.space).gates(cells)), axis=-1).astype(np.int32)
+    subject, members, space = SUBJECTS[PROXIES[name].subject], (PROXIES[name],), spaces.get(config.space)
+    functions = subject.functions(space.name, config, members, dataset.classes)
+    program = Program(name, functions.measure)
+    sample = subject.draw(jax.random.key(1), dataset, config, members)
+    shared = program.place(functions.init(jax.random.key(0), *sample.arrays))
+    choices = np.argmax(np.asarray(space.gates(cells)), axis=-1).astype(np.int32)
     points = []
     for rows in CURVE:
         if rows > len(choices):
             break
-        width = 1 if jax.default_backend() == "cpu" else rows
-        part = jnp.asarray(choices[:rows])
-        run = lower(repeat.key, part, *repeat.arrays, width=width).compile()
-        # The first of them warms up.
-        best = min(timed(finished, run, repeat.key, part, *repeat.arrays) for _ in range(4))
+        # The first of them compiles.
+        best = min(timed(program, shared, choices[:rows]) for _ in range(4))
         points.append((rows, rows / best))
     return points
 
@@ -82,7 +81,7 @@ def main() -> None:
     parser.add_argument("--curve", action="store_true")
     arguments = parser.parse_args()
     network = {key: getattr(arguments, key) for key in ("cells_per_stage", "channels", "batch")}
-    config = scoring_config.from_mapping({"network": network})
+    config = from_mapping({"network": network})
     console = Console(width=120)
     with tempfile.TemporaryDirectory() as folder:
         dataset = datasets.load(arguments.data or noise(Path(folder) / "noise.npz", 5000))

@@ -45,7 +45,7 @@ def rows(out: Path) -> int:
     """How many values are stored."""
     try:
         with contextlib.closing(sqlite3.connect(f"{out.as_uri()}.journal?mode=ro", uri=True)) as db:
-            return db.execute("SELECT COUNT(*) FROM scores").fetchone()[0]
+            return db.execute("SELECT COUNT(*) FROM evaluations").fetchone()[0]
     except sqlite3.OperationalError:
         return 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from kernel import matrix_product_rate
 
-from jnas.config.old_search import from_mapping
+from jnas.config.search import from_mapping
 from jnas.run import search
 from jnas.run.progress import Progress
 
@@ -39,13 +39,14 @@ def main() -> None:
     for protocol in arguments.protocol or ("paper", "released"):
         with tempfile.TemporaryDirectory() as folder:
             data = arguments.data or noise(Path(folder) / "noise.npz")
-            config = from_mapping(
-                {"protocol": protocol, "data": data, "training": {"epochs": 0, "random_cells": 0}}
-            )
+            config = from_mapping({"protocol": protocol, "data": data})
             start = time.perf_counter()
             result = search.run(config, Path(folder) / "run", Progress(quiet=True))
             seconds = time.perf_counter() - start
-        print(f"{protocol:<12}{config.ntk.batch:>6}{result['evaluations']:>10}{seconds:>9.1f}", flush=True)
+        print(
+            f"{protocol:<12}{config.estimator.ntk.batch:>6}{result['evaluations']:>10}{seconds:>9.1f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -9,16 +9,21 @@ Its time is told with and without compilation. The flag gives each of two cores 
 
 import argparse
 import time
+from functools import partial
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
 from jnas import data as datasets
 from jnas import spaces
+from jnas.data import stream, transforms
 from jnas.estimators import batch_training, training
+from jnas.estimators.settings import NASBENCH201
+from jnas.nets import trainable
 from jnas.parallel import AXIS
 from jnas.run.table import TableConfig, order
 
@@ -61,15 +66,29 @@ def main() -> None:
         together(key)
     batched = (time.perf_counter() - start) / (own.seeds * own.cells)
 
+    data = stream.of_dataset(dataset)
+    alone_recipe = replace(
+        NASBENCH201, batch=config.batch, learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay, augment=False,
+    )  # fmt: skip
     whole, warm = 0.0, []
     for cell in cells[: own.alone]:
         start = time.perf_counter()
-        trainer = training.trainer(dataset, tuple(map(int, cell)), keys[0], augment=False, **recipe)
+        network = trainable.of_architecture(
+            space.name, space.to_string(cell), data.image, data.classes, own.channels, config.cells_per_stage
+        )
+        steps = data.images // config.batch * own.epochs
+        trainer = training.trainer(
+            network, alone_recipe, steps=steps, normalise=partial(transforms.normalise, dataset)
+        )
+        step, init, right = jax.jit(trainer.step), jax.jit(trainer.init), jax.jit(trainer.right)
         for number, key in enumerate(keys):
-            began, state = time.perf_counter(), trainer.init(key)
-            for epoch in range(own.epochs):
-                state, _ = trainer.epoch(state, epoch)
-            trainer.accuracy(state)
+            began, state = time.perf_counter(), init(key)
+            batches = data.train(key, config.batch, 0, slice(None))
+            for _ in range(steps):
+                state, _ = step(state, key, next(batches), None)
+            parts = data.test(min(256, data.tests), slice(None))
+            sum(int(right(state, *part)) for part in parts)
             if number:
                 warm.append(time.perf_counter() - began)
         whole += time.perf_counter() - start

@@ -15,15 +15,14 @@ from functools import partial
 import jax
 import numpy as np
 from kernel import matrix_product_rate
-from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
 from jnas import data as datasets
-from jnas.config.train import RecipeConfig, TrainConfig
 from jnas.data import stream, transforms
-from jnas.estimators import recipe
-from jnas.run import train
+from jnas.estimators import training
+from jnas.estimators.settings import Recipe
+from jnas.nets import trainable
 from jnas.run.compilation_cache import enable_compilation_cache
 
 # The second-order cells of DARTS (Liu, Simonyan and Yang, 2019).
@@ -49,17 +48,17 @@ def main() -> None:
     options = parser.parse_args()
     enable_compilation_cache()
     data = stream.of_dataset(datasets.load(options.data))
-    settings = replace(RecipeConfig(), batch=options.batch, precision=options.precision, auxiliary=0.0)
-    config = TrainConfig(channels=options.channels, cells_per_stage=options.cells_per_stage, recipe=settings)
-    network = train.network_of(config, DARTS_V2, "darts", data)
-    trainer = recipe.make(
-        network, train.recipe_of(settings, data), jax.random.key(0), steps=1000,
-        normalise=partial(transforms.standardise, mean=data.mean, std=data.std),
-    )  # fmt: skip
-    state = jax.jit(trainer.init)(jax.random.key(1))
-    batches = train.ahead(data.train(0, options.batch, 0, slice(None)), jax.device_put)
+    recipe = Recipe(batch=options.batch, precision=options.precision, auxiliary=0.0, augment=data.augmentable)
+    network = trainable.of_architecture(
+        "darts", DARTS_V2, data.image, data.classes, options.channels, options.cells_per_stage
+    )
+    trainer = training.trainer(
+        network, recipe, steps=1000, normalise=partial(transforms.standardise, mean=data.mean, std=data.std)
+    )
+    state, step = jax.jit(trainer.init)(jax.random.key(1)), jax.jit(trainer.step)
+    batches = map(jax.device_put, data.train(jax.random.key(2), options.batch, 0, slice(None)))
     first = next(batches)
-    flops = trainer.step.lower(state, *first).compile().cost_analysis()["flops"]
+    flops = step.lower(state, jax.random.key(0), first, None).compile().cost_analysis()["flops"]
     limit = matrix_product_rate()
     table = Table(
         title=f"DARTS V2, {options.channels} channels, {3 * options.cells_per_stage + 2} cells, {data.name}, "
@@ -72,9 +71,9 @@ def main() -> None:
         ("from the pipeline", batches),
     ):
         times = []
-        for _ in range(options.steps):
+        for number in range(options.steps):
             start = time.perf_counter()
-            state = jax.block_until_ready(trainer.step(state, *next(images)))
+            state, _ = jax.block_until_ready(step(state, jax.random.key(number), next(images), None))
             times.append(time.perf_counter() - start)
         # Without the first, which compiles.
         each = float(np.median(times[1:]))
@@ -82,7 +81,6 @@ def main() -> None:
             name, f"{1e3 * each:.1f}", f"{options.batch / each:,.0f}", f"{flops / each / 1e9:.1f}",
             f"{100 * flops / each / limit:.0f}",
         )  # fmt: skip
-    batches.close()
     Console(width=110).print(table)
 
 

@@ -19,20 +19,22 @@
 
 # %%
 import os
-from dataclasses import replace
 
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
 from jnas import data
-from jnas.data.base import stratified_split
+from jnas.data import stream
 from jnas.estimators.compact_table import open_table
-from jnas.oneshot import candidates, posterior, supernets
-from jnas.oneshot.training import Objective, supernet_trainer
+from jnas.estimators.inherited import inherited
+from jnas.oneshot import candidates, supernets
+from jnas.oneshot.settings import Posterior
 from jnas.report import drawing
+from jnas.run.supernet_training import Budget, hold_out
 from jnas.studies import statistics
 from jnas.studies.base import COLOURS, LINES
+from jnas.types import Candidates
 
 FAST = os.environ.get("JNAS_FAST") == "1"
 WIDTH, EPOCHS, DRAWN, RECALIBRATE = (4, 3, 12, 128) if FAST else (8, 30, 60, 512)
@@ -45,11 +47,9 @@ WIDTH, EPOCHS, DRAWN, RECALIBRATE = (4, 3, 12, 128) if FAST else (8, 30, 60, 512
 
 # %%
 digits = data.load("digits")
-kept, held = stratified_split(digits.y_train, seed=0, fraction=0.2)
-training = replace(digits, x_train=digits.x_train[kept], y_train=digits.y_train[kept])
-held_images, held_labels = digits.x_train[held], digits.y_train[held]
+split = hold_out(digits, seed=0, share=0.2)
 supernet = supernets.SUPERNETS["nasbench201"](digits.x_train.shape[1:], digits.classes, WIDTH, 1)
-space, gating = supernet.space, posterior.gating(supernet.sizes, "group")
+space = supernet.space
 print(f"{supernet.parameters:,} parameters, {len(supernet.groups)} gates: {supernet.groups[0]}, ...")
 
 # %% [markdown]
@@ -60,19 +60,21 @@ print(f"{supernet.parameters:,} parameters, {len(supernet.groups)} gates: {super
 # ten times faster than the weights, as this training is short.
 
 # %%
-groups = len(supernet.groups)
-objective = Objective(
-    gating, np.full(groups, 0.5), len(kept), temperature=0.2, weight_penalty=0.02, entropy=1.0, penalty="kept"
+settings = Posterior(
+    gates="group", drop_probability=0.5, weight_penalty=0.02, learning_rate=0.05, logits_rate=10.0
 )
-trainer = supernet_trainer(
-    supernet, training, jax.random.key(0), objective=objective, logits=posterior.logits_of(np.full(groups, 0.5)),
-    epochs=EPOCHS, batch=64, learning_rate=0.05, logits_rate=10.0, augment=True,
-)  # fmt: skip
-state = trainer.init(jax.random.key(1))
+budget = Budget(EPOCHS, batch=64, augment=True)
+method = settings.make(supernet, **budget.constants(split.dataset))
+state, step = jax.jit(method.init)(jax.random.key(1)), jax.jit(method.step)
+batches = stream.of_dataset(split.dataset).train(jax.random.key(0), budget.batch, 0, slice(None))
+steps = budget.steps(split.dataset) // EPOCHS
 losses, drops = [], [jax.nn.sigmoid(state.logits)]
 for epoch in range(EPOCHS):
-    state, record = trainer.epoch(state, epoch)
-    losses.append(float(record.cross_entropy))
+    total = 0.0
+    for number in range(epoch * steps, (epoch + 1) * steps):
+        state, info = step(state, jax.random.fold_in(jax.random.key(2), number), next(batches))
+        total += float(info["cross_entropy"])
+    losses.append(total / steps)
     drops.append(jax.nn.sigmoid(state.logits))
 drops = np.array(drops)
 
@@ -123,21 +125,28 @@ trained = table.mean()
 generator = np.random.default_rng(0)
 rows = generator.choice(np.flatnonzero(np.isfinite(trained)), DRAWN, replace=False)
 drawn = {
-    "posterior": candidates.from_posterior(jax.random.key(2), supernet, gating, state.logits, DRAWN),
-    "blind": candidates.masks_of_cells(supernet, table.architectures[rows]),
+    "posterior": method.sample(state, jax.random.key(3), DRAWN),
+    "blind": table.architectures[rows],
 }
-shuffled = generator.permutation(len(kept))[:RECALIBRATE]
-evaluate = candidates.evaluator(supernet, gating, training, training.x_train[shuffled])
-inherited, parameters = {}, {}
-for name, masks in drawn.items():
-    parts = [masks[start : start + DRAWN // 6] for start in range(0, DRAWN, DRAWN // 6)]
-    values = [evaluate(state.params, state.batch_stats, part, held_images, held_labels) for part in parts]
-    inherited[name] = np.nan_to_num(np.concatenate(values))
-    parameters[name] = candidates.parameters_of(supernet, gating, masks)
-    different = len(np.unique(masks, axis=0))
+
+
+def accuracies(cells, images, labels):
+    """Percent of images right with inherited weights, of cells [B, D]; 0 where outputs are not finite."""
+    estimator = inherited(
+        supernet, method.params(state), split.dataset, images, labels, recalibrate=RECALIBRATE, batch=DRAWN // 6
+    )  # fmt: skip
+    values = estimator.evaluate(jax.random.key(4), Candidates(cells)).value[:, 0]
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+accuracy, parameters = {}, {}
+for name, cells in drawn.items():
+    accuracy[name] = accuracies(cells, split.images, split.labels)
+    parameters[name] = candidates.parameters(supernet, cells)
+    different = len(np.unique(cells, axis=0))
     print(
-        f"{name}: {different} different cells of {DRAWN}, mean {inherited[name].mean():.1f}%, best "
-        f"{inherited[name].max():.1f}%, {parameters[name].mean():,.0f} parameters on average"
+        f"{name}: {different} different cells of {DRAWN}, mean {accuracy[name].mean():.1f}%, best "
+        f"{accuracy[name].max():.1f}%, {parameters[name].mean():,.0f} parameters on average"
     )
 
 # %% [markdown]
@@ -146,12 +155,12 @@ for name, masks in drawn.items():
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-everything = np.concatenate(list(inherited.values()))
+everything = np.concatenate(list(accuracy.values()))
 bins = np.linspace(everything.min(), everything.max() + 0.1, 25)
 for number, (name, mark) in enumerate((("blind", "o"), ("posterior", "^"))):
     colour = COLOURS[number]
-    left.hist(inherited[name], bins, color=colour, alpha=0.6, label=name, hatch=("", "///")[number])
-    right.scatter(parameters[name] / 1e3, inherited[name], s=28, marker=mark, color=colour, alpha=0.7)
+    left.hist(accuracy[name], bins, color=colour, alpha=0.6, label=name, hatch=("", "///")[number])
+    right.scatter(parameters[name] / 1e3, accuracy[name], s=28, marker=mark, color=colour, alpha=0.7)
 left.set(xlabel="accuracy with inherited weights, %", ylabel="candidates")
 right.set(xlabel="parameters, thousands", ylabel="accuracy with inherited weights, %")
 figure.legend(*left.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=2)
@@ -164,7 +173,7 @@ plt.show()
 # are not the supernet's (one stage, wider), so even perfect inheritance would not give a tau of 1.
 
 # %%
-blind, alone = inherited["blind"], trained[rows]
+blind, alone = accuracy["blind"], trained[rows]
 tau = statistics.kendall(blind, alone)
 low, high = statistics.interval(statistics.kendall, blind, alone, 300)
 figure, axes = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
@@ -178,7 +187,7 @@ plt.show()
 # are in the table.
 
 # %%
-liked = table.rows(np.unique(candidates.cells_of_masks(supernet, drawn["posterior"]), axis=0))
+liked = table.rows(np.unique(drawn["posterior"], axis=0))
 liked = liked[liked >= 0]
 if len(liked):
     print(f"{len(liked)} cells of the posterior trained alone: {np.nanmean(trained[liked]):.1f}% on average")
@@ -193,12 +202,11 @@ print(f"{DRAWN} blind cells trained alone: {alone.mean():.1f}% on average")
 # candidates the best was partly lucky: expect the test accuracy to be lower than the one that it was chosen by.
 
 # %%
-best = {name: int(np.argmax(values)) for name, values in inherited.items()}
+best = {name: int(np.argmax(values)) for name, values in accuracy.items()}
 for name, place in best.items():
-    masks = drawn[name][place][None]
-    (test,) = evaluate(state.params, state.batch_stats, masks, digits.x_test, digits.y_test)
-    print(f"best of {name}: {inherited[name][place]:.1f}% held out, {test:.1f}% of the test images")
-chosen = candidates.cells_of_masks(supernet, drawn["posterior"])[best["posterior"]]
+    (test,) = accuracies(drawn[name][place][None], digits.x_test, digits.y_test)
+    print(f"best of {name}: {accuracy[name][place]:.1f}% held out, {test:.1f}% of the test images")
+chosen = drawn["posterior"][best["posterior"]]
 row = table.rows(chosen[None])[0]
 if row >= 0 and np.isfinite(trained[row]):
     share = 100 * np.mean(trained[np.isfinite(trained)] < trained[row])

@@ -14,14 +14,15 @@
 
 # %%
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
-import numpy as np
 
 from jnas import data, spaces
 from jnas.data import transforms
-from jnas.nets import cost
-from jnas.proxies import ntk, regions
+from jnas.estimators.settings import NtkConfig, RegionsConfig
+from jnas.nets import networks
+from jnas.nets.sizes import Macro
+from jnas.parallel import Program
+from jnas.proxies import ntk, subjects
 
 # %% [markdown]
 # Sixteen cells of NAS-Bench-201. An architecture is six integers; its gates are what the network reads.
@@ -29,7 +30,7 @@ from jnas.proxies import ntk, regions
 # %%
 space, digits = spaces.get("nasbench201"), data.load("digits")
 cells = space.sample(jax.random.key(0), 16)
-gates, count = space.gates(cells), jnp.int32(len(cells))
+gates = space.gates(cells)
 print(space.to_string(cells[0]))
 
 # %% [markdown]
@@ -38,16 +39,18 @@ print(space.to_string(cells[0]))
 
 # %%
 images = transforms.normalise(digits, digits.x_train[:16])
-kernels = ntk.kernels(jax.random.key(1), gates, count, images, classes=digits.classes, normalisation="frozen")
+init, kernel = subjects.kernel(space.name, NtkConfig(normalisation="frozen"), digits.classes)
+kernels = Program("kernel", kernel)(init(jax.random.key(1), images), gates)
 kappa, status = ntk.condition_numbers(kernels)
 crops = transforms.crops(jax.random.key(2), transforms.normalise(digits, digits.x_train), 1000)
-patterns = regions.counts(jax.random.key(3), gates, count, crops)
+init, count = subjects.linear_regions(space.name, RegionsConfig())
+patterns = Program("regions", count)(init(jax.random.key(3), crops), gates)
 
 # %% [markdown]
 # Never without the baseline: how much of it does the number of parameters tell already?
 
 # %%
-params = cost.params(np.asarray(cells), cost.Macro(image=(8, 8, 1)))
+params = networks.sizes_of(space, Macro(image=(8, 8, 1)), space.choices(cells)).params
 figure, axes = plt.subplots(figsize=(5, 4))
 points = axes.scatter(kappa, patterns, c=params / 1e6)
 axes.set(xscale="log", xlabel="condition number of the NTK", ylabel="linear regions")

@@ -22,7 +22,6 @@
 import os
 
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator
@@ -31,10 +30,12 @@ from jnas import data, spaces
 from jnas.data import transforms
 from jnas.estimators.batch_training import accuracies
 from jnas.estimators.compact_table import open_table
-from jnas.proxies import ntk, regions
+from jnas.estimators.settings import NtkConfig, RegionsConfig
+from jnas.parallel import Program
+from jnas.proxies import ntk, subjects
 from jnas.report import drawing
 from jnas.run.table import TableConfig
-from jnas.strategies import old_pruning as pruning
+from jnas.strategies import pruning
 from jnas.studies.base import COLOURS
 
 FAST = os.environ.get("JNAS_FAST") == "1"
@@ -58,27 +59,27 @@ print(f"{len(trained):,} trained cells, {np.nanmin(trained):.1f} to {np.nanmax(t
 # any of its operations. So the first call takes long, and all others do not.
 
 # %%
-ROOM = pruning.largest_ask(space)
+kernel = subjects.kernel(space.name, NtkConfig(), digits.classes, STAGES)
+region = subjects.linear_regions(space.name, RegionsConfig())
+kernel_program, region_program = Program("kernel", kernel.measure), Program("regions", region.measure)
 train_images = transforms.normalise(digits, digits.x_train)
 
 
 def score(gates, number):
     """Condition numbers and linear regions of gates [M, 1, 6, 5], float64[REPEATS, M] each; number: of the draw."""
-    padded = np.zeros((ROOM, *gates.shape[1:]), np.float32)
-    padded[: len(gates)] = gates
-    count, rows = jnp.int32(len(gates)), {"ntk": [], "regions": []}
+    rows = {"ntk": [], "regions": []}
     for repeat in range(REPEATS):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(number), repeat), 4)
         images = jax.random.choice(keys[0], train_images, (IMAGES,), replace=False)
-        kernels = ntk.kernels(keys[1], padded, count, images, classes=digits.classes, stages=STAGES)
-        rows["ntk"].append(ntk.condition_numbers(kernels[: len(gates)])[0])
+        kernels = kernel_program(kernel.init(keys[1], images), gates)
+        rows["ntk"].append(ntk.condition_numbers(kernels)[0])
         crops = transforms.crops(keys[2], train_images, CROPS)
-        rows["regions"].append(regions.counts(keys[3], padded, count, crops)[: len(gates)])
+        rows["regions"].append(region_program(region.init(keys[3], crops), gates))
     return np.array(rows["ntk"]), np.array(rows["regions"], np.float64)
 
 
 generator = np.random.default_rng(0)
-handful = generator.choice(np.flatnonzero(np.isfinite(trained)), ROOM - 1, replace=False)
+handful = generator.choice(np.flatnonzero(np.isfinite(trained)), 24, replace=False)
 gates = np.asarray(space.gates(table.architectures[handful]))
 kappa, lines = (values.mean(0) for values in score(gates, 0))
 
@@ -111,20 +112,23 @@ plt.show()
 # it finds.
 
 # %%
+names = [f"{name}/{repeat}" for name in ("ntk", "regions") for repeat in range(REPEATS)]
 state, rounds, supernets = pruning.init(space), [], []
 while not pruning.finished(state):
     condition_numbers, counts = score(pruning.ask(state), 1 + state.round)
     supernets.append((condition_numbers[:, 0].mean(), counts[:, 0].mean()))
-    state, decisions = pruning.tell(state, condition_numbers, counts)
+    # Of values higher is better, of condition numbers lower.
+    changes = pruning.improvements(np.concatenate([-condition_numbers, counts]).T, names)
+    state, decisions = pruning.prune(state, changes)
     rounds.append(decisions)
 found = pruning.result(state)
 for number, decisions in enumerate(rounds, start=1):
-    names = [
+    taken = [
         f"{space.operations[d.operation]} of {'-'.join(map(str, space.edges[d.edge]))}"
         for d in decisions
         if d.pruned
     ]
-    print(f"round {number} takes {', '.join(names)}")
+    print(f"round {number} takes {', '.join(taken)}")
 print(space.to_string(found))
 
 # %% [markdown]
@@ -138,7 +142,7 @@ sums = np.full((len(rounds), len(labels), len(names)), np.nan)
 figure, grid = plt.subplots(1, len(rounds), figsize=(10, 4), sharey=True, layout="constrained")
 for number, (axes, decisions) in enumerate(zip(grid, rounds, strict=True)):
     for d in decisions:
-        sums[number, d.edge, d.operation - 1] = d.ntk_rank + d.regions_rank
+        sums[number, d.edge, d.operation - 1] = sum(d.ranks)
     axes.patch.set(hatch="///", facecolor="white", edgecolor="lightgray")
     image = axes.imshow(sums[number], cmap="cividis", aspect="auto", vmin=0, vmax=np.nanmax(sums[0]))
     taken = np.array([(d.operation - 1, d.edge) for d in decisions if d.pruned])
