@@ -59,7 +59,7 @@ class Program:
         devices = jax.local_devices()
         platform = jax.default_backend()
         self._name, self._function = name, jax.jit(function)
-        self._mesh = Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
+        self._mesh = local_mesh()
         self._widths = (cpu_width,) if platform == "cpu" else WIDTHS
         rows = rows or rows_at_once() // len(devices)
         self._rows = math.ceil(rows / cpu_width) * cpu_width if platform == "cpu" else rows
@@ -183,6 +183,17 @@ def _over_rows(
     return jax.shard_map(
         on_one_device, mesh=mesh, in_specs=(PartitionSpec(), split, split), out_specs=split, check_vma=False
     )(shared, rows, counts)
+
+
+def local_mesh() -> Mesh | None:
+    """The local devices, along `AXIS`; None where there is one."""
+    devices = jax.local_devices()
+    return Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
+
+
+def filled(rows: Any, size: int) -> Any:
+    """Rows [B, ...], and the first of them again, up to a multiple of `size`: one program serves any B."""
+    return rows[np.arange(-(-len(rows) // size) * size) % len(rows)]
 
 
 def rows_at_once() -> int:

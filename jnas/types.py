@@ -58,6 +58,13 @@ class Values(NamedTuple):
     cost: Array | np.ndarray
 
 
+def with_status(value: np.ndarray, cost: np.ndarray) -> Values:
+    """Measured values float64[B, P] as they are told: -inf with the status `not_finite` where they are not finite."""
+    finite = np.isfinite(value)
+    status = np.where(finite, STATUSES.index("ok"), STATUSES.index("not_finite")).astype(np.int8)
+    return Values(np.where(finite, value, -np.inf), status, cost)
+
+
 class Strategy(NamedTuple):
     """A search strategy.
 

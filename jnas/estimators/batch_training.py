@@ -19,7 +19,7 @@ The recipe is that of NAS-Bench-201 (Dong and Yang, ICLR 2020, https://arxiv.org
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +38,28 @@ from jnas.nets import networks
 from jnas.nets.modules import Build, initial_parameters
 from jnas.nets.sizes import Macro
 from jnas.nets.trainable import Trainable
-from jnas.parallel import over_architectures
+from jnas.parallel import filled, local_mesh, over_architectures
 from jnas.spaces.base import Space
+
+# Architectures in one call for each device: few on a CPU, so that a kill loses little; on an accelerator, whose memory
+# holds many small networks, side by side.
+ON_CPU, ON_ACCELERATOR = 4, 64
+
+
+class Room(NamedTuple):
+    """Architectures of one call on this machine: `size`, of which each device of `mesh` takes `width` side by side."""
+
+    size: int
+    width: int
+    mesh: Mesh | None
+
+
+def room() -> Room:
+    """The room on the local devices."""
+    on_cpu = jax.default_backend() == "cpu"
+    each = ON_CPU if on_cpu else ON_ACCELERATOR
+    return Room(each * jax.local_device_count(), 1 if on_cpu else each, local_mesh())
+
 
 # (network, parameters, choices int32[cells, E] of one architecture) to arrays.
 Observe = Callable[[Any, Any, Array], Any]
@@ -111,11 +131,9 @@ def observations(
     networks.kind_of(known).check_images(dataset.x_train.shape, stages)
     sizes = Macro(channels, cells_per_stage, stages, classes=dataset.classes)
     count, together = len(choices), width * (1 if mesh is None else mesh.size)
-    # Filled up with the first ones, so that every call of the program's body is of the same width.
-    filled = jnp.arange(-(-count // together) * together) % count
     measured = _observations(
         key,
-        choices.astype(jnp.int32)[filled],
+        filled(choices.astype(jnp.int32), together),
         (transforms.normalise(dataset, dataset.x_train), jnp.asarray(dataset.y_train)),
         (transforms.normalise(dataset, dataset.x_test), jnp.asarray(dataset.y_test)),
         (jnp.float32(learning_rate), jnp.float32(weight_decay)),

@@ -23,8 +23,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jnas.data import Dataset, transforms
 from jnas.estimators.training import EVALUATION_BATCH
 from jnas.oneshot.supernets import Supernet, masks_of_gates
-from jnas.parallel import AXIS, over_architectures
-from jnas.types import STATUSES, Candidates, Estimator, Key, Values
+from jnas.parallel import filled, local_mesh, out_of_memory, over_architectures
+from jnas.types import Candidates, Estimator, Key, Values, with_status
 
 log = logging.getLogger("jnas")
 
@@ -54,12 +54,11 @@ def inherited(
 
     def percent(key: Key, subjects: np.ndarray) -> np.ndarray:
         """Percent right of subjects [B, ...]: float64[B], nan where logits are not finite."""
-        devices, count = jax.local_devices(), len(subjects)
-        mesh = Mesh(np.array(devices), (AXIS,)) if 1 < len(devices) <= count else None
+        count = len(subjects)
+        mesh = local_mesh() if jax.local_device_count() <= count else None
         params, statistics = variables
         if mesh is not None:
-            # Filled up, so that each device has as many.
-            subjects = subjects[np.arange(-(-count // mesh.size) * mesh.size) % count]
+            subjects = filled(subjects, mesh.size)
             params, statistics = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
         moments = dataset.mean, dataset.std
         if recalibrate:
@@ -89,20 +88,17 @@ def inherited(
         while done < len(subjects):
             part = subjects[done : done + at_once]
             try:
-                # Filled up, so that one program serves all.
-                values.append(percent(key, part[np.arange(at_once) % len(part)])[: len(part)])
+                values.append(percent(key, filled(part, at_once))[: len(part)])
             except jax.errors.JaxRuntimeError as error:
-                if at_once == 1 or "RESOURCE_EXHAUSTED" not in str(error):
+                if at_once == 1 or not out_of_memory(error):
                     raise
                 at_once //= 2
                 log.warning("out of memory: trying %d candidates side by side", at_once)
                 continue
             done += len(part)
         accuracy = np.concatenate([*values, np.zeros(0)])[:, None]
-        finite = np.isfinite(accuracy)
-        status = np.where(finite, STATUSES.index("ok"), STATUSES.index("not_finite")).astype(np.int8)
         seconds = (time.perf_counter() - start) / max(1, len(subjects))
-        return Values(np.where(finite, accuracy, -np.inf), status, np.full(len(subjects), seconds))
+        return with_status(accuracy, np.full(len(subjects), seconds))
 
     return Estimator(("accuracy",), evaluate, takes=("architectures", "gates"), batch=batch)
 

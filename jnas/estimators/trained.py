@@ -9,22 +9,18 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from jnas.data import Dataset
 from jnas.data.base import stratified_split
 from jnas.errors import InputError
-from jnas.estimators.batch_training import accuracies
+from jnas.estimators.batch_training import accuracies, room
 from jnas.nets import networks
-from jnas.parallel import AXIS
+from jnas.parallel import filled
 from jnas.spaces.base import Space
-from jnas.types import STATUSES, Candidates, Estimator, Key, Values
+from jnas.types import Candidates, Estimator, Key, Values, with_status
 
 VALIDATION = 0.2
-# Architectures in one call for each device: few on a CPU, so that a kill loses little; on an accelerator side by side.
-ON_CPU, ON_ACCELERATOR = 4, 64
 
 
 def trained(space: Space, dataset: Dataset, settings: Any) -> Estimator:
@@ -44,20 +40,15 @@ def trained(space: Space, dataset: Dataset, settings: Any) -> Estimator:
         dataset, x_train=dataset.x_train[learn], y_train=dataset.y_train[learn], x_test=dataset.x_train[held],
         y_test=dataset.y_train[held],
     )  # fmt: skip
-    devices = jax.local_devices()
-    on_cpu = devices[0].platform == "cpu"
-    mesh = Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
-
-    size = len(devices) * (ON_CPU if on_cpu else ON_ACCELERATOR)
+    size, width, mesh = room()
 
     def train(key: Key, choices: np.ndarray, epochs: int) -> np.ndarray:
         """Accuracies of choices int32[B, cells, E], in programs of one row or of `size`."""
-        room = 1 if len(choices) == 1 and mesh is None else size
-        filled = choices[np.arange(-(-len(choices) // room) * room) % len(choices)]
+        rows = filled(choices, 1 if len(choices) == 1 and mesh is None else size)
         values = accuracies(
-            key, filled, split, space=space, epochs=epochs, batch=settings.batch,
+            key, rows, split, space=space, epochs=epochs, batch=settings.batch,
             learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, channels=settings.channels,
-            cells_per_stage=settings.cells_per_stage, width=1 if on_cpu else ON_ACCELERATOR, mesh=mesh,
+            cells_per_stage=settings.cells_per_stage, width=width, mesh=mesh,
         )  # fmt: skip
         return np.asarray(values, np.float64)[: len(choices), 0]
 
@@ -71,9 +62,6 @@ def trained(space: Space, dataset: Dataset, settings: Any) -> Estimator:
         for count in np.unique(epochs):
             rows = np.flatnonzero(epochs == count)
             value[rows] = train(key, choices[rows], int(count))
-        finite = np.isfinite(value)[:, None]
-        seconds = (time.perf_counter() - start) * epochs / epochs.sum()
-        status = np.where(finite, STATUSES.index("ok"), STATUSES.index("not_finite")).astype(np.int8)
-        return Values(np.where(finite, value[:, None], -np.inf), status, seconds)
+        return with_status(value[:, None], (time.perf_counter() - start) * epochs / epochs.sum())
 
     return Estimator(("accuracy",), evaluate, batch=size)

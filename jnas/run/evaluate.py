@@ -91,6 +91,7 @@ class Evaluator:
 
         That of gates is their round and a digest; that of a measured proxy is the canonical architecture.
         """
+        measured = [is_measured(objective) for objective in self.estimator.objectives]
         if candidates.gates is not None:
             texts = [f"round {round}, gates {_digest(gates)}" for gates in np.asarray(candidates.gates)]
             classes = texts
@@ -98,7 +99,6 @@ class Evaluator:
             architectures = np.asarray(candidates.architectures)
             texts = [self._space.to_string(row) for row in architectures]
             classes = texts
-            measured = [is_measured(objective) for objective in self.estimator.objectives]
             if any(measured) and len(texts):
                 classes = [
                     self._space.to_string(row) for row in np.asarray(self._space.canonical(architectures))
@@ -112,10 +112,7 @@ class Evaluator:
                     for extra, value in zip(extras, np.asarray(column), strict=True)
                 ]
         return [
-            tuple(
-                (shared if is_measured(objective) else text) + extra
-                for objective in self.estimator.objectives
-            )
+            tuple((shared if once else text) + extra for once in measured)
             for text, shared, extra in zip(texts, classes, extras, strict=True)
         ]
 

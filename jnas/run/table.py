@@ -14,7 +14,6 @@ from typing import Annotated
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from msgspec import Meta
 from scipy.stats import kendalltau
 
@@ -28,7 +27,7 @@ from jnas.estimators.compact_table import Table
 from jnas.nets import networks
 from jnas.nets.modules import Build
 from jnas.nets.sizes import Macro, sizes
-from jnas.parallel import AXIS
+from jnas.parallel import filled
 from jnas.run.evaluate import Evaluator
 from jnas.run.executors import runner
 from jnas.run.progress import Progress
@@ -36,12 +35,7 @@ from jnas.run.score import in_shard
 from jnas.settings import Data, LearningRate, Settings
 from jnas.store.folder import write_file
 from jnas.store.score_files import open_journal
-from jnas.types import STATUSES, Candidates, Estimator, Key, Values
-
-# Architectures side by side on an accelerator, whose memory holds many small networks.
-WIDTH_ON_ACCELERATOR = 64
-# Cells in one call of the program for each device of a CPU: few, so that little is lost by a kill.
-CELLS_PER_DEVICE = 4
+from jnas.types import Candidates, Estimator, Key, Values, with_status
 
 
 class TableConfig(Settings, frozen=True, kw_only=True):
@@ -89,17 +83,13 @@ def estimator(config: TableConfig, dataset: datasets.Dataset) -> Estimator:
 
     The key of an evaluation is not looked at: `config.seed` alone decides.
     """
-    space, devices = spaces.get(config.space), jax.local_devices()
-    mesh = Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
-    on_cpu = devices[0].platform == "cpu"
-    size = len(devices) * (CELLS_PER_DEVICE if on_cpu else WIDTH_ON_ACCELERATOR)
+    space, (size, width, mesh) = spaces.get(config.space), batch_training.room()
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), config.seeds)
 
     def evaluate(key: Key, candidates: Candidates) -> Values:
         start = time.perf_counter()
         cells = np.asarray(candidates.architectures, np.int32)
-        filled = cells[np.arange(-(-len(cells) // size) * size) % len(cells)]
-        choices = np.asarray(space.choices(filled), np.int32)
+        choices = np.asarray(space.choices(filled(cells, size)), np.int32)
         columns = [
             batch_training.accuracies(
                 key,
@@ -114,16 +104,13 @@ def estimator(config: TableConfig, dataset: datasets.Dataset) -> Estimator:
                 cells_per_stage=config.cells_per_stage,
                 stages=config.stages,
                 evaluate_at=points(config),
-                width=1 if on_cpu else WIDTH_ON_ACCELERATOR,
+                width=width,
                 mesh=mesh,
             )
             for key in keys
         ]
         value = np.concatenate([np.asarray(column, np.float64) for column in columns], axis=1)[: len(cells)]
-        finite = np.isfinite(value)
-        status = np.where(finite, 0, STATUSES.index("not_finite")).astype(np.int8)
-        cost = np.full(len(cells), (time.perf_counter() - start) / len(filled))
-        return Values(np.where(finite, value, -np.inf), status, cost)
+        return with_status(value, np.full(len(cells), (time.perf_counter() - start) / len(choices)))
 
     objectives = [f"accuracy/{seed}/{epoch}" for seed in range(config.seeds) for epoch in points(config)]
     return Estimator(tuple(objectives), evaluate, batch=size)

@@ -20,6 +20,7 @@ from jnas.config.study import StudyConfig
 from jnas.errors import InputError
 from jnas.estimators import batch_training
 from jnas.estimators.compact_table import Table
+from jnas.parallel import filled
 from jnas.proxies.ntk import condition_number
 from jnas.proxies.ntk_spectrum import alignment
 from jnas.report.plots import INK
@@ -71,15 +72,13 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     places = some_rows(table, settings.cells, config.seed)
     images, labels = probe_images(config, settings.images)
     observe = _kernel_taker(images.tobytes(), images.shape)
-    choices = np.argmax(np.asarray(space.gates(table.architectures[places])), axis=-1).astype(np.int32)
+    choices = np.asarray(space.choices(table.architectures[places]), np.int32)
     rows: list[Row] = []
     with progress.task("training", len(places), "cells") as advance:
         for start in range(0, len(places), CHUNK):
             chunk = choices[start : start + CHUNK]
-            # Always of one size, or the last call would compile again.
-            filled = chunk[np.arange(CHUNK) % len(chunk)]
             reached, kernels = batch_training.observations(
-                jax.random.key(config.seed), filled, dataset,
+                jax.random.key(config.seed), filled(chunk, CHUNK), dataset,
                 epochs=epochs[-1], batch=settings.batch, learning_rate=settings.learning_rate,
                 weight_decay=settings.weight_decay, channels=settings.channels,
                 cells_per_stage=settings.cells_per_stage, stages=settings.stages, observe_at=epochs, observe=observe,

@@ -23,7 +23,7 @@ from jnas.run.progress import Progress
 from jnas.run.search import within
 from jnas.spaces import base
 from jnas.strategies import STRATEGIES
-from jnas.studies.base import COLOURS, LINES, Figure, Findings
+from jnas.studies.base import Figure, Findings, style
 
 BASELINE = "random"
 
@@ -146,10 +146,10 @@ def _figure(reached: dict[str, np.ndarray], clocks: dict[str, np.ndarray] | None
             if clocks is not None:
                 axes_of.append(clocks[name].mean(0))
             for axes, places in zip(panels, axes_of, strict=True):
-                style = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
-                axes.plot(places, mean, linewidth=2, label=_spelled(name), **style)
+                look = style(number)
+                axes.plot(places, mean, linewidth=2, label=_spelled(name), **look)
                 axes.fill_between(
-                    places, mean - error, mean + error, color=style["color"], alpha=0.2, linewidth=0
+                    places, mean - error, mean + error, color=look["color"], alpha=0.2, linewidth=0
                 )
         everything = np.concatenate([values.mean(0)[1:] for values in reached.values()])
         for axes in panels:

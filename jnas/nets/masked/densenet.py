@@ -26,8 +26,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnas.nets import operations
-from jnas.nets.masked.layers import MaskedConvolution
-from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser
+from jnas.nets.masked.layers import MaskedConvolution, imagenet_stem
+from jnas.nets.modules import BatchNorm, Build, initialiser
 
 # Outputs of a bottleneck for each output of its layer.
 BOTTLENECK = 4
@@ -67,11 +67,7 @@ class DenseNet(nn.Module):
     @nn.compact
     def __call__(self, images: Array) -> Array:
         build, growth, channels = self.build, self.growth, 2 * self.growth
-        size, stride = (3, 1) if self.small_images else (7, 2)
-        stem = ConvolutionNorm(images.shape[-1], channels, size, build, stride, relu=False, name="stem")
-        x = nn.relu(stem(images))
-        if not self.small_images:
-            x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+        x = imagenet_stem(images, channels, build, self.small_images)
         sources: tuple[int, ...] = (channels,)
         for block, layers in enumerate(self.blocks):
             if block > 0:

@@ -31,8 +31,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnas.errors import InputError
-from jnas.nets.masked.layers import MaskedConvolution, MaskedConvolutionNorm
-from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser
+from jnas.nets.masked.layers import MaskedConvolution, MaskedConvolutionNorm, imagenet_stem
+from jnas.nets.modules import BatchNorm, Build, initialiser
 
 # What a convolution spans -> its kernel's size and dilation.
 KERNELS = {1: (1, 1), 3: (3, 1), 5: (3, 2), 9: (5, 2)}
@@ -107,11 +107,7 @@ class FourKernelResNet(nn.Module):
         build, channels = self.build, self.width
         if channels % len(KERNELS):
             raise InputError(f"a width of {channels} has no quarters: choose a multiple of {len(KERNELS)}")
-        size, stride = (3, 1) if self.small_images else (7, 2)
-        stem = ConvolutionNorm(images.shape[-1], channels, size, build, stride, relu=False, name="stem")
-        x = nn.relu(stem(images))
-        if not self.small_images:
-            x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+        x = imagenet_stem(images, channels, build, self.small_images)
         for stage, blocks in enumerate(self.blocks):
             inner = self.width * 2**stage
             for index in range(blocks):

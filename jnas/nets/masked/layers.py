@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jnas.nets.modules import BatchNorm, Build, initialiser
+from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser
 
 
 def mask_inputs(module: nn.Module, x: Array, sources: tuple[int, ...] = ()) -> Array:
@@ -85,3 +85,11 @@ class MaskedConvolutionNorm(nn.Module):
             self.inputs, self.outputs, self.size, self.build, self.stride, self.sources, name="convolution"
         )
         return BatchNorm(self.outputs, self.build, name="norm")(convolution(x))
+
+
+def imagenet_stem(images: Array, channels: int, build: Build, small_images: bool) -> Array:
+    """The first layers of networks for ImageNet, called in a compact module; small images keep their size."""
+    size, stride = (3, 1) if small_images else (7, 2)
+    stem = ConvolutionNorm(images.shape[-1], channels, size, build, stride, relu=False, name="stem")
+    x = nn.relu(stem(images))
+    return x if small_images else nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
