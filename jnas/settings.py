@@ -38,3 +38,5 @@ Augment: TypeAlias = Annotated[
     bool, Meta(description="shifted and mirrored images, where the images allow it")
 ]
 Resamples: TypeAlias = Annotated[int, Meta(ge=20, description="bootstrap samples of each interval")]
+Channels: TypeAlias = Annotated[int, Meta(ge=1, description="channels of the first stage")]
+CellsPerStage: TypeAlias = Annotated[int, Meta(ge=1, description="cells in each stage")]

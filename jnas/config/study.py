@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from jnas.config import read
-from jnas.settings import LearningRate, Resamples, Seed, Settings
+from jnas.settings import CellsPerStage, Channels, LearningRate, Resamples, Seed, Settings
 
 
 class SearchStudyConfig(Settings, frozen=True, kw_only=True):
@@ -82,8 +82,8 @@ class DriftStudyConfig(Settings, frozen=True, kw_only=True):
         int, Meta(ge=0, description="cells of the table that are trained, at random; 0: all")
     ] = 100
     images: Annotated[int, Meta(ge=4, description="training images that kernels are taken on")] = 32
-    channels: Annotated[int, Meta(ge=1, description="channels of the first stage")] = 16
-    cells_per_stage: Annotated[int, Meta(ge=1, description="cells in each stage")] = 1
+    channels: Channels = 16
+    cells_per_stage: CellsPerStage = 1
     stages: Annotated[int, Meta(ge=1, description="stages")] = 1
     epochs: Annotated[
         str, Meta(description="epochs after which to measure, ascending; training ends with the last")
@@ -105,7 +105,7 @@ class OneshotStudyConfig(Settings, frozen=True, kw_only=True):
     )
     seeds: Annotated[int, Meta(ge=1, description="supernets of each kind")] = 3
     channels: Annotated[int, Meta(ge=1, description="channels of the first stage of the supernet")] = 16
-    cells_per_stage: Annotated[int, Meta(ge=1, description="cells in each stage")] = 1
+    cells_per_stage: CellsPerStage = 1
     stages: Annotated[int, Meta(ge=1, le=3, description="stages")] = 1
     epochs: Annotated[int, Meta(ge=1, description="epochs of a supernet's training")] = 60
     # Uniform paths train one operation an edge at a step: with few steps they rank by what was trained.

@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from jnas.config import read
 from jnas.estimators.settings import Recipe
-from jnas.settings import Data, Seed, Settings
+from jnas.settings import Channels, Data, Seed, Settings
 
 
 class TrainConfig(Settings, frozen=True, kw_only=True):
@@ -26,7 +26,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
             description="read a folder's images when they are needed, resized to this side; 0: all in memory",
         ),
     ] = 0
-    channels: Annotated[int, Meta(ge=1, description="channels of the first stage")] = 36
+    channels: Channels = 36
     cells_per_stage: Annotated[
         int, Meta(ge=1, description="cells of each stage; DARTS: normal cells, 6 make 20 cells")
     ] = 6

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from jnas.errors import InputError
-from jnas.settings import Augment, LearningRate, Member, Settings
+from jnas.settings import Augment, CellsPerStage, Channels, LearningRate, Member, Settings
 
 if TYPE_CHECKING:
     # Help of commands goes without JAX.
@@ -21,7 +21,7 @@ class NtkConfig(Settings, frozen=True, kw_only=True):
     batch: Annotated[int, Meta(ge=2, description="images in the kernel")] = 32
     repeats: Annotated[int, Meta(ge=1, description="repeats, averaged; each has images of its own")] = 1
     channels: Annotated[int, Meta(ge=1, description="channels of the first stage; DARTS: 1")] = 3
-    cells_per_stage: Annotated[int, Meta(ge=1, description="cells in each stage")] = 1
+    cells_per_stage: CellsPerStage = 1
     # "train" is what the authors compute; "frozen" ranks alike and is an order of magnitude faster.
     normalisation: Annotated[
         Literal["train", "frozen"],
@@ -54,7 +54,7 @@ class RegionsConfig(Settings, frozen=True, kw_only=True):
     # every input has a pattern of its own, and the count says nothing. The paper takes 5000, the code 3000.
     inputs: Annotated[int, Meta(ge=2, description="inputs whose ReLU patterns are counted")] = 5000
     channels: Annotated[int, Meta(ge=1, description="channels of the cells")] = 1
-    cells_per_stage: Annotated[int, Meta(ge=1, description="cells in each stage")] = 1
+    cells_per_stage: CellsPerStage = 1
     crop: Annotated[
         int, Meta(ge=0, description="side of the random one-channel crops; 0 takes whole images")
     ] = 3
@@ -69,7 +69,7 @@ class NetworkConfig(Settings, frozen=True, kw_only=True):
     repeats: Annotated[
         int, Meta(ge=1, description="repeats, averaged; each has weights and images of its own")
     ] = 1
-    channels: Annotated[int, Meta(ge=1, description="channels of the first stage")] = 16
+    channels: Channels = 16
     cells_per_stage: Annotated[int, Meta(ge=1, description="cells in each stage; DARTS: 1")] = 5
     initialisation: Annotated[
         Literal["kaiming_normal", "pytorch_default"], Meta(description="distribution of the weights")
@@ -166,8 +166,8 @@ class Training(Settings, frozen=True, kw_only=True):
     batch: Annotated[int, Meta(ge=1, description="images in a step")] = 64
     learning_rate: LearningRate = 0.1
     weight_decay: Annotated[float, Meta(ge=0, description="L2 penalty of the weights")] = 5e-4
-    channels: Annotated[int, Meta(ge=1, description="channels of the first stage")] = 16
-    cells_per_stage: Annotated[int, Meta(ge=1, description="cells in each stage")] = 1
+    channels: Channels = 16
+    cells_per_stage: CellsPerStage = 1
     augment: Augment = True
 
 
