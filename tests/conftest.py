@@ -21,7 +21,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 from hypothesis import settings
 
-pytest_plugins = ["runs"]
+pytest_plugins = ["finished_runs"]
 
 settings.register_profile("jnas", deadline=None)
 settings.load_profile("jnas")

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from runs import CONFIG, write_run
+from finished_runs import CONFIG, write_run
 
 from jnas import spaces
 from jnas.errors import InputError
