@@ -1,6 +1,6 @@
 """The forms of a cell equal each other, on a toy cell of three edges, and operations are functions of their own."""
 
-from functools import partial
+from functools import cache, partial
 
 import flax.linen as nn
 import jax
@@ -29,19 +29,26 @@ def variables():
     return noisy
 
 
-def evaluate(graph, params, build=Build(), statistics=None, **form):  # noqa: B008  (frozen)
-    """A function of the output and its derivative by the weights, the output and what is sown."""
+@cache
+def program(graph, build, averaging, edges_one_by_one):
+    """The output of a cell, its derivative by the weights and what is sown; compiled once for all architectures."""
     x = jnp.transpose(X, (3, 0, 1, 2)) if build.planes else X
 
-    def total(params):
-        own = {"params": params} if statistics is None else {"params": params, "batch_stats": statistics}
-        y, sown = cell.apply(graph, 2, build, own, [x], averaging=statistics is not None, **form)
+    def total(params, rest, form):
+        y, sown = cell.apply(graph, 2, build, {"params": params, **rest}, [x], averaging=averaging, **form)
         if build.planes:
             y = jnp.transpose(y, (1, 2, 3, 0))
             sown.patterns = {name: jnp.moveaxis(signs, 1, -1) for name, signs in sown.patterns.items()}
         return jnp.sum(jnp.sin(y)), (y, sown)
 
-    gradient, (y, sown) = jax.grad(total, has_aux=True)(params)
+    return jax.jit(jax.grad(total, has_aux=True))
+
+
+def evaluate(graph, params, build=Build(), statistics=None, **form):  # noqa: B008  (frozen)
+    """The output, its derivative by the weights and what is sown, by `gates`, `choices` or neither."""
+    rest = {} if statistics is None else {"batch_stats": statistics}
+    function = program(graph, build, statistics is not None, cell.EDGES_ONE_BY_ONE)
+    gradient, (y, sown) = function(params, rest, form)
     return y, gradient, sown
 
 
@@ -91,10 +98,10 @@ def test_gates_of_each_image(variables):
     gates = jax.random.uniform(jax.random.key(2), (3, 3, 3))
     build = Build(statistics="running")
     own = {"params": variables["params"], "batch_stats": variables["batch_stats"]}
-    y, _ = cell.apply(TOY, 2, build, own, [X], gates=gates)
+    evaluated = jax.jit(lambda x, gates: cell.apply(TOY, 2, build, own, [x], gates=gates)[0])
+    y = evaluated(X, gates)
     for index in range(3):
-        alone, _ = cell.apply(TOY, 2, build, own, [X[index : index + 1]], gates=gates[index])
-        close(y[index], alone[0])
+        close(y[index], evaluated(X[index : index + 1], gates[index])[0])
 
 
 def test_statistics_move_towards_the_batch(variables):
@@ -127,10 +134,14 @@ def test_dropped_paths_spare_identities(variables):
     """A path is dropped for an image as a whole, or scaled up; an identity stays."""
     graph = TOY.restricted([(2,), (1,), (2,)])
     params = jax.tree.map(lambda leaf: leaf[1:2], variables["params"])
-    y, _ = cell.apply(graph, 2, Build(), {"params": params}, [X])
-    dropped, _ = cell.apply(
-        graph, 2, Build(), {"params": params}, [X], drop=cell.Drop(0.5, jax.random.key(0))
-    )
+
+    @jax.jit
+    def whole_and_dropped(params, key):
+        own = {"params": params}
+        whole, _ = cell.apply(graph, 2, Build(), own, [X])
+        return whole, cell.apply(graph, 2, Build(), own, [X], drop=cell.Drop(0.5, key))[0]
+
+    y, dropped = whole_and_dropped(params, jax.random.key(0))
     seen = set()
     for image in range(3):
         gone, doubled = (
@@ -149,8 +160,11 @@ def test_an_operation_gives_an_image_of_its_stride(name, stride):
         assert name == "none"
         return
     with_weights = isinstance(made, nn.Module)
-    drawn = {"params": made.init(jax.random.key(0), X)["params"]} if with_weights else {}
-    y, sown = made.apply(drawn, X, mutable=["patterns"]) if with_weights else (made(X), {})
+    # Shapes need no numbers.
+    if with_weights:
+        y, sown = jax.eval_shape(lambda: made.init_with_output(jax.random.key(0), X, mutable=["params", "patterns"]))
+    else:
+        y, sown = jax.eval_shape(made, X), {}
     assert y.shape == (3, 4 // stride, 4 // stride, 2)
     if with_weights:
         signs = jax.tree.leaves(sown.get("patterns", {}))
