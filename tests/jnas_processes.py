@@ -29,7 +29,7 @@ def start(folder: Path, devices: int, arguments: Sequence[str]) -> subprocess.Po
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -162,7 +162,9 @@ def test_an_operation_gives_an_image_of_its_stride(name, stride):
     with_weights = isinstance(made, nn.Module)
     # Shapes need no numbers.
     if with_weights:
-        y, sown = jax.eval_shape(lambda: made.init_with_output(jax.random.key(0), X, mutable=["params", "patterns"]))
+        y, sown = jax.eval_shape(
+            lambda: made.init_with_output(jax.random.key(0), X, mutable=["params", "patterns"])
+        )
     else:
         y, sown = jax.eval_shape(made, X), {}
     assert y.shape == (3, 4 // stride, 4 // stride, 2)

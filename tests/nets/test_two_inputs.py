@@ -100,7 +100,7 @@ def test_forms_of_a_cell_that_halves(loop, monkeypatch):
             y = jnp.transpose(y, (1, 2, 3, 0)) if build.planes else y
             return jnp.sum(jnp.sin(y)), (y, sown)
 
-        gradient, (y, sown) = jax.grad(total, has_aux=True)(params)
+        gradient, (y, sown) = jax.jit(jax.grad(total, has_aux=True))(params)
         return y, gradient, sown
 
     expected, slope, sown = evaluate(TOY, params, gates=gates)

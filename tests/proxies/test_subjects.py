@@ -135,7 +135,7 @@ def test_several_devices_share_the_architectures():
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", Path(__file__).parent))),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
     }
     process = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, env=environment
