@@ -69,9 +69,8 @@ class Trained(NamedTuple):
 def train(config: SearchConfig, dataset: datasets.Dataset) -> Trained:
     """The supernet that a configuration describes, trained by variational dropout."""
     start = time.perf_counter()
-    key = jax.random.fold_in(jax.random.key(config.seed), oneshot.ONESHOT)
     with tempfile.TemporaryDirectory() as path, open_run(Path(path) / "run", config) as folder:
-        learned = oneshot.learn(config, dataset, key, folder, Progress(quiet=True))
+        learned = oneshot.learn(config, oneshot.prepare(config, dataset), folder, Progress(quiet=True))
     console.print(f"trained, seed {config.seed}: {time.perf_counter() - start:.0f} s")
     return Trained(config, dataset, learned, learned.method.params(learned.state), learned.space.sample)
 
@@ -91,12 +90,12 @@ def train_blindly(trained: Trained) -> Trained:
 
     budget = of_epochs(config, config.supernet.epochs)
     settings = single_path(config, config.oneshot.learning_rate)
-    constants = budget.constants(learned.split.dataset)
+    constants = budget.constants(learned.setup.split.dataset)
     method = uniform(
-        learned.supernet, settings, **constants, draw=None if config.space in spaces.SPACES else draw
+        learned.setup.supernet, settings, **constants, draw=None if config.space in spaces.SPACES else draw
     )
     state = train_supernet(
-        method, learned.split, budget, (learned.keys.weights, learned.keys.training), ignore
+        method, learned.setup.split, budget, (learned.keys.weights, learned.keys.training), ignore
     )
     console.print(f"trained blindly, seed {trained.config.seed}: {time.perf_counter() - start:.0f} s")
     return trained._replace(variables=method.params(state), sample=lambda key, n: blind(trained, key, n))
@@ -117,18 +116,18 @@ def ignore(steps: int, preparing: bool = False) -> None:
 
 
 def gating(trained: Trained) -> posterior.Gating:
-    return posterior.gating(trained.learned.supernet.sizes, trained.config.oneshot.gates)
+    return posterior.gating(trained.learned.setup.supernet.sizes, trained.config.oneshot.gates)
 
 
 def share(trained: Trained) -> float:
     """The probability of keeping a mask at which candidates are as large as the posterior's, on average."""
     learned = trained.learned
-    return candidates.equal_share(learned.supernet, gating(trained), learned.state.logits)
+    return candidates.equal_share(learned.setup.supernet, gating(trained), learned.state.logits)
 
 
 def blind(trained: Trained, key: jax.Array, count: int) -> np.ndarray:
     """Architectures int32[B, D] that know nothing of the supernet."""
-    return candidates.blind(key, trained.learned.supernet, gating(trained), share(trained), count)
+    return candidates.blind(key, trained.learned.setup.supernet, gating(trained), share(trained), count)
 
 
 def seeded(trained: Trained, use: int) -> jax.Array:
@@ -153,12 +152,12 @@ def accuracies(
     trained: Trained, subjects: Candidates, test: bool = False, variables: Any = None
 ) -> np.ndarray:
     """Percent of the images held out, or of the test images, that candidates have right; 0 where not finite."""
-    split = trained.learned.split
+    split = trained.learned.setup.split
     images, labels = split.images, split.labels
     if test:
         images, labels = trained.dataset.x_test, trained.dataset.y_test
     estimator = inherited(
-        trained.learned.supernet, variables or trained.variables, split.dataset, images, labels,
+        trained.learned.setup.supernet, variables or trained.variables, split.dataset, images, labels,
         recalibrate=trained.config.estimator.recalibrate, batch=min(AT_ONCE, loop.size(subjects)),
     )  # fmt: skip
     values = estimator.evaluate(jax.random.key(trained.config.seed), subjects)
@@ -177,17 +176,19 @@ def error(trained: Trained, architectures: np.ndarray, variables: Any = None) ->
 
 
 def parameters(trained: Trained, architectures: np.ndarray) -> float:
-    return candidates.parameters(trained.learned.supernet, architectures).mean()
+    return candidates.parameters(trained.learned.setup.supernet, architectures).mean()
 
 
 def tuned(trained: Trained, architecture: np.ndarray, epochs: int) -> float:
     """Test error of one candidate, int32[1, D], after further epochs with its masks."""
     learned, budget = trained.learned, of_epochs(trained.config, epochs)
     settings = single_path(trained.config, Tuning().learning_rate)
-    method = fixed_path(learned.supernet, settings, learned.split, budget, architecture[0])
+    method = fixed_path(learned.setup.supernet, settings, learned.setup.split, budget, architecture[0])
     params, statistics = trained.variables
     start = method.init(learned.keys.tuning)._replace(params=params, batch_stats=statistics)
-    state = train_supernet(method, learned.split, budget, (learned.keys.tuning,) * 2, ignore, start=start)
+    state = train_supernet(
+        method, learned.setup.split, budget, (learned.keys.tuning,) * 2, ignore, start=start
+    )
     return error(trained, architecture, method.params(state))
 
 
@@ -206,7 +207,7 @@ def masks(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
 
     for seed in range(seeds):
         trained = train(replace(config, seed=seed), dataset)
-        supernet = trained.learned.supernet
+        supernet = trained.learned.setup.supernet
         whole = np.ones((1, supernet.space.cells, len(supernet.space.edges), len(supernet.space.operations)))
         right = accuracies(trained, Candidates(gates=whole), test=True)
         note("whole supernet", error=100 - right[0], params=supernet.parameters)
@@ -289,7 +290,7 @@ def cells(config: SearchConfig, dataset: datasets.Dataset, seeds: int, options: 
             "posterior, prior from theory": train(replace(informed, seed=seed), dataset),
             "uniform paths": train_blindly(trained),
         }
-        space = trained.learned.supernet.space
+        space = trained.learned.setup.supernet.space
 
         def in_table(architectures: np.ndarray, space: Any = space) -> np.ndarray:
             return np.array([accuracy[space.to_string(row)] for row in architectures])

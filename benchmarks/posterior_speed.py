@@ -22,7 +22,7 @@ STEPS = 20
 
 def report(trained: Any, architectures: np.ndarray, console: Console) -> None:
     """Print candidates a second of `posterior.Trained`, for int32[B, D] of them, and training steps a second."""
-    config, split, supernet = trained.config, trained.learned.split, trained.learned.supernet
+    config, split, supernet = trained.config, trained.learned.setup.split, trained.learned.setup.supernet
     forms = {"all operations, masked": replace(supernet, choices=False)}
     if supernet.choices and jax.default_backend() == "cpu":
         forms["a cell's operations alone"] = supernet
@@ -62,7 +62,7 @@ def report(trained: Any, architectures: np.ndarray, console: Console) -> None:
 
 def working_memory(trained: Any, architectures: np.ndarray) -> int:
     """Bytes that the program needs for candidates side by side, arguments aside."""
-    supernet, images = trained.learned.supernet, trained.learned.split.images[:EVALUATION_BATCH]
+    supernet, images = trained.learned.setup.supernet, trained.learned.setup.split.images[:EVALUATION_BATCH]
     evaluate = jax.vmap(supernet.evaluate, in_axes=(None, None, 0, None))
     masks = supernet.masks_of(architectures).astype(jnp.float32)
     compiled = jax.jit(evaluate).lower(*trained.variables, masks, jnp.asarray(images, jnp.float32)).compile()
@@ -72,7 +72,7 @@ def working_memory(trained: Any, architectures: np.ndarray) -> int:
 def step(trained: Any) -> tuple[float, float]:
     """Seconds of a training step, and its floating-point operations as XLA counts them."""
     learned, key = trained.learned, jax.random.key(0)
-    source = stream.of_dataset(learned.split.dataset)
+    source = stream.of_dataset(learned.setup.split.dataset)
     batches = source.train(key, trained.config.supernet.batch, 0, slice(None))
     train = jax.jit(learned.method.step)
     flops = train.lower(learned.state, key, next(batches), None).compile().cost_analysis()["flops"]

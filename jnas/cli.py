@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jnas
 from jnas.commands import COMMANDS, Call, Command
-from jnas.errors import InputError, RunError, unknown_name
+from jnas.errors import InputError, RunError, one_line, unknown_name
 from jnas.run.interruption import interruptible
 
 INTERRUPTED = 130
@@ -68,9 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        text = " ".join(str(error).split())[:300]
-        text = text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
-        return _complain(f"failed: {text}{_trace(error, call.options.get('out'))}", 1)
+        return _complain(f"failed: {one_line(error)}{_trace(error, call.options.get('out'))}", 1)
 
 
 def command() -> None:

@@ -256,14 +256,9 @@ def table(call: Call) -> None:
         config = call._replace(files=()).read(tables.TableConfig)
         count = None if cells == "all" else int(cells)
         result = tables.build(
-            config,
-            count,
-            out,
-            call.text("executor", "local"),
-            _progress(),
-            call.options["shard"],
+            config, count, out, call.text("executor", "local"), _progress(), call.options["shard"],
             call.names("merge"),
-        )
+        )  # fmt: skip
     sys.stdout.write(tables.described(result))
 
 

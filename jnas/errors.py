@@ -25,6 +25,12 @@ def unknown_name(what: str, name: object, allowed: object) -> InputError:
     return InputError(f"unknown {what} '{name}': choose one of {', '.join(names)}{hint}")
 
 
+def one_line(error: BaseException) -> str:
+    """The message of an exception on one line, behind its type where it is none of ours."""
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, InputError | RunError) else f"{type(error).__name__}: {text}"
+
+
 def describe(value: Any) -> str:
     """A value as an error message shows it: on one line, and never longer than about 80 characters."""
     if isinstance(value, dict | list):

@@ -37,6 +37,8 @@ LearningRate: TypeAlias = Annotated[
 Augment: TypeAlias = Annotated[
     bool, Meta(description="shifted and mirrored images, where the images allow it")
 ]
+Batch: TypeAlias = Annotated[int, Meta(ge=1, description="images in a batch")]
+WeightDecay: TypeAlias = Annotated[float, Meta(ge=0, description="weight decay")]
 Resamples: TypeAlias = Annotated[int, Meta(ge=20, description="bootstrap samples of each interval")]
 Channels: TypeAlias = Annotated[int, Meta(ge=1, description="channels of the first stage")]
 CellsPerStage: TypeAlias = Annotated[int, Meta(ge=1, description="cells in each stage")]

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,8 +24,7 @@ from msgspec import inspect
 from msgspec.inspect import Type
 
 from jnas.config import schema
-from jnas.config.refusal import COMMAND_LINE, Layer, refusal
-from jnas.config.yaml_file import Loader, read_yaml
+from jnas.config.schema import COMMAND_LINE, Layer
 from jnas.errors import InputError, describe
 from jnas.settings import Settings
 
@@ -32,6 +32,9 @@ from jnas.settings import Settings
 FORMAT = 2
 # Keys of that file besides the settings, skipped in reading: the file of a run repeats the run.
 RESERVED = ("format", "environment")
+
+# The type of an unknown key.
+PLAIN = inspect.AnyType()
 
 S = TypeVar("S", bound=Settings)
 
@@ -88,7 +91,8 @@ def options(config: Settings) -> Iterator[tuple[str, str, str, str]]:
     absent = "."
     for key, field, value in schema.fields(schema.struct_type(type(config)), to_mapping(config)):
         members, tagged, optional = schema.section(field.type)
-        text = schema.help_text(field.type)
+        json_schema = field.type.extra_json_schema if isinstance(field.type, inspect.Metadata) else None
+        text = str((json_schema or {}).get("description", ""))
         if key.startswith(absent):
             continue
         if optional and value is None:
@@ -115,18 +119,64 @@ def whole_numbers(text: str, name: str, least: int) -> tuple[int, ...]:
     return numbers
 
 
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The YAML mapping in a file. Raises `InputError`, with the line, where there is none."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"no configuration file '{path}': give an existing YAML file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text: give a YAML file") from None
+    except OSError as error:
+        raise InputError(f"cannot read '{path}' ({error.strerror}): give a readable YAML file") from None
+    try:
+        mapping = yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", "unreadable")
+        raise InputError(f"{path}{line}: not valid YAML ({problem}): write 'key: value' lines") from None
+    except (ValueError, OverflowError, RecursionError) as error:
+        # PyYAML passes on the errors of dates and numbers that do not exist, and of too deep a nesting.
+        raise InputError(f"{path}: holds a value that YAML cannot read ({error}): put it in quotes") from None
+    if mapping is None:
+        return {}
+    if not isinstance(mapping, dict):
+        raise InputError(f"{path}: holds {describe(mapping)}: write 'key: value' lines")
+    return mapping
+
+
+class Loader(yaml.SafeLoader):
+    """Safe YAML with two changes: the second of two equal keys is an error, and 1e-3 is a number as in YAML 1.2."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = set()
+        for key_node, _ in node.value:
+            if str(key_node.value) in keys:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key_node.value}' appears twice", key_node.start_mark
+                )
+            keys.add(str(key_node.value))
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def _read(kind: type[S], layers: Sequence[Layer]) -> S:
     """Merge, type and validate; see the head of this file."""
     struct = schema.struct_type(kind)
-    layers = [Layer(source, _expanded(struct, mapping)) for source, mapping in layers]
-    given: Any = functools.reduce(_merged, (mapping for _, mapping in layers), {})
-    whole = _typed(struct, functools.reduce(_merged, [*kind.implied(given), given], {}))
+    merge = functools.partial(_merged, struct)
+    given: Any = functools.reduce(merge, (mapping for _, mapping in layers), {})
+    whole = _typed(struct, functools.reduce(merge, [*kind.implied(given), given], {}))
     try:
         return msgspec.convert(whole, kind)
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
-        raise refusal(struct, whole, str(error), layers) from None
+        raise schema.refusal(struct, whole, str(error), layers) from None
 
 
 def _layers(options: Sequence[tuple[str, str]], source: str) -> list[Layer]:
@@ -140,31 +190,25 @@ def _layers(options: Sequence[tuple[str, str]], source: str) -> list[Layer]:
     return layers
 
 
-def _merged(below: Any, above: Any) -> Any:
-    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
-        return above
-    if below.get("name", above.get("name")) != above.get("name", below.get("name")):
-        return above
-    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
-
-
-def _expanded(kind: Type, value: Any) -> Any:
-    """`value` with short forms written in full, and keys as text."""
+def _merged(kind: Type, below: Any, above: Any) -> Any:
+    """`above` on top of `below`, with short forms written in full; another member takes the place of the one below."""
     members, tagged, optional = schema.section(kind)
-    if isinstance(value, str) and value == "none" and optional:
+    if isinstance(above, str) and above == "none" and optional:
         return None
-    if isinstance(value, str) and tagged:
-        name, colon, text = value.partition(":")
+    if isinstance(above, str) and tagged:
+        name, colon, text = above.partition(":")
         short = getattr(members[name].cls, "short", "") if name in members else ""
-        value = {"name": name, short: type(value)(text)} if colon and short else {"name": str(value)}
-    if isinstance(value, Mapping):
-        branch = schema.branch(kind, value)
-        kinds = {field.name: field.type for field in branch.fields} if branch else {}
-        return {
-            str(name): _expanded(kinds[name], entry) if name in kinds else entry
-            for name, entry in value.items()
-        }
-    return value
+        above = {"name": name, short: type(above)(text)} if colon and short else {"name": str(above)}
+    if not isinstance(above, Mapping):
+        return above
+    above = {str(key): value for key, value in above.items()}
+    below = below if isinstance(below, Mapping) else {}
+    if below.get("name", above.get("name")) != above.get("name", below.get("name")):
+        below = {}
+    branch = schema.branch(kind, {**below, **above})
+    kinds = {field.name: field.type for field in branch.fields} if branch else {}
+    merged = {key: _merged(kinds.get(key, PLAIN), below.get(key), value) for key, value in above.items()}
+    return {**below, **merged}
 
 
 def _typed(kind: Type, value: Any, default: Any = None) -> Any:

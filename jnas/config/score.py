@@ -1,6 +1,5 @@
 """Settings of a scoring, from a mapping or the command line, and the part that its scores depend on."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -46,8 +45,3 @@ def described(config: Settings) -> str:
     """The settings that scores depend on, as JSON that `from_mapping` reads back: equal texts for equal scores."""
     fields = {name: value for name, value in read.to_mapping(config).items() if name not in FREE}
     return json.dumps(fields, sort_keys=True)
-
-
-def digest(config: Settings) -> str:
-    """SHA-256 of the settings that scores depend on: equal for equal settings, on every machine."""
-    return hashlib.sha256(described(config).encode()).hexdigest()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from jnas.config import read
-from jnas.settings import CellsPerStage, Channels, LearningRate, Resamples, Seed, Settings
+from jnas.settings import Batch, CellsPerStage, Channels, LearningRate, Resamples, Seed, Settings, WeightDecay
 
 
 class SearchStudyConfig(Settings, frozen=True, kw_only=True):
@@ -88,9 +88,9 @@ class DriftStudyConfig(Settings, frozen=True, kw_only=True):
     epochs: Annotated[
         str, Meta(description="epochs after which to measure, ascending; training ends with the last")
     ] = "0,1,2,5"
-    batch: Annotated[int, Meta(ge=1, description="images in a batch")] = 128
+    batch: Batch = 128
     learning_rate: LearningRate = 0.2
-    weight_decay: Annotated[float, Meta(ge=0, description="weight decay")] = 5e-4
+    weight_decay: WeightDecay = 5e-4
     resamples: Resamples = 200
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jnas import data as datasets
 from jnas import spaces
@@ -20,7 +19,7 @@ from jnas.estimators.wraps import averaged
 from jnas.report.evaluations import Evaluations, read
 from jnas.report.result import SearchResult
 from jnas.run.progress import Progress
-from jnas.run.search import explore, run, within
+from jnas.run.search import explore, make, run
 from jnas.spaces import Space
 from jnas.store.records import read_records
 from jnas.types import Estimator, EstimatorSettings, Strategy, StrategySettings
@@ -67,29 +66,23 @@ def search(
             f"{own[0]} is an object, which no folder can describe: register it and give its name, or leave out and "
             "settings away"
         )
-    return _search_objects(space, strategy, estimator, budget, seed, data, progress)
 
-
-def _search_objects(
-    space: Any, strategy: Any, estimator: Any, budget: int, seed: int, data: str, progress: Progress
-) -> SearchResult:
-    """`search` with at least one object, without a folder."""
+    # Names and mappings among the objects are read as a configuration reads them.
     space = spaces.get(space) if isinstance(space, str) else space
     if isinstance(strategy, str | Mapping):
         strategy = from_mapping({"strategy": strategy}).strategy
     if isinstance(estimator, str | Mapping):
         estimator = from_mapping({"strategy": "random", "estimator": estimator}).estimator
-    if not isinstance(estimator, Estimator):
-        estimator = estimator.make(space, datasets.load(data), apart=strategy.asks == "gates")
-    if not isinstance(strategy, Strategy):
-        strategy = strategy.make(within(space, estimator), estimator.objectives, budget)
-    outcome = explore(space, strategy, estimator, jax.random.key(seed), budget=budget, progress=progress)
+    images = None if isinstance(estimator, Estimator) else datasets.load(data)
+    members, strategy, estimator = make(space, strategy, estimator, images, budget)
+    key = jax.random.key(seed)
+    outcome = explore(members, strategy, estimator, key, budget=budget, progress=progress)
     text = space.to_string(outcome.best)
     names = tuple(dict.fromkeys(name.partition("/")[0] for name in estimator.objectives))
     evaluations = Evaluations(
         [space.to_string(row) for row in outcome.architectures],
         names,
-        averaged(outcome.values, estimator.objectives) if len(outcome.values) else np.zeros((0, len(names))),
+        averaged(outcome.values, estimator.objectives),
         outcome.seconds,
     )
     result = {

@@ -72,7 +72,10 @@ class Evaluator:
         chunks = np.array_split(places, -(-len(places) // self.estimator.batch) or 1) if len(places) else []
         if len(subjects) > len(places):
             advance(len(subjects) - len(places), preparing=True)
-        parts = [_part(candidates, chunk) for chunk in chunks]
+        parts = [
+            Candidates(*(None if field is None else np.asarray(field)[chunk] for field in candidates))
+            for chunk in chunks
+        ]
         for count, (number, values) in enumerate(self._run(self.estimator, key, parts)):
             self._store(round, chunks[number], [subjects[place] for place in chunks[number]], values)
             advance(len(chunks[number]), preparing=count == 0)
@@ -93,12 +96,14 @@ class Evaluator:
         """
         measured = [is_measured(objective) for objective in self.estimator.objectives]
         if candidates.gates is not None:
-            texts = [f"round {round}, gates {_digest(gates)}" for gates in np.asarray(candidates.gates)]
+            rows = [
+                np.ascontiguousarray(gates, np.float32).tobytes() for gates in np.asarray(candidates.gates)
+            ]
+            texts = [f"round {round}, gates {hashlib.sha256(row).hexdigest()[:16]}" for row in rows]
             classes = texts
         else:
             architectures = np.asarray(candidates.architectures)
-            texts = [self._space.to_string(row) for row in architectures]
-            classes = texts
+            texts = classes = [self._space.to_string(row) for row in architectures]
             if any(measured) and len(texts):
                 classes = [
                     self._space.to_string(row) for row in np.asarray(self._space.canonical(architectures))
@@ -106,11 +111,8 @@ class Evaluator:
         extras = [""] * len(texts)
         for field in ("parent", "fidelity"):
             column = getattr(candidates, field)
-            if column is not None:
-                extras = [
-                    f"{extra}, {field} {value:g}"
-                    for extra, value in zip(extras, np.asarray(column), strict=True)
-                ]
+            for place, value in enumerate(() if column is None else np.asarray(column)):
+                extras[place] += f", {field} {value:g}"
         return [
             tuple((shared if once else text) + extra for once in measured)
             for text, shared, extra in zip(texts, classes, extras, strict=True)
@@ -136,11 +138,3 @@ class Evaluator:
             sys.stdout.write(as_csv([Evaluation._fields, *evaluations]))
             raise
         self.known.update({(entry.subject, entry.objective): entry for entry in evaluations})
-
-
-def _part(candidates: Candidates, places: np.ndarray) -> Candidates:
-    return Candidates(*(None if field is None else np.asarray(field)[places] for field in candidates))
-
-
-def _digest(gates: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(gates, np.float32).tobytes()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,25 +15,19 @@ from jnas.run.compilation_cache import enable_compilation_cache
 from jnas.run.evaluate import Runner, in_this_process
 from jnas.types import Candidates, Estimator, Key, Values
 
-EXECUTORS = {
-    "local": "this process, on all its devices",
-    "ray": "the workers of a Ray cluster (extra 'ray'; RAY_ADDRESS says which, else one is started here)",
-}
+EXECUTORS = ("local", "ray")
 # A chunk that fails so often with its worker is not the victim but the cause.
 ATTEMPTS = 4
 
 
 def runner(executor: str, make: Callable[[], Estimator]) -> Runner:
-    """The function that evaluates chunks; workers elsewhere make their estimator themselves. Raises `InputError`."""
+    """The function that evaluates chunks: on this process's devices, or on the workers of a Ray cluster.
+
+    Workers make their estimator themselves. Raises `InputError` for another name.
+    """
     if executor not in EXECUTORS:
         raise unknown_name("executor", executor, EXECUTORS)
-    if executor == "local":
-        return in_this_process
-
-    def run(estimator: Estimator, key: Key, chunks: list[Candidates]) -> Iterator[tuple[int, Values]]:
-        return _on_ray(make, key, chunks)
-
-    return run
+    return in_this_process if executor == "local" else partial(_on_ray, make)
 
 
 class _Worker:
@@ -51,9 +46,12 @@ class _Worker:
 
 
 def _on_ray(
-    make: Callable[[], Estimator], key: Key, chunks: list[Candidates]
+    make: Callable[[], Estimator], estimator: Estimator, key: Key, chunks: list[Candidates]
 ) -> Iterator[tuple[int, Values]]:
-    """Ray starts a dead worker again, elsewhere where its node is gone, and repeats its chunk: same values."""
+    """Ray starts a dead worker again, elsewhere where its node is gone, and repeats its chunk: same values.
+
+    estimator: of this process, which workers do not share.
+    """
     try:
         import ray
         from ray.util import ActorPool

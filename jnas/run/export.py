@@ -18,9 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jax import Array
+from jax import export as jax_export
 
 from jnas.data import transforms
 from jnas.errors import InputError
+from jnas.estimators.training import State
 from jnas.nets import trainable
 from jnas.store.checkpoints import last_state
 from jnas.store.folder import read_run, write_file
@@ -69,18 +71,13 @@ def export(run: str | Path, out: str | Path) -> Path:
     params = state["average"] or state["params"]
     params = {name: value for name, value in params.items() if name != "auxiliary_head"}
     statistics = {name: value for name, value in state["batch_stats"].items() if name != "auxiliary_head"}
+    network = {name: result[name] for name in ("image", "classes")}
+    network |= {name: config[name] for name in ("channels", "cells_per_stage")}
     header = {
         "format": FORMAT,
         "space": result["space"],
         "architecture": result["architecture"],
-        "network": json.dumps(
-            {
-                "image": result["image"],
-                "classes": result["classes"],
-                "channels": config["channels"],
-                "cells_per_stage": config["cells_per_stage"],
-            }
-        ),
+        "network": json.dumps(network),
         "preprocessing": json.dumps({"mean": result["mean"], "std": result["std"], "uint8_divided_by": 255}),
         "test_accuracy": f"{result['test_accuracy']:.4f}",
     }
@@ -95,7 +92,10 @@ def export(run: str | Path, out: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot make the folder '{out}' ({error.strerror}): give another --out") from error
     write_file(out / WEIGHTS, safetensors.numpy.save(arrays, metadata=header))
-    write_file(out / PROGRAM, _program(load(out / WEIGHTS)))
+    loaded = load(out / WEIGHTS)
+    (count,) = jax_export.symbolic_shape("n")
+    images = jax.ShapeDtypeStruct((count, *loaded.image), jnp.float32)
+    write_file(out / PROGRAM, bytes(jax_export.export(loaded.apply, platforms=PLATFORMS)(images).serialize()))
     return out / WEIGHTS
 
 
@@ -130,7 +130,16 @@ def load(path: str | Path) -> Loaded:
     flat = {tuple(name.split("/")): jnp.asarray(value) for name, value in arrays.items()}
     variables = traverse_util.unflatten_dict(flat)
     params, statistics = variables.get("params", {}), variables.get("batch_stats", {})
-    _require_same_shapes(path, trainable.shapes(built), (params, statistics))
+    expected, stored = (
+        {key: leaf.shape for key, leaf in traverse_util.flatten_dict({"p": tree[0], "s": tree[1]}).items()}
+        for tree in (trainable.shapes(built), (params, statistics))
+    )
+    wrong = [key for key in expected | stored if expected.get(key) != stored.get(key)]
+    if wrong:
+        raise InputError(
+            f"'{path}' does not hold the weights of its architecture: {len(wrong)} arrays are missing, too many or of "
+            f"another shape, such as {'/'.join(wrong[0][1:])}; export it again"
+        )
     mean, std = (np.asarray(preprocessing[name], np.float32) for name in ("mean", "std"))
 
     @jax.jit
@@ -143,36 +152,11 @@ def load(path: str | Path) -> Loaded:
     return Loaded(apply, params, statistics, space, text, image, sizes[1], mean, std)
 
 
-def _require_same_shapes(path: Path, expected: Any, stored: Any) -> None:
-    expected, stored = (
-        {path: leaf.shape for path, leaf in traverse_util.flatten_dict({"p": tree[0], "s": tree[1]}).items()}
-        for tree in (expected, stored)
-    )
-    wrong = [key for key in expected | stored if expected.get(key) != stored.get(key)]
-    if wrong:
-        raise InputError(
-            f"'{path}' does not hold the weights of its architecture: {len(wrong)} arrays are missing, too many or of "
-            f"another shape, such as {'/'.join(wrong[0][1:])}; export it again"
-        )
-
-
-def _program(network: Loaded) -> bytes:
-    from jax import export as jax_export
-
-    (count,) = jax_export.symbolic_shape("n")
-    images = jax.ShapeDtypeStruct((count, *network.image), jnp.float32)
-    return bytes(jax_export.export(network.apply, platforms=PLATFORMS)(images).serialize())
-
-
 def _last_state(run: Path) -> dict[str, Any]:
     """The state of the training itself: a `jnas.estimators.training.State` as a mapping."""
     state = last_state(run / "checkpoints")["state"]
     # Named tuples come back as mappings, or as lists by orbax's version.
-    return (
-        state
-        if isinstance(state, dict)
-        else dict(zip(("params", "batch_stats", "optimizer", "average"), state, strict=False))
-    )
+    return state if isinstance(state, dict) else dict(zip(State._fields, state, strict=False))
 
 
 def _safetensors() -> Any:

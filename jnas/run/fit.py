@@ -9,7 +9,7 @@ where to go on.
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,8 +21,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jnas.errors import RunError
+from jnas.proxies.base import status_of
 from jnas.run.progress import Advance
 from jnas.store.checkpoints import Checkpoints
+from jnas.store.records import Evaluation
 from jnas.types import Info, Key, State
 
 # Steps between two looks at the loss. Each waits for the device.
@@ -53,6 +55,16 @@ class Epoch(NamedTuple):
     means: dict[str, float]
     seconds: float
     waited: float
+
+    def evaluations(
+        self, stage: str, subject: str, values: Mapping[str, float], place: int = 0
+    ) -> list[Evaluation]:
+        """`values` of the epoch by name, as the records keep them; they share its seconds."""
+        each = self.seconds / len(values)
+        return [
+            Evaluation(stage, subject, name, self.number, place, value, status_of(value), each)
+            for name, value in values.items()
+        ]
 
 
 def fit(

@@ -17,7 +17,7 @@ import jax
 # Not public, but where Orbax and JAX's own modules find the client of the coordination service.
 from jax._src import distributed
 
-from jnas.errors import InputError, RunError
+from jnas.errors import InputError, RunError, one_line
 from jnas.run import interruption
 
 # How often a waiting process looks whether it was interrupted or another one failed.
@@ -40,7 +40,13 @@ def join(coordinator: str, processes: str | None, process: str | None) -> None:
         host, _, port = coordinator.rpartition(":")
         if not host or not port.isdecimal():
             raise InputError(f"--coordinator is '{coordinator}': give HOST:PORT of process 0, or auto")
-        count, number = _number("processes", processes), _number("process", process)
+        for option, text in (("processes", processes), ("process", process)):
+            if text is None or not text.isdecimal():
+                given = "missing" if text is None else f"'{text}'"
+                raise InputError(
+                    f"--{option} is {given}: with --coordinator HOST:PORT give --processes N and --process 0 to N-1"
+                )
+        count, number = int(processes or 0), int(process or 0)
         if number >= count:
             raise InputError(f"--process is {number}: with --processes {count} give a smaller number")
         # Not detected: Slurm would choose the devices of a process that was told all the rest.
@@ -57,7 +63,7 @@ def join(coordinator: str, processes: str | None, process: str | None) -> None:
         ) from None
     except jax.errors.JaxRuntimeError as error:
         raise RunError(
-            f"the processes did not meet at {coordinator} ({_line(error)}): "
+            f"the processes did not meet at {coordinator} ({one_line(error)}): "
             "start all of them with the same --coordinator and --processes"
         ) from error
     # JAX takes SIGTERM for a notice to write a checkpoint; here it is an interruption, as before.
@@ -70,6 +76,10 @@ def leave() -> None:
         jax.distributed.shutdown()
 
 
+class _FailedElsewhere(RunError):
+    pass
+
+
 @contextlib.contextmanager
 def together() -> Iterator[Everyone | None]:
     """Agreement of the processes of `jax.distributed`: `everyone(said)` gives what each of them said, to all.
@@ -80,77 +90,45 @@ def together() -> Iterator[Everyone | None]:
     if jax.process_count() == 1:
         yield None
         return
-    meeting = _Meeting(f"jnas/{next(_meetings)}")
-    try:
-        yield meeting.everyone
-        # Nobody goes before all are done: what fails last is told as well.
-        meeting.everyone(None)
-    except _FailedElsewhere:
-        raise
-    except BaseException as error:
-        meeting.fail(error)
-        raise
+    # Each step is a folder of keys, in which every process writes one and reads all.
+    folder, steps, own = f"jnas/{next(_meetings)}", itertools.count(), jax.process_index()
+    client: Any = distributed.global_state.client
 
-
-class _FailedElsewhere(RunError):
-    pass
-
-
-class _Meeting:
-    """Each step is a folder of keys, in which every process writes one and reads all."""
-
-    def __init__(self, folder: str):
-        self._folder, self._step = folder, 0
-        self._client: Any = distributed.global_state.client
-
-    def everyone(self, said: Any) -> list[Any]:
-        self._client.key_value_set(self._key(self._step), json.dumps(said))
-        answers = [
-            json.loads(self._read(f"{self._folder}/{self._step}/{process}"))
-            for process in range(jax.process_count())
-        ]
+    def everyone(said: Any) -> list[Any]:
+        step = next(steps)
+        client.key_value_set(f"{folder}/{step}/{own}", json.dumps(said))
+        answers = [json.loads(read(f"{folder}/{step}/{other}")) for other in range(jax.process_count())]
         # All have written into this step, so all have read the one before.
-        if self._step:
-            self._client.key_value_delete(self._key(self._step - 1))
-        self._step += 1
+        if step:
+            client.key_value_delete(f"{folder}/{step - 1}/{own}")
         return answers
 
-    def fail(self, error: BaseException) -> None:
-        text = "was interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {_line(error)}"
-        # Where the others are gone as well nobody is left to be told.
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            self._client.key_value_set(self._key("failed"), text)
-
-    def _key(self, step: int | str) -> str:
-        return f"{self._folder}/{step}/{jax.process_index()}"
-
-    def _read(self, key: str) -> str:
+    def read(key: str) -> str:
         while True:
             interruption.check()
             try:
-                return self._client.blocking_key_value_get(key, POLL_MILLISECONDS)
+                return str(client.blocking_key_value_get(key, POLL_MILLISECONDS))
             except jax.errors.JaxRuntimeError as error:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise RunError(
-                        f"the other processes cannot be reached ({_line(error)}): "
+                        f"the other processes cannot be reached ({one_line(error)}): "
                         "run the same command again in all of them"
                     ) from error
-            for failed, text in self._client.key_value_dir_get(f"{self._folder}/failed/"):
+            for failed, text in client.key_value_dir_get(f"{folder}/failed/"):
                 raise _FailedElsewhere(
                     f"process {failed.rpartition('/')[2]} of {jax.process_count()} {text}; nothing finished is "
                     "lost, to resume run the same command again in all of them"
                 )
 
-
-def _number(option: str, text: str | None) -> int:
-    if text is None or not text.isdecimal():
-        given = "missing" if text is None else f"'{text}'"
-        raise InputError(
-            f"--{option} is {given}: with --coordinator HOST:PORT give --processes N and --process 0 to N-1"
-        )
-    return int(text)
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:300]
-    return text if isinstance(error, InputError | RunError) else f"{type(error).__name__}: {text}"
+    try:
+        yield everyone
+        # Nobody goes before all are done: the last failure is told as well.
+        everyone(None)
+    except _FailedElsewhere:
+        raise
+    except BaseException as error:
+        text = "was interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {one_line(error)}"
+        # Where the others are gone as well nobody is left to be told.
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            client.key_value_set(f"{folder}/failed/{own}", text)
+        raise

@@ -49,16 +49,11 @@ class Progress:
         call, which compiles.
         """
         start = last = time.monotonic()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(complete_style="blue", finished_style="blue"),
-            MofNCompleteColumn(),
-            _Pace(),
-        )
+        bar, pace = BarColumn(complete_style="blue", finished_style="blue"), _Pace()
         # All samples count, as a step may take minutes; transient: the line of `say` takes the bar's place.
         bars = Bars(
-            *columns, console=Console(file=self._stream), transient=True, speed_estimate_period=math.inf,
-            get_time=lambda: time.monotonic(),
+            TextColumn("{task.description}"), bar, MofNCompleteColumn(), pace, console=Console(file=self._stream),
+            transient=True, speed_estimate_period=math.inf, get_time=lambda: time.monotonic(),
         )  # fmt: skip
         number = bars.add_task(text, total=total, unit=unit)
         task = bars.tasks[0]
@@ -73,7 +68,11 @@ class Progress:
             now = time.monotonic()
             if not live and not self._quiet and now - last >= PLAIN_INTERVAL_SECONDS and not task.finished:
                 last = now
-                print(f"{text}: {task.completed:.0f}/{total}, {_pace(task)}", file=self._stream, flush=True)
+                print(
+                    f"{text}: {task.completed:.0f}/{total}, {pace.render(task)}",
+                    file=self._stream,
+                    flush=True,
+                )
 
         live = not self._quiet and self._stream.isatty()
         with bars if live else contextlib.nullcontext():
@@ -82,12 +81,9 @@ class Progress:
 
 
 class _Pace(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(_pace(task))
-
-
-def _pace(task: Task) -> str:
     """Rate and time left of a task."""
-    unit, speed, left = task.fields["unit"], task.speed, task.time_remaining
-    rate = f"{speed:.1f} {unit}/s, " if unit and speed else ""
-    return f"{rate}time left {'unknown' if left is None else timedelta(seconds=left)}"
+
+    def render(self, task: Task) -> Text:
+        unit, speed, left = task.fields["unit"], task.speed, task.time_remaining
+        rate = f"{speed:.1f} {unit}/s, " if unit and speed else ""
+        return Text(f"{rate}time left {'unknown' if left is None else timedelta(seconds=left)}")

@@ -9,9 +9,8 @@ FLOPs and convolutions are those of each architecture itself.
 
 import contextlib
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ import numpy as np
 from jnas import data as datasets
 from jnas import spaces
 from jnas.config import score as scoring_config
-from jnas.errors import InputError, unknown_name
+from jnas.errors import InputError
 from jnas.estimators.proxies import check, proxies, sizes
 from jnas.proxies import is_measured, proxy_value
 from jnas.run.evaluate import Evaluator
-from jnas.run.executors import EXECUTORS, runner
+from jnas.run.executors import runner
 from jnas.run.progress import Progress
 from jnas.store.records import Evaluation
 from jnas.store.score_files import (
@@ -36,7 +35,7 @@ from jnas.store.score_files import (
     require_pyarrow,
     write_parquet,
 )
-from jnas.types import Candidates
+from jnas.types import Candidates, Estimator
 
 # Up to so many, a space is listed whole to draw different architectures from it.
 LISTED = 2**20
@@ -140,8 +139,11 @@ def run(
     if isinstance(names, str):
         names = names.split(",")
     names = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
-    if executor not in EXECUTORS:
-        raise unknown_name("executor", executor, EXECUTORS)
+
+    def make() -> Estimator:
+        return proxies(space, lacking, dataset, config, memory_gb=config.memory_gb)
+
+    run_chunks = runner(executor, make)
     path = None if out is None else Path(out)
     if path is not None and path.suffix not in SUFFIXES:
         raise InputError(f"--out '{path}': give a file ending in {' or '.join(SUFFIXES)}")
@@ -153,12 +155,12 @@ def run(
     architectures = read_architectures(space, given, config.seed)
     dataset = datasets.load(config.data)
     check(names, dataset, config)
-    representatives = [space.to_string(a) for a in np.asarray(space.canonical(architectures))]
-    if shard:
-        mine = in_shard(representatives, shard)
-        architectures = architectures[mine]
-        representatives = [text for text, own in zip(representatives, mine, strict=True) if own]
+    classes = [space.to_string(row) for row in np.asarray(space.canonical(architectures))]
+    representatives, architectures = of_shard(shard, classes, architectures)
     measured = tuple(name for name in names if is_measured(name))
+    counted = sizes(space, dataset, config.network, architectures)
+
+    # Take values from the journal. Each chunk of missing ones completes rows of the table.
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(open_journal(path, config, parts=merge)) if path else None
         known = {} if journal is None else journal.values("score")
@@ -167,12 +169,19 @@ def run(
         ]
         # Proxies that every architecture has, from a call that asked for fewer, are not computed again.
         lacking = tuple(name for name in measured if any((text, name) not in known for text in missing))
-        table = _Table(space, config, dataset, architectures, representatives, names, path)
-        stack.callback(table.close)
-        table.extend(known)
+        table = CsvTable(path, names) if path is not None and path.suffix == ".csv" else None
+        stack.callback(lambda: table and table.close())
+        rows: list[list[Any]] = []
+
+        def extend(known: Mapping[tuple[str, str], Evaluation]) -> None:
+            fresh = list(_rows(space, architectures, representatives, counted, names, known, len(rows)))
+            rows.extend(fresh)
+            if table is not None and fresh:
+                table.append(fresh)
+
+        extend(known)
         if missing:
-            make = partial(proxies, space, lacking, dataset, config, memory_gb=config.memory_gb)
-            evaluate = Evaluator(make(), space, journal, "score", runner(executor, make))
+            evaluate = Evaluator(make(), space, journal, "score", run_chunks)
             distinct = len(set(representatives))
             done = "" if len(missing) == distinct else f", {distinct - len(missing):,} of them done before"
             progress.say(
@@ -182,27 +191,57 @@ def run(
             with progress.task("scoring", len(missing), "architectures") as advance:
 
                 def after_chunk(steps: int, preparing: bool = False) -> None:
-                    table.extend(evaluate.known)
+                    extend(evaluate.known)
                     advance(steps, preparing)
 
                 candidates = Candidates(architectures=np.stack([space.from_string(text) for text in missing]))
                 evaluate(jax.random.key(config.seed), 0, candidates, after_chunk)
-        scores = table.finish()
-        if path is not None and path.suffix == ".parquet":
-            write_parquet(path, scores.columns)
-        return scores
+    scores = Scores(
+        architectures, {name: np.array([row[i] for row in rows]) for i, name in enumerate(columns(names))}
+    )
+    if path is not None and path.suffix == ".parquet":
+        write_parquet(path, scores.columns)
+    return scores
 
 
-def in_shard(subjects: Sequence[str], shard: str) -> np.ndarray:
-    """The rows of a shard, bool[B]: of `"2/8"` every eighth of the different subjects, from the second one.
+def _rows(
+    space: spaces.Space,
+    architectures: np.ndarray,
+    representatives: Sequence[str],
+    counted: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    known: Mapping[tuple[str, str], Evaluation],
+    start: int,
+) -> Iterator[list[Any]]:
+    """Rows of the table in the order asked for, from `start` to the first whose scores are not all known."""
+    for place in range(start, len(architectures)):
+        row: list[Any] = [space.to_string(architectures[place])]
+        for name in names:
+            entry = known.get((representatives[place], name))
+            if name in counted:
+                row += [int(counted[name][place]), "ok"]
+            elif entry is None:
+                return
+            else:
+                row += [float(proxy_value(name, entry.value)), entry.status]
+        yield row + [int(counted[name][place]) for name in ("params", "flops") if name not in names]
 
-    Raises `InputError` for other text.
+
+def of_shard(
+    shard: str | None, subjects: Sequence[str], rows: np.ndarray
+) -> tuple[Sequence[str], np.ndarray]:
+    """Subjects and rows [B, ...] of a shard: of `"2/8"` every eighth of the different subjects, from the second one.
+
+    All where there is no shard. Raises `InputError` for other text.
     """
+    if not shard:
+        return subjects, rows
     number, slash, count = shard.partition("/")
     if not slash or not number.isdecimal() or not count.isdecimal() or not 1 <= int(number) <= int(count):
         raise InputError(f"--shard is '{shard}': give 1/N to N/N, one for each of N machines")
     place = {text: row for row, text in enumerate(dict.fromkeys(subjects))}
-    return np.array([place[text] % int(count) == int(number) - 1 for text in subjects], bool)
+    mine = [row for row, text in enumerate(subjects) if place[text] % int(count) == int(number) - 1]
+    return [subjects[row] for row in mine], rows[np.array(mine, int)]
 
 
 def read_architectures(space: spaces.Space, architectures: Any, seed: int) -> np.ndarray:
@@ -211,8 +250,19 @@ def read_architectures(space: spaces.Space, architectures: Any, seed: int) -> np
         text = str(architectures)
         if text == "all":
             return space.all()
-        if text.startswith("random:"):
-            return _random(space, text.removeprefix("random:"), seed)
+        kind, colon, number = text.partition(":")
+        if colon and kind == "random":
+            if not number.isdecimal() or int(number) < 1:
+                raise InputError(f"'{text}' names no number: write random:1000")
+            count = int(number)
+            if count > space.size:
+                raise InputError(
+                    f"random:{count} is more than the {space.size:,} architectures of {space.name}"
+                )
+            key = jax.random.fold_in(jax.random.key(seed), RANDOM_STREAM)
+            if space.size <= LISTED:
+                return space.all()[np.asarray(jax.random.permutation(key, space.size)[:count])]
+            return np.asarray(space.sample(key, count))
         architectures = _read_file(Path(text))
     if len(architectures) == 0:
         raise InputError("no architectures given: name at least one")
@@ -232,72 +282,6 @@ def read_architectures(space: spaces.Space, architectures: Any, seed: int) -> np
     for row in array:
         space.to_string(row)
     return array.astype(np.int32)
-
-
-class _Table:
-    """Rows in the order asked for, each as soon as all before it are there."""
-
-    def __init__(
-        self,
-        space: spaces.Space,
-        config: scoring_config.ScoreConfig,
-        dataset: datasets.Dataset,
-        architectures: np.ndarray,
-        representatives: list[str],
-        names: Sequence[str],
-        path: Path | None,
-    ):
-        self._space, self._architectures, self._representatives = space, architectures, representatives
-        self._names = tuple(names)
-        self._sizes = sizes(space, dataset, config.network, architectures)
-        self._rows: list[list[Any]] = []
-        self._csv = CsvTable(path, self._names) if path is not None and path.suffix == ".csv" else None
-
-    def extend(self, known: Mapping[tuple[str, str], Evaluation]) -> None:
-        """Append the rows that `known` completes. Raises `RunError` when the disk is full."""
-        start = len(self._rows)
-        for index in range(start, len(self._architectures)):
-            row = self._row(index, known)
-            if row is None:
-                break
-            self._rows.append(row)
-        if self._csv is not None and len(self._rows) > start:
-            self._csv.append(self._rows[start:])
-
-    def finish(self) -> Scores:
-        names = columns(self._names)
-        table = {name: np.array([row[i] for row in self._rows]) for i, name in enumerate(names)}
-        return Scores(self._architectures, table)
-
-    def close(self) -> None:
-        if self._csv is not None:
-            self._csv.close()
-
-    def _row(self, index: int, known: Mapping[tuple[str, str], Evaluation]) -> list[Any] | None:
-        row: list[Any] = [self._space.to_string(self._architectures[index])]
-        for name in self._names:
-            if name in self._sizes:
-                row += [int(self._sizes[name][index]), "ok"]
-                continue
-            entry = known.get((self._representatives[index], name))
-            if entry is None:
-                return None
-            row += [float(proxy_value(name, entry.value)), entry.status]
-        return row + [
-            int(self._sizes[name][index]) for name in ("params", "flops") if name not in self._names
-        ]
-
-
-def _random(space: spaces.Space, number: str, seed: int) -> np.ndarray:
-    if not number.isdecimal() or int(number) < 1:
-        raise InputError(f"'random:{number}' names no number: write random:1000")
-    count = int(number)
-    if count > space.size:
-        raise InputError(f"random:{count} is more than the {space.size:,} architectures of {space.name}")
-    key = jax.random.fold_in(jax.random.key(seed), RANDOM_STREAM)
-    if space.size <= LISTED:
-        return space.all()[np.asarray(jax.random.permutation(key, space.size)[:count])]
-    return np.asarray(space.sample(key, count))
 
 
 def _read_file(path: Path) -> list[str]:

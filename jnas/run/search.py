@@ -12,6 +12,8 @@ have ended.
 """
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ import numpy as np
 import jnas
 from jnas import data as datasets
 from jnas import spaces
-from jnas.config.search import SearchConfig, kernel_and_regions
+from jnas.config.search import Final, SearchConfig, kernel_and_regions
 from jnas.data import Dataset
 from jnas.errors import InputError, RunError
 from jnas.estimators.compact_table import Table, open_table
@@ -42,7 +44,17 @@ from jnas.spaces.subset import subset
 from jnas.store.folder import FORMAT, RunFolder, open_run
 from jnas.store.records import Records
 from jnas.strategies.listed import Draw, distinct, listed
-from jnas.types import STATUSES, Candidates, Estimator, Info, Key, Strategy, Values
+from jnas.types import (
+    STATUSES,
+    Candidates,
+    Estimator,
+    EstimatorSettings,
+    Info,
+    Key,
+    Strategy,
+    StrategySettings,
+    Values,
+)
 
 log = logging.getLogger("jnas")
 
@@ -92,6 +104,30 @@ def within(space: Space, estimator: Estimator) -> Space:
     return space if estimator.members is None else subset(space, estimator.members())
 
 
+def make(
+    space: Space,
+    strategy: StrategySettings | Strategy,
+    estimator: EstimatorSettings | Estimator,
+    dataset: Dataset | None,
+    budget: int,
+) -> tuple[Space, Strategy, Estimator]:
+    """Make a strategy and an estimator of their settings; objects stay as they are. dataset: None for no settings.
+
+    The space comes back restricted to the architectures that the estimator has values for. Raises `InputError` where
+    the two do not fit, and for a strategy that does not end by itself without a budget.
+    """
+    if isinstance(estimator, Inherited):
+        estimator = oneshot.of_run(estimator, space)
+    elif not isinstance(estimator, Estimator):
+        estimator = estimator.make(space, dataset, apart=strategy.asks == "gates")
+    space = within(space, estimator)
+    if not isinstance(strategy, Strategy):
+        strategy = strategy.make(space, estimator.objectives, budget)
+    require_fit(strategy, estimator)
+    require_end(strategy, budget)
+    return space, strategy, estimator
+
+
 def explore(
     space: Space,
     strategy: Strategy,
@@ -110,11 +146,10 @@ def explore(
     """
     require_fit(strategy, estimator)
     total = require_end(strategy, budget)
-    progress = progress or Progress(quiet=True)
     evaluator = Evaluator(estimator, space, records, stage)
     rounds: list[dict[str, Any]] = []
-    asked: list[Candidates] = []
-    told: list[Values] = []
+    asked = [np.zeros((0, len(space.decisions)), np.int32)]
+    told = [Values(np.zeros((0, len(estimator.objectives))), np.zeros(0), np.zeros(0))]
 
     def note(number: int, info: Info) -> None:
         if "best" in info:
@@ -123,27 +158,22 @@ def explore(
         if records is not None:
             records.note(stage, number, info)
 
-    with progress.task(stage, total, "candidates") as advance:
+    with (progress or Progress(quiet=True)).task(stage, total, "candidates") as advance:
 
         def evaluate(number: int, candidates: Candidates) -> Values:
-            asked.append(candidates)
             values = evaluator(loop.round_key(key, number, candidates), number, candidates, advance)
             if (values.status == STATUSES.index("out_of_memory")).all():
                 raise RunError(OUT_OF_MEMORY)
-            told.append(values)
+            if candidates.gates is None:
+                asked.append(np.asarray(candidates.architectures))
+                told.append(values)
             return values
 
         result = loop.run(strategy, evaluate, key, budget=budget, note=note)
-    rows = [np.asarray(candidates.architectures) for candidates in asked if candidates.gates is None]
-    parts = [values for values, candidates in zip(told, asked, strict=True) if candidates.gates is None]
-    return Outcome(
-        result.best,
-        result.evaluations,
-        np.concatenate([np.zeros((0, len(space.decisions)), np.int32), *rows]),
-        np.concatenate([np.zeros((0, len(estimator.objectives))), *(values.value for values in parts)]),
-        np.concatenate([np.zeros(0), *(values.cost for values in parts)]),
-        rounds,
+    value, seconds = (
+        np.concatenate([getattr(values, name) for values in told]) for name in ("value", "cost")
     )
+    return Outcome(result.best, result.evaluations, np.concatenate(asked), value, seconds, rounds)
 
 
 def run(config: SearchConfig, out: str | Path, progress: Progress) -> dict[str, Any]:
@@ -157,24 +187,27 @@ def run(config: SearchConfig, out: str | Path, progress: Progress) -> dict[str, 
     parts = prepare(config, dataset)
     with open_run(out, config) as folder:
         try:
-            result = _run(config, parts, dataset, folder, progress)
+            result = _run(config, parts, folder, progress)
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if out_of_memory(error):
                 raise RunError(OUT_OF_MEMORY) from error
             raise
         result["table"] = _look_up(table, result["architecture"]) if table else None
         folder.write_result(result)
-    return result
+        return result
 
 
 class Parts(NamedTuple):
     """Parts of a search that are made, and checked, before anything is written.
 
+    dataset: all images.
+    supernet: with its images, where one is trained first; it then is the estimator, and the strategy waits for it.
     space: of the architectures.
-    estimator, strategy: None where a supernet is trained first.
     filter: of the draws, before they are evaluated.
     """
 
+    dataset: Dataset
+    supernet: oneshot.Setup | None
     space: Space
     strategy: Strategy | None
     estimator: Estimator | None
@@ -185,38 +218,7 @@ class Parts(NamedTuple):
 
 def prepare(config: SearchConfig, dataset: Dataset) -> Parts:
     """Make the parts of a search. Raises `InputError` for parts that do not fit each other or the data."""
-    _check_sections(config)
-    space = oneshot.check(config, dataset) if config.oneshot else spaces.get(config.space)
-    if config.training:
-        check_training(config.training, space, dataset)
-    final = config.final.estimator.make(space, dataset) if config.final else None
-    chooser = None
-    if config.filter:
-        settings = msgspec.structs.replace(kernel_and_regions(config), proxies=config.filter.proxies)
-        chooser = settings.make(space, dataset)
-    strategy, estimator, comparison = None, None, None
-    if config.oneshot:
-        # Made again on what the supernet learns; here to refuse one that does not end.
-        require_end(config.strategy.make(space, ("accuracy",), config.budget), config.budget)
-    else:
-        if isinstance(config.estimator, Inherited):
-            estimator = oneshot.of_run(config.estimator.run, space, Progress(quiet=True), config.estimator)
-        else:
-            estimator = config.estimator.make(space, dataset, apart=config.strategy.asks == "gates")
-        space = within(space, estimator)
-        strategy = config.strategy.make(space, estimator.objectives, config.budget)
-        require_fit(strategy, estimator)
-        require_end(strategy, config.budget)
-    if config.compare and config.space in spaces.SPACES:
-        settings = kernel_and_regions(config)
-        # What the search has compiled is not compiled again.
-        same = estimator is not None and settings == config.estimator
-        comparison = mean(estimator) if same and estimator else settings.make(space, dataset)
-    return Parts(space, strategy, estimator, chooser, final, comparison)
-
-
-def _check_sections(config: SearchConfig) -> None:
-    """Raise `InputError` for sections that the others leave nothing to do."""
+    # Sections that the others leave nothing to do.
     for section, value in {"supernet": config.supernet, "tuning": config.tuning}.items():
         if value and not config.oneshot:
             raise InputError(
@@ -229,22 +231,43 @@ def _check_sections(config: SearchConfig) -> None:
             "final evaluates the best architectures again, and the strategy asks for gates: leave final out"
         )
 
+    # The parts, each on the space.
+    supernet = oneshot.prepare(config, dataset) if config.oneshot else None
+    space = supernet.supernet.space if supernet else spaces.get(config.space)
+    if config.training:
+        check_training(config.training, space, dataset)
+    final = config.final.estimator.make(space, dataset) if config.final else None
+    theory = kernel_and_regions(config)
+    chooser = None
+    if config.filter:
+        chooser = msgspec.structs.replace(theory, proxies=config.filter.proxies).make(space, dataset)
+    strategy, estimator, comparison = None, None, None
+    if supernet:
+        # Made again on what the supernet learns; here to refuse one that does not end.
+        require_end(config.strategy.make(space, ("accuracy",), config.budget), config.budget)
+    else:
+        space, strategy, estimator = make(space, config.strategy, config.estimator, dataset, config.budget)
+    if config.compare and config.space in spaces.SPACES:
+        # The program that the search has compiled is not compiled again.
+        same = estimator is not None and theory == config.estimator
+        comparison = mean(estimator) if same and estimator else theory.make(space, dataset)
+    return Parts(dataset, supernet, space, strategy, estimator, chooser, final, comparison)
 
-def _run(
-    config: SearchConfig, parts: Parts, dataset: Dataset, folder: RunFolder, progress: Progress
-) -> dict[str, Any]:
-    key, records = jax.random.key(config.seed), folder.records
+
+def _run(config: SearchConfig, parts: Parts, folder: RunFolder, progress: Progress) -> dict[str, Any]:
+    key, records, dataset = jax.random.key(config.seed), folder.records, parts.dataset
     space, strategy, estimator = parts.space, parts.strategy, parts.estimator
 
     # A supernet first, where the configuration has one: it is the estimator, and draws are those of its posterior.
     learned = None
-    if config.oneshot:
-        learned = oneshot.learn(config, dataset, jax.random.fold_in(key, oneshot.ONESHOT), folder, progress)
+    if parts.supernet:
+        learned = oneshot.learn(config, parts.supernet, folder, progress)
         space, estimator = learned.space, learned.estimator
         strategy = config.strategy.make(space, estimator.objectives, config.budget)
     assert strategy is not None and estimator is not None
+    ask = partial(explore, records=records, progress=progress)
     if config.filter and parts.filter:
-        strategy = _filtered(config, parts.filter, space, key, records, progress)
+        strategy = _filtered(config.filter.factor, strategy.total, parts.filter, space, key, ask)
 
     # The search itself, and a final of its best.
     total = require_end(strategy, config.budget)
@@ -252,35 +275,24 @@ def _run(
         f"searching {space.name} on {dataset.name}: {strategy.name} asks for {total:,} {strategy.asks}, by "
         f"{', '.join(dict.fromkeys(name.partition('/')[0] for name in estimator.objectives))}"
     )
-    explored = explore(
-        space, strategy, estimator, key, budget=config.budget, records=records, progress=progress
-    )
+    explored = ask(space, strategy, estimator, key, budget=config.budget)
     best, evaluations = explored.best, explored.evaluations
     if config.final and parts.final:
-        best = _final(config, parts, explored, key, records, progress)
+        best = _final(config.final, parts, explored, key, ask)
         evaluations += config.final.repeats * min(config.final.candidates, len(explored.architectures))
-    posterior = None
-    if learned is not None:
-        posterior = oneshot.record(config, learned, explored, dataset, folder, progress)
+    posterior = oneshot.record(config, learned, explored, folder, progress) if learned else None
 
     # Random architectures beside the best: scores, and trainings.
     count = config.compare.random_cells if config.compare and parts.comparison else 0
     random = np.asarray(parts.space.sample(jax.random.fold_in(key, RANDOM), count), np.int32)
     architectures = np.concatenate([best[None], random])
-    scores = None
+    scores, trained = None, None
     if parts.comparison:
-        scores = _compare(config, parts, architectures, key, dataset, records, progress)
-    trained = None
+        scores = _compare(config, parts, parts.comparison, architectures, key, records, progress)
     if config.training:
         trained = train_architectures(
-            config.training,
-            dataset,
-            architectures,
-            jax.random.fold_in(key, TRAINING),
-            folder,
-            progress,
-            parts.space,
-        )
+            config.training, dataset, architectures, jax.random.fold_in(key, TRAINING), folder, progress, parts.space
+        )  # fmt: skip
     stored = records.all()
     return {
         "kind": "search",
@@ -304,71 +316,53 @@ def _run(
 
 
 def _filtered(
-    config: SearchConfig, estimator: Estimator, space: Space, key: Key, records: Records, progress: Progress
+    factor: int, count: int, estimator: Estimator, space: Space, key: Key, ask: Callable[..., Outcome]
 ) -> Strategy:
-    """The best by some proxies of several times as many draws, in the order in which they were drawn."""
-    assert config.filter is not None and isinstance(config.strategy, Draw)
-    count = config.strategy.candidates
-    wide = count * config.filter.factor
-    drawn = explore(
-        space,
-        listed(lambda key: distinct(space.sample, key, wide), wide),
-        estimator,
-        key,
-        records=records,
-        stage="filter",
-        progress=progress,
-    )
+    """The best by some proxies of `factor` times `count` draws, in the order in which they were drawn."""
+    draws = listed(lambda key: distinct(space.sample, key, factor * count), factor * count)
+    drawn = ask(space, draws, estimator, key, stage="filter")
     best = np.sort(np.argsort(-fitness(drawn.values), kind="stable")[:count])
     return listed(lambda key: drawn.architectures[best], count, "draw")
 
 
 def _final(
-    config: SearchConfig, parts: Parts, explored: Outcome, key: Key, records: Records, progress: Progress
+    settings: Final, parts: Parts, explored: Outcome, key: Key, ask: Callable[..., Outcome]
 ) -> np.ndarray:
     """The best of the best candidates by the mean of further evaluations, each with a key of its own: int32[D]."""
-    assert config.final is not None and parts.final is not None
+    assert parts.final is not None
     order = np.argsort(-fitness(explored.values), kind="stable")
     _, first = np.unique(explored.architectures[order], axis=0, return_index=True)
-    finalists = explored.architectures[order[np.sort(first)[: config.final.candidates]]]
-    estimator = repeated(parts.final, config.final.repeats)
-    values = explore(
-        parts.space,
-        listed(lambda key: finalists, len(finalists), "final"),
-        estimator,
-        jax.random.fold_in(key, FINAL),
-        records=records,
-        stage="final",
-        progress=progress,
-    ).values
+    finalists = explored.architectures[order[np.sort(first)[: settings.candidates]]]
+    strategy = listed(lambda key: finalists, len(finalists), "final")
+    estimator = repeated(parts.final, settings.repeats)
+    values = ask(parts.space, strategy, estimator, jax.random.fold_in(key, FINAL), stage="final").values
     return finalists[int(np.argmax(fitness(averaged(values, estimator.objectives))))]
 
 
 def _compare(
     config: SearchConfig,
     parts: Parts,
+    estimator: Estimator,
     architectures: np.ndarray,
     key: Key,
-    dataset: Dataset,
     records: Records,
     progress: Progress,
 ) -> dict[str, Any]:
     """Kernel, regions and sizes of the best architecture (first) and of random ones."""
-    assert parts.comparison is not None
     # Straight to the evaluator: random architectures may be equal. As gates where the search has a program for gates.
-    evaluator = Evaluator(parts.comparison, parts.space, records, "compare")
     candidates = Candidates(architectures)
     if config.strategy.asks == "gates":
         candidates = Candidates(gates=np.asarray(parts.space.gates(architectures), np.float32))
     with progress.task("comparing", len(architectures), "architectures") as advance:
+        evaluator = Evaluator(estimator, parts.space, records, "compare")
         values = evaluator(key, 0, candidates, advance).value
-    counted = sizes(parts.space, dataset, config.training or Training(), architectures)
+    counted = sizes(parts.space, parts.dataset, config.training or Training(), architectures)
     rows = [
         {
             "architecture": parts.space.to_string(architecture),
             **{
                 name: sign(name) * float(value) if np.isfinite(value) else None
-                for name, value in zip(parts.comparison.objectives, values[row], strict=True)
+                for name, value in zip(estimator.objectives, values[row], strict=True)
             },
             "params": float(counted["params"][row]) / 1e6,
             "flops": float(counted["flops"][row]) / 1e6,

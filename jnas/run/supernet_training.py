@@ -1,5 +1,6 @@
 """The training of a supernet by a one-shot method: its data, its records and checkpoints, and its tuning."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -99,32 +100,26 @@ def train_supernet(
     def note(epoch: Epoch, state: State) -> None:
         if folder is None:
             return
-        each = epoch.seconds / len(epoch.means)
-        probabilities = np.zeros(0) if drop is None else np.asarray(drop(state), np.float64)
+        drops = () if drop is None else zip(groups, np.asarray(drop(state), np.float64), strict=True)
         folder.records.add(
             [
+                *epoch.evaluations(stage, stage, epoch.means),
                 *(
-                    Evaluation(stage, stage, name, epoch.number, 0, value, "ok", each)
-                    for name, value in epoch.means.items()
-                ),
-                *(
-                    Evaluation(
-                        stage, groups[group], "drop_probability", epoch.number, group, float(p), "ok", 0.0
-                    )
-                    for group, p in enumerate(probabilities)
+                    Evaluation(stage, group, "drop_probability", epoch.number, place, float(p), "ok", 0.0)
+                    for place, (group, p) in enumerate(drops)
                 ),
             ]
         )
 
-    state = jax.jit(method.init)(keys[0]) if start is None else start
-    arguments: dict[str, Any] = {
-        "epochs": budget.epochs, "steps": images // budget.batch, "advance": advance, "end_epoch": note,
-        "diverged": diverged,
-    }  # fmt: skip
-    if folder is None:
-        return fit(method.step, state, step_key, batches, **arguments)
-    with open_checkpoints(folder.path / "checkpoints" / stage) as checkpoints:
-        return fit(method.step, state, step_key, batches, checkpoints=checkpoints, **arguments)
+    with contextlib.ExitStack() as stack:
+        checkpoints = None
+        if folder is not None:
+            checkpoints = stack.enter_context(open_checkpoints(folder.path / "checkpoints" / stage))
+        return fit(
+            method.step, jax.jit(method.init)(keys[0]) if start is None else start, step_key, batches,
+            epochs=budget.epochs, steps=images // budget.batch, advance=advance, end_epoch=note,
+            checkpoints=checkpoints, diverged=diverged,
+        )  # fmt: skip
 
 
 def fixed_path(

@@ -31,8 +31,8 @@ from jnas.parallel import filled
 from jnas.run.evaluate import Evaluator
 from jnas.run.executors import runner
 from jnas.run.progress import Progress
-from jnas.run.score import in_shard
-from jnas.settings import CellsPerStage, Channels, Data, LearningRate, Settings
+from jnas.run.score import of_shard
+from jnas.settings import Batch, CellsPerStage, Channels, Data, LearningRate, Settings, WeightDecay
 from jnas.store.folder import write_file
 from jnas.store.score_files import open_journal
 from jnas.types import Candidates, Estimator, Key, Values, with_status
@@ -57,9 +57,9 @@ class TableConfig(Settings, frozen=True, kw_only=True):
         int, Meta(ge=1, description="stages, each with half the image and twice the channels")
     ] = 1
     epochs: Annotated[int, Meta(ge=1, description="epochs of a training")] = 5
-    batch: Annotated[int, Meta(ge=1, description="images in a batch")] = 128
+    batch: Batch = 128
     learning_rate: LearningRate = 0.2
-    weight_decay: Annotated[float, Meta(ge=0, description="weight decay")] = 5e-4
+    weight_decay: WeightDecay = 5e-4
     curve: Annotated[
         str, Meta(description="epochs after which to measure, separated by commas; the last one is `epochs`")
     ] = "1,3,5"
@@ -149,10 +149,7 @@ def build(
     if cells is not None and not 1 <= cells <= len(trained):
         raise InputError(f"cells is {cells}: give a number from 1 to {len(trained):,}, or all")
     trained = trained[:cells]
-    texts = [space.to_string(cell) for cell in trained]
-    if shard:
-        mine = in_shard(texts, shard)
-        trained, texts = trained[mine], [text for text, own in zip(texts, mine, strict=True) if own]
+    texts, trained = of_shard(shard, [space.to_string(cell) for cell in trained], trained)
     trainings = estimator(config, dataset)
     with open_journal(path, config, merge) as journal:
         evaluate = Evaluator(trainings, space, journal, "table", run)
@@ -166,21 +163,22 @@ def build(
             )
         with progress.task("training", len(texts), "cells") as advance:
             values = evaluate(jax.random.key(config.seed), 0, Candidates(architectures=trained), advance)
-    table = _table(config, dataset, trained, values)
-    write_file(path, compact_table.to_bytes(table, path))
-    return table
 
-
-def _table(config: TableConfig, dataset: datasets.Dataset, trained: np.ndarray, values: Values) -> Table:
-    shape = len(trained), config.seeds, -1
-    accuracy = np.where(np.isfinite(values.value), values.value, np.nan).astype(np.float32).reshape(shape)
-    seconds = (np.asarray(values.cost) / config.seeds).astype(np.float32)
-    space = spaces.get(config.space)
+    # Accuracies by cell, seed and epoch, beside the sizes of the networks that were trained.
     macro = Macro(config.channels, config.cells_per_stage, config.stages, classes=dataset.classes)
     network = networks.build(space, macro, Build())
-    counted = sizes(network, dataset.x_train.shape[1:], space.choices(trained)).params
-    epochs = np.array(points(config), np.int32)
-    return Table(config.space, dataset.name, trained, epochs, accuracy, seconds, counted)
+    accuracy = np.where(np.isfinite(values.value), values.value, np.nan).astype(np.float32)
+    table = Table(
+        config.space,
+        dataset.name,
+        trained,
+        epochs=np.array(points(config), np.int32),
+        accuracy=accuracy.reshape(len(trained), config.seeds, -1),
+        seconds=(np.asarray(values.cost) / config.seeds).astype(np.float32),
+        parameters=sizes(network, dataset.x_train.shape[1:], space.choices(trained)).params,
+    )
+    write_file(path, compact_table.to_bytes(table, path))
+    return table
 
 
 def import_published(path: str, data: str, epochs: str, out: str | Path, progress: Progress) -> Table:

@@ -28,14 +28,13 @@ from jnas.errors import InputError, RunError
 from jnas.estimators import training
 from jnas.estimators.settings import NASBENCH201, Recipe, Training
 from jnas.nets import sizes, trainable
-from jnas.proxies.base import status_of
+from jnas.parallel import out_of_memory
 from jnas.run.fit import Epoch, data_sharding, fit, rows_here
 from jnas.run.processes import together
 from jnas.run.progress import Advance, Progress
 from jnas.spaces import Space
 from jnas.store.checkpoints import Checkpoints, open_checkpoints
 from jnas.store.folder import FORMAT, RunFolder, open_run
-from jnas.store.records import Evaluation
 from jnas.types import Key
 
 log = logging.getLogger("jnas")
@@ -125,59 +124,35 @@ def train_architectures(
         f"training the found cell and {len(architectures) - 1} random cells for {config.epochs} epochs each"
     )
 
-    def stored(index: int, name: str) -> list[float]:
-        """One value an epoch, of architecture `index`."""
-        return [
-            e.value
-            for e in folder.records.all()
-            if (e.stage, e.place, e.objective) == ("training", index, name)
-        ]
+    def stored(place: int, name: str) -> list[float]:
+        """One value an epoch, of the architecture at a place."""
+        records = folder.records.all()
+        return [e.value for e in records if (e.stage, e.place, e.objective) == ("training", place, name)]
+
+    def note(epoch: Epoch, values: dict[str, float], text: str, place: int) -> None:
+        values = {name: values[name] for name in ("train_loss", "test_accuracy")}
+        folder.records.add(epoch.evaluations("training", text, values, place))
 
     with progress.task("training", len(architectures) * steps, "steps") as advance:
-        for index, architecture in enumerate(architectures):
+        for place, architecture in enumerate(architectures):
             text = space.to_string(architecture)
-            if len(stored(index, "test_accuracy")) == config.epochs:
+            if len(stored(place, "test_accuracy")) == config.epochs:
                 advance(steps, preparing=True)
             else:
                 network = trainable.of_architecture(
                     space.name, text, data.image, data.classes, config.channels, config.cells_per_stage
                 )
-                init_key, run_key = jax.random.split(jax.random.fold_in(key, index))
+                init_key, run_key = jax.random.split(jax.random.fold_in(key, place))
                 order_key, step_key = jax.random.split(run_key)
-
-                def note(
-                    epoch: Epoch, values: dict[str, float], index: int = index, text: str = text
-                ) -> None:
-                    chosen = {name: values[name] for name in ("train_loss", "test_accuracy")}
-                    folder.records.add(
-                        Evaluation(
-                            "training",
-                            text,
-                            name,
-                            epoch.number,
-                            index,
-                            value,
-                            status_of(value),
-                            epoch.seconds / 2,
-                        )
-                        for name, value in chosen.items()
-                    )
-
-                with open_checkpoints(folder.path / "checkpoints" / str(index)) as checkpoints:
+                with open_checkpoints(folder.path / "checkpoints" / str(place)) as checkpoints:
                     train_network(
                         network, recipe, data, (init_key, step_key, order_key),
-                        evaluation_batch=min(training.EVALUATION_BATCH, data.tests),
-                        advance=advance, end_epoch=note, checkpoints=checkpoints,
+                        evaluation_batch=min(training.EVALUATION_BATCH, data.tests), advance=advance,
+                        end_epoch=partial(note, text=text, place=place), checkpoints=checkpoints,
                     )  # fmt: skip
-            accuracy, loss = stored(index, "test_accuracy"), stored(index, "train_loss")
-            rows.append(
-                {
-                    "architecture": text,
-                    "test_accuracy": accuracy[-1],
-                    "test_accuracy_by_epoch": accuracy,
-                    "train_loss_by_epoch": loss,
-                }
-            )
+            accuracy, loss = stored(place, "test_accuracy"), stored(place, "train_loss")
+            row = {"test_accuracy_by_epoch": accuracy, "train_loss_by_epoch": loss}
+            rows.append({"architecture": text, "test_accuracy": accuracy[-1], **row})
     return {"epochs": config.epochs, "found": rows[0], "random": rows[1:]}
 
 
@@ -188,12 +163,12 @@ def run(config: TrainConfig, out: str | Path, progress: Progress) -> dict[str, A
     first alone uses `out`. Raises `InputError` for a configuration that cannot be run, before anything is written, and
     `RunError` when the machine gives up or the loss is not finite.
     """
+    # Read and check everything before anything is written.
     text, space = architecture_and_space(config)
-    data = (
-        stream.of_folder(config.data, config.stream)
-        if config.stream
-        else stream.of_dataset(datasets.load(config.data))
-    )
+    if config.stream:
+        data = stream.of_folder(config.data, config.stream)
+    else:
+        data = stream.of_dataset(datasets.load(config.data))
     batch = config.recipe.batch
     if batch > data.images:
         raise InputError(
@@ -203,16 +178,22 @@ def run(config: TrainConfig, out: str | Path, progress: Progress) -> dict[str, A
         raise InputError(
             f"recipe.batch {batch} does not fit: {jax.process_count()} processes take equal shares of it"
         )
-    network = build(config, text, space, data)
+    auxiliary = bool(config.recipe.auxiliary) and space == "darts"
+    network = trainable.of_architecture(
+        space, text, data.image, data.classes, config.channels, config.cells_per_stage, auxiliary
+    )
+    parameters = sizes.parameters(trainable.shapes(network)[0])
+
+    # All processes train; the first has the folder.
     with together() as everyone, contextlib.ExitStack() as stack:
         if everyone is not None and len(set(everyone(digest(config)))) > 1:
             raise InputError("the processes were given different configurations: give all the same command")
-        first = jax.process_index() == 0
-        folder = stack.enter_context(open_run(out, config)) if first else None
+        folder = stack.enter_context(open_run(out, config)) if jax.process_index() == 0 else None
+        progress = Progress(quiet=True) if folder is None else progress
         try:
-            _run(config, space, data, network, folder, progress if first else Progress(quiet=True))
+            _train(config, data, network, folder, progress, f"{space} network of {parameters:,} parameters")
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
-            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            if out_of_memory(error):
                 raise RunError("out of memory: lower recipe.batch, and give another --out") from error
             if everyone is not None:
                 raise RunError(
@@ -220,9 +201,28 @@ def run(config: TrainConfig, out: str | Path, progress: Progress) -> dict[str, A
                     "command again in all of them"
                 ) from error
             raise
-        result = {}
+        result: dict[str, Any] = {}
         if folder is not None:
-            result = _result(config, text, space, data, network, folder)
+            records = folder.records.all()
+            curves = {name: [e.value for e in records if e.objective == name] for name in CURVES}
+            result = {
+                "kind": "training",
+                "format": FORMAT,
+                "jnas": jnas.__version__,
+                "space": space,
+                "architecture": text,
+                "seed": config.seed,
+                "data": data.name,
+                "image": list(data.image),
+                "classes": data.classes,
+                "mean": np.asarray(data.mean).tolist(),
+                "std": np.asarray(data.std).tolist(),
+                "parameters": parameters,
+                "epochs": config.recipe.epochs,
+                "test_accuracy": curves["test_accuracy"][-1],
+                "curves": curves,
+                "seconds": sum(e.seconds for e in records),
+            }
             folder.write_result(result)
         return result if everyone is None else dict(everyone(result)[0])
 
@@ -241,72 +241,48 @@ def architecture_and_space(config: TrainConfig) -> tuple[str, str]:
         raise InputError(f"cannot read '{path / 'result.json'}' ({error}): give a finished search") from None
 
 
-def build(config: TrainConfig, text: str, space: str, data: stream.Stream) -> trainable.Trainable:
-    """The network to train on `data`. Raises `InputError` as `trainable.of_architecture` does."""
-    auxiliary = bool(config.recipe.auxiliary) and space == "darts"
-    return trainable.of_architecture(
-        space, text, data.image, data.classes, config.channels, config.cells_per_stage, auxiliary
-    )
-
-
-def _run(
+def _train(
     config: TrainConfig,
-    space: str,
     data: stream.Stream,
     network: trainable.Trainable,
     folder: RunFolder | None,
     progress: Progress,
+    title: str,
 ) -> None:
-    """Train to the end. folder: None in all processes but the first."""
-    settings = config.recipe
-    batch, steps = settings.batch, data.images // settings.batch
+    """Train to the end. folder: None in all processes but the first; title: of the network, for the first line."""
+    recipe, batch = config.recipe, config.recipe.batch
+    steps = data.images // batch
     init_key, run_key, order_key = jax.random.split(jax.random.key(config.seed), 3)
     data_key = jax.random.key(int(jax.random.bits(order_key, dtype=jnp.uint32)) >> 1)
     devices = data_sharding(batch).mesh.size
     progress.say(
-        f"training {space} network of {_size(network):,} parameters on {data.images:,} images of {data.name}: "
-        f"{settings.epochs} epochs of {steps} steps of {batch} images"
-        + (f" on {devices} devices" if devices > 1 else "")
+        f"training {title} on {data.images:,} images of {data.name}: {recipe.epochs} epochs of {steps} steps of "
+        f"{batch} images{f' on {devices} devices' if devices > 1 else ''}"
     )
     with contextlib.ExitStack() as stack:
         checkpoints, scalars = None, None
         if folder is not None:
             checkpoints = stack.enter_context(open_checkpoints(folder.path / "checkpoints"))
             scalars = stack.enter_context(_tensorboard(folder.path / "tensorboard"))
-        advance = stack.enter_context(progress.task("training", settings.epochs * steps, "steps"))
+        advance = stack.enter_context(progress.task("training", recipe.epochs * steps, "steps"))
 
         def note(epoch: Epoch, values: dict[str, float]) -> None:
             if folder is None or scalars is None:
                 return
-            folder.records.add(
-                Evaluation(
-                    "training",
-                    "network",
-                    name,
-                    epoch.number,
-                    0,
-                    values[name],
-                    status_of(values[name]),
-                    epoch.seconds / 3,
-                )
-                for name in CURVES
-            )
+            curves = {name: values[name] for name in CURVES}
+            folder.records.add(epoch.evaluations("training", "network", curves))
             rate = steps * batch / epoch.seconds
             log.info(
                 "epoch %d: loss %.4f, right %.2f %%, of test images %.2f %%; %.0f images/s, waited for them %.1f %%",
-                epoch.number + 1, *(values[name] for name in CURVES), rate, 100 * epoch.waited / epoch.seconds,
+                epoch.number + 1, *curves.values(), rate, 100 * epoch.waited / epoch.seconds,
             )  # fmt: skip
             scalars((epoch.number + 1) * steps, {**values, "images_per_second": rate})
 
         train_network(
-            network, settings, data, (init_key, run_key, data_key), evaluation_batch=batch, advance=advance,
+            network, recipe, data, (init_key, run_key, data_key), evaluation_batch=batch, advance=advance,
             end_epoch=note, checkpoints=checkpoints, checkpoint_seconds=config.checkpoint_seconds,
             diverged="the loss is not finite at step {step}: lower recipe.learning_rate",
         )  # fmt: skip
-
-
-def _size(network: trainable.Trainable) -> int:
-    return sizes.parameters(trainable.shapes(network)[0])
 
 
 @contextlib.contextmanager
@@ -336,33 +312,3 @@ def _tensorboard(path: Path) -> Iterator[Callable[[int, dict[str, float]], None]
     finally:
         with contextlib.suppress(OSError):
             writer.close()
-
-
-def _result(
-    config: TrainConfig,
-    text: str,
-    space: str,
-    data: stream.Stream,
-    network: trainable.Trainable,
-    folder: RunFolder,
-) -> dict[str, Any]:
-    records = folder.records.all()
-    curves = {name: [e.value for e in records if e.objective == name] for name in CURVES}
-    return {
-        "kind": "training",
-        "format": FORMAT,
-        "jnas": jnas.__version__,
-        "space": space,
-        "architecture": text,
-        "seed": config.seed,
-        "data": data.name,
-        "image": list(data.image),
-        "classes": data.classes,
-        "mean": np.asarray(data.mean).tolist(),
-        "std": np.asarray(data.std).tolist(),
-        "parameters": _size(network),
-        "epochs": config.recipe.epochs,
-        "test_accuracy": curves["test_accuracy"][-1],
-        "curves": curves,
-        "seconds": sum(e.seconds for e in records),
-    }

@@ -182,7 +182,7 @@ def test_another_search_inherits_the_weights_of_a_run(cells, tmp_path, capsys):
     records = stage(tmp_path / "run", "search")
     known = {r.subject: r.value for r in [*records, *stage(cells[0], "search"), *stage(cells[0], "blind")]}
     rows = np.stack([SPACE.from_string(text) for text in known])
-    estimator = oneshot.of_run(str(cells[0]), SPACE, QUIET, Inherited(batch=3))
+    estimator = oneshot.of_run(Inherited(run=str(cells[0]), batch=3), SPACE)
     again = estimator.evaluate(jax.random.key(1), Candidates(rows)).value[:, 0]
     np.testing.assert_array_equal(again, list(known.values()))
     capsys.readouterr()
