@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -17,9 +18,9 @@ class RunError(RuntimeError):
     """The machine, not the caller, stopped the run (disk full, file system gone); one line, resumable."""
 
 
-def unknown_name(what: str, name: object, allowed: object) -> InputError:
+def unknown_name(what: str, name: object, allowed: Iterable[object]) -> InputError:
     """`InputError` for a name outside a registry: says which names exist and guesses the one meant."""
-    names = sorted(str(entry) for entry in allowed)  # type: ignore[attr-defined]
+    names = sorted(str(entry) for entry in allowed)
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     return InputError(f"unknown {what} '{name}': choose one of {', '.join(names)}{hint}")

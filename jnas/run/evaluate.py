@@ -111,8 +111,9 @@ class Evaluator:
         extras = [""] * len(texts)
         for field in ("parent", "fidelity"):
             column = getattr(candidates, field)
-            for place, value in enumerate(() if column is None else np.asarray(column)):
-                extras[place] += f", {field} {value:g}"
+            if column is not None:
+                for place, value in enumerate(np.asarray(column)):
+                    extras[place] += f", {field} {value:g}"
         return [
             tuple((shared if once else text) + extra for once in measured)
             for text, shared, extra in zip(texts, classes, extras, strict=True)

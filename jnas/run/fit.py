@@ -157,10 +157,11 @@ def data_sharding(batch: int) -> NamedSharding:
     """The batch shared by as many devices of each process as divide it: B images along the axis `images`."""
     processes = jax.process_count()
     each = math.gcd(batch // processes, jax.local_device_count())
-    by_process: dict[int, list[Any]] = {number: [] for number in range(processes)}
-    for device in sorted(jax.devices(), key=lambda device: device.id):
-        by_process[device.process_index].append(device)
-    devices = [device for local in by_process.values() for device in local[:each]]
+    devices = [
+        device
+        for process in range(processes)
+        for device in sorted(jax.local_devices(process), key=lambda device: device.id)[:each]
+    ]
     return NamedSharding(Mesh(np.array(devices), ("images",)), PartitionSpec("images"))
 
 

@@ -44,7 +44,7 @@ ONESHOT = 14
 
 
 class Keys(NamedTuple):
-    """One for each use."""
+    """One for each use. evaluation: has none, but keys depend on how many are split off."""
 
     weights: Key
     training: Key
@@ -261,19 +261,19 @@ def _groups(learned: Learned, architecture: np.ndarray) -> list[dict[str, Any]]:
     """Each group with its masks, those that the architecture int32[D] has, and the learned probability of dropping."""
     supernet = learned.setup.supernet
     present = np.asarray(supernet.masks_of(architecture[None]))[0] > 0
-    ends = np.cumsum(supernet.sizes)
-    drop = np.full(len(ends), np.nan)
+    drop = inclusion = np.full(len(supernet.groups), np.nan)
     if learned.prior is not None:
-        drop = np.asarray(jax.nn.sigmoid(learned.state.logits), np.float64)
+        drop, inclusion = np.asarray(_drop(learned.state), np.float64), learned.prior.inclusion
+    parts = np.split(present, np.cumsum(supernet.sizes)[:-1])
     return [
         {
             "name": name,
-            "masks": size,
-            "kept": int(present[end - size : end].sum()),
-            "drop_probability": float(drop[group]),
-            "inclusion": float(learned.prior.inclusion[group]) if learned.prior else float("nan"),
+            "masks": len(part),
+            "kept": int(part.sum()),
+            "drop_probability": float(dropped),
+            "inclusion": float(included),
         }
-        for group, (name, size, end) in enumerate(zip(supernet.groups, supernet.sizes, ends, strict=True))
+        for name, part, dropped, included in zip(supernet.groups, parts, drop, inclusion, strict=True)
     ]
 
 

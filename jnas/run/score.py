@@ -170,7 +170,8 @@ def run(
         # Proxies that every architecture has, from a call that asked for fewer, are not computed again.
         lacking = tuple(name for name in measured if any((text, name) not in known for text in missing))
         table = CsvTable(path, names) if path is not None and path.suffix == ".csv" else None
-        stack.callback(lambda: table and table.close())
+        if table is not None:
+            stack.callback(table.close)
         rows: list[list[Any]] = []
 
         def extend(known: Mapping[tuple[str, str], Evaluation]) -> None:

@@ -201,13 +201,13 @@ class Parts(NamedTuple):
     """Parts of a search that are made, and checked, before anything is written.
 
     dataset: all images.
-    supernet: with its images, where one is trained first; it then is the estimator, and the strategy waits for it.
+    setup: the supernet, where one is trained first: it is the estimator then, and strategy and estimator are None.
     space: of the architectures.
     filter: of the draws, before they are evaluated.
     """
 
     dataset: Dataset
-    supernet: oneshot.Setup | None
+    setup: oneshot.Setup | None
     space: Space
     strategy: Strategy | None
     estimator: Estimator | None
@@ -232,8 +232,8 @@ def prepare(config: SearchConfig, dataset: Dataset) -> Parts:
         )
 
     # The parts, each on the space.
-    supernet = oneshot.prepare(config, dataset) if config.oneshot else None
-    space = supernet.supernet.space if supernet else spaces.get(config.space)
+    setup = oneshot.prepare(config, dataset) if config.oneshot else None
+    space = setup.supernet.space if setup else spaces.get(config.space)
     if config.training:
         check_training(config.training, space, dataset)
     final = config.final.estimator.make(space, dataset) if config.final else None
@@ -242,7 +242,7 @@ def prepare(config: SearchConfig, dataset: Dataset) -> Parts:
     if config.filter:
         chooser = msgspec.structs.replace(theory, proxies=config.filter.proxies).make(space, dataset)
     strategy, estimator, comparison = None, None, None
-    if supernet:
+    if setup:
         # Made again on what the supernet learns; here to refuse one that does not end.
         require_end(config.strategy.make(space, ("accuracy",), config.budget), config.budget)
     else:
@@ -251,7 +251,7 @@ def prepare(config: SearchConfig, dataset: Dataset) -> Parts:
         # The program that the search has compiled is not compiled again.
         same = estimator is not None and theory == config.estimator
         comparison = mean(estimator) if same and estimator else theory.make(space, dataset)
-    return Parts(dataset, supernet, space, strategy, estimator, chooser, final, comparison)
+    return Parts(dataset, setup, space, strategy, estimator, chooser, final, comparison)
 
 
 def _run(config: SearchConfig, parts: Parts, folder: RunFolder, progress: Progress) -> dict[str, Any]:
@@ -260,8 +260,8 @@ def _run(config: SearchConfig, parts: Parts, folder: RunFolder, progress: Progre
 
     # A supernet first, where the configuration has one: it is the estimator, and draws are those of its posterior.
     learned = None
-    if parts.supernet:
-        learned = oneshot.learn(config, parts.supernet, folder, progress)
+    if parts.setup:
+        learned = oneshot.learn(config, parts.setup, folder, progress)
         space, estimator = learned.space, learned.estimator
         strategy = config.strategy.make(space, estimator.objectives, config.budget)
     assert strategy is not None and estimator is not None

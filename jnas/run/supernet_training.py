@@ -100,13 +100,15 @@ def train_supernet(
     def note(epoch: Epoch, state: State) -> None:
         if folder is None:
             return
-        drops = () if drop is None else zip(groups, np.asarray(drop(state), np.float64), strict=True)
+        drops = np.zeros(0) if drop is None else np.asarray(drop(state), np.float64)
         folder.records.add(
             [
                 *epoch.evaluations(stage, stage, epoch.means),
                 *(
-                    Evaluation(stage, group, "drop_probability", epoch.number, place, float(p), "ok", 0.0)
-                    for place, (group, p) in enumerate(drops)
+                    Evaluation(
+                        stage, groups[group], "drop_probability", epoch.number, group, float(p), "ok", 0.0
+                    )
+                    for group, p in enumerate(drops)
                 ),
             ]
         )
