@@ -169,16 +169,16 @@ def run(
         ]
         # Proxies that every architecture has, from a call that asked for fewer, are not computed again.
         lacking = tuple(name for name in measured if any((text, name) not in known for text in missing))
-        table = CsvTable(path, names) if path is not None and path.suffix == ".csv" else None
-        if table is not None:
-            stack.callback(table.close)
+        growing = CsvTable(path, names) if path is not None and path.suffix == ".csv" else None
+        if growing is not None:
+            stack.callback(growing.close)
         rows: list[list[Any]] = []
 
         def extend(known: Mapping[tuple[str, str], Evaluation]) -> None:
             fresh = list(_rows(space, architectures, representatives, counted, names, known, len(rows)))
             rows.extend(fresh)
-            if table is not None and fresh:
-                table.append(fresh)
+            if growing is not None and fresh:
+                growing.append(fresh)
 
         extend(known)
         if missing:
@@ -197,12 +197,10 @@ def run(
 
                 candidates = Candidates(architectures=np.stack([space.from_string(text) for text in missing]))
                 evaluate(jax.random.key(config.seed), 0, candidates, after_chunk)
-    scores = Scores(
-        architectures, {name: np.array([row[i] for row in rows]) for i, name in enumerate(columns(names))}
-    )
-    if path is not None and path.suffix == ".parquet":
-        write_parquet(path, scores.columns)
-    return scores
+        table = {name: np.array([row[i] for row in rows]) for i, name in enumerate(columns(names))}
+        if path is not None and path.suffix == ".parquet":
+            write_parquet(path, table)
+        return Scores(architectures, table)
 
 
 def _rows(
