@@ -11,9 +11,11 @@ https://arxiv.org/abs/1707.07012; Real et al., 2019, https://arxiv.org/abs/1802.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -34,34 +36,28 @@ class Separable(nn.Module):
     """Depthwise separable convolutions, each ReLU, depthwise, 1x1, normalisation; the first one strides."""
 
     channels: int
-    operation: str
+    stride: int
     build: Build
-    stride: int = 1
+    operation: str
 
-    def setup(self):
-        side, _, repeats = SEPARABLE[self.operation]
-        initialise = initialiser(self.build.initialisation)
-        self.depthwise = [
-            self.param(f"depthwise_{i}", initialise, (side, side, 1, self.channels)) for i in range(repeats)
-        ]
-        self.pointwise = [
-            self.param(f"pointwise_{i}", initialise, (1, 1, self.channels, self.channels))
-            for i in range(repeats)
-        ]
-        self.norms = [BatchNorm(self.channels, self.build) for _ in range(repeats)]
-
+    @nn.compact
     def __call__(self, x: Array) -> Array:
-        _, dilation, _ = SEPARABLE[self.operation]
-        stride = self.stride
-        layers = zip(self.depthwise, self.pointwise, self.norms, strict=True)
-        for index, (depthwise, pointwise, norm) in enumerate(layers):
+        side, dilation, repeats = SEPARABLE[self.operation]
+        build, channels, initialise = self.build, self.channels, initialiser(self.build.initialisation)
+
+        def kernels(name: str, *shape: int) -> list[Array]:
+            return [self.param(f"{name}_{i}", initialise, (*shape, channels)) for i in range(repeats)]
+
+        layers = zip(kernels("depthwise", side, side, 1), kernels("pointwise", 1, 1, channels), strict=True)
+        for index, (depthwise, pointwise) in enumerate(layers):
             if index:
                 sow_pattern(self, f"relu_{index}", x > 0)
-            x = self.build.depthwise_convolution(nn.relu(x), depthwise, stride, dilation)
+            stride = 1 if index else self.stride
+            x = build.depthwise_convolution(nn.relu(x), depthwise, stride, dilation)
             x = gate_channels(self, f"depthwise_{index}", x)
-            x = operations.pointwise_convolution(x, pointwise, self.build.layout)
-            x = norm(gate_channels(self, f"pointwise_{index}", x))
-            stride = 1
+            x = operations.pointwise_convolution(x, pointwise, build.layout)
+            x = gate_channels(self, f"pointwise_{index}", x)
+            x = BatchNorm(channels, build, name=f"norms_{index}")(x)
         return x
 
 
@@ -71,44 +67,37 @@ class FactorizedReduction(nn.Module):
     An odd number of channels gives the shifted one the larger half.
     """
 
-    inputs: int
-    outputs: int
+    channels: int
     build: Build
 
-    def setup(self):
-        initialise = initialiser(self.build.initialisation)
-        half = self.outputs // 2
-        self.plain = self.param("plain", initialise, (1, 1, self.inputs, half))
-        self.shifted = self.param("shifted", initialise, (1, 1, self.inputs, self.outputs - half))
-        self.norm = BatchNorm(self.outputs, self.build)
-
+    @nn.compact
     def __call__(self, x: Array) -> Array:
-        layout = self.build.layout
-        x = nn.relu(x)
-        halves = [
-            gate_channels(
-                self,
-                name,
-                operations.pointwise_convolution(operations.every(x, 2, layout, first), kernel, layout),
-            )
-            for name, first, kernel in (("plain", 0, self.plain), ("shifted", 1, self.shifted))
-        ]
-        return self.norm(jnp.concatenate(halves, axis=layout.index("C")))
+        layout, half = self.build.layout, self.channels // 2
+        x, axis = nn.relu(x), layout.index("C")
+        halves = []
+        for name, first, outputs in (("plain", 0, half), ("shifted", 1, self.channels - half)):
+            shape = (1, 1, x.shape[axis], outputs)
+            kernel = self.param(name, initialiser(self.build.initialisation), shape)
+            y = operations.pointwise_convolution(operations.every(x, 2, layout, first), kernel, layout)
+            halves.append(gate_channels(self, name, y))
+        return BatchNorm(self.channels, self.build, name="norm")(jnp.concatenate(halves, axis=axis))
 
 
 class CrossConvolution(nn.Module):
     """ReLU, 1x7 convolution, 7x1 convolution, normalisation."""
 
     channels: int
+    stride: int
     build: Build
-    stride: int = 1
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         initialise = initialiser(self.build.initialisation)
         wide = self.param("wide", initialise, (1, 7, self.channels, self.channels))
         tall = self.param("tall", initialise, (7, 1, self.channels, self.channels))
-        x = operations.cross_convolution(nn.relu(x), wide, tall, self.stride)
+        x, stride, form = nn.relu(x), self.stride, ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(x, wide, (1, stride), [(0, 0), (3, 3)], dimension_numbers=form)
+        x = jax.lax.conv_general_dilated(x, tall, (stride, 1), [(3, 3), (0, 0)], dimension_numbers=form)
         return BatchNorm(self.channels, self.build, name="norm")(x)
 
 
@@ -157,19 +146,12 @@ def average_pool(size: int) -> Operation:
     return Operation(lambda channels, stride, build: AveragePool(size, stride, build.layout))
 
 
-def _separable(name: str) -> Operation:
-    _, _, repeats = SEPARABLE[name]
-    return Operation(
-        lambda channels, stride, build: Separable(channels, name, build, stride), repeats, convolution=True
-    )
-
-
 def _max_pool(channels: int, stride: int, build: Build) -> Callable[[Array], Array]:
     return lambda x: operations.every(operations.max_pool_3x3(x, build.layout), stride, build.layout)
 
 
 def _skip(channels: int, stride: int, build: Build) -> nn.Module | Callable[[Array], Array]:
-    return FactorizedReduction(channels, channels, build) if stride > 1 else identity
+    return FactorizedReduction(channels, build) if stride > 1 else identity
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -179,8 +161,9 @@ OPERATIONS: dict[str, Operation] = {
     "nor_conv_3x3": convolution(3),
     "avg_pool_3x3": average_pool(3),
     "max_pool_3x3": Operation(_max_pool),
-    **{name: _separable(name) for name in SEPARABLE},
-    "conv_7x1_1x7": Operation(
-        lambda channels, stride, build: CrossConvolution(channels, build, stride), convolution=True
-    ),
+    **{
+        name: Operation(partial(Separable, operation=name), repeats, convolution=True)
+        for name, (_, _, repeats) in SEPARABLE.items()
+    },
+    "conv_7x1_1x7": Operation(CrossConvolution, convolution=True),
 }

@@ -24,7 +24,7 @@ from jax import Array
 
 from jnas.nets import operations, stacks
 from jnas.nets.candidates import identity
-from jnas.nets.fast import bundles, planes
+from jnas.nets.fast import bundles
 from jnas.nets.modules import Build
 from jnas.spaces.base import Graph
 
@@ -55,6 +55,14 @@ class Sown:
     deviations: dict[str, Array] = field(default_factory=dict)
     batch_stats: dict[str, Any] = field(default_factory=dict)
 
+    def sow(self, module: nn.Module, name: str) -> None:
+        """Sow all in a network as those of its cell `name`."""
+        for collection in ("patterns", "readers", "deviations"):
+            for part, value in getattr(self, collection).items():
+                module.sow(collection, f"{name}_{part}", value)
+        if self.batch_stats:
+            module.put_variable("batch_stats", name, self.batch_stats)
+
 
 @dataclass
 class _Pass:
@@ -74,8 +82,7 @@ class _Pass:
     def run(self, module: Any, variables: Mapping[str, Any], x: Array) -> tuple[Array, Mapping[str, Any]]:
         """The output of a module with weights, and the collections that it sows."""
         mutable = ["patterns", "deviations", *["batch_stats"] * self.averaging]
-        y, sown = module.apply(variables, x, mutable=mutable)
-        return y, sown
+        return module.apply(variables, x, mutable=mutable)
 
     def add(self, edge: int, y: Array) -> None:
         target = self.graph.edges[edge][1]
@@ -84,7 +91,7 @@ class _Pass:
     def sow_node(self, source: int, readers: Any) -> None:
         """The signs of a node, which `readers` ReLUs read."""
         signs = (self.nodes[source] > 0) & (readers > 0)
-        self.sown.patterns[f"node_{source}"] = planes.images_first(signs, self.build)
+        self.sown.patterns[f"node_{source}"] = self.build.images_first(signs)
         self.sown.readers[f"node_{source}"] = jnp.asarray(readers)
 
 
@@ -120,8 +127,7 @@ def apply(
         gates = jnp.asarray(graph.mask, inputs[0].dtype) if gates is None else gates
         if gates.ndim > 2:
             raise ValueError("planes take gates [E, K], the same for all images")
-        patterns = planes.evaluate(graph, build, bundle, variables, this.nodes, gates)
-        this.sown.patterns.update(patterns)
+        this.sown.patterns = bundles.evaluate(graph, build, bundle, variables, this.nodes, gates)
     else:
         _by_gates(this, gates, drop)
     outputs = [this.nodes[node] for node in graph.outputs or (-1,)]
@@ -142,6 +148,7 @@ def _by_gates(this: _Pass, gates: Array | None, drop: Drop | None) -> None:
 
     for source in range(graph.nodes):
         leaving, x = graph.leaving(source), this.nodes[source]
+        weights = dict(zip(leaving, stacks.of_edges(graph, this.variables, leaving, leaving), strict=True))
         readers: Any = 0
         for k, name in enumerate(graph.operations):
             edges = [edge for edge in leaving if k in graph.choices[edge]]
@@ -153,7 +160,7 @@ def _by_gates(this: _Pass, gates: Array | None, drop: Drop | None) -> None:
             if not isinstance(module, nn.Module):
                 parts = [(module(x), {})] * len(edges)
             else:
-                rows = stacks.of_operation(graph, this.variables, name, edges)
+                rows = [stacks.of_operation(weights[edge], name) for edge in edges]
                 if len(edges) == 1 or this.build.loops:
                     # In loops a map over edges would make convolutions by groups, which are slow there.
                     parts = [this.run(module, row, x) for row in rows]
@@ -196,37 +203,27 @@ def _switch(this: _Pass, stride: int) -> Callable[[Array, Array, Any], tuple[Arr
     shape, names = this.nodes[-1].shape, this.graph.operations
     most = max(stacks.operation(name).relus for name in names) - 1
 
-    def branch(k: int) -> Callable[[Array, Any], tuple[Array, Any]]:
-        module = this.module(k, stride)
+    def evaluate(k: int, x: Array, variables: Any) -> tuple[Array, Any]:
+        module, extra = this.module(k, stride), {}
+        if isinstance(module, nn.Module):
+            y, extra = this.run(module, stacks.of_operation(variables, names[k]), x)
+        else:
+            y = jnp.zeros(shape, x.dtype) if module is None else module(x)
+        deviation = sum(jax.tree.leaves(extra.get("deviations", {})), start=jnp.zeros((), x.dtype))
+        signs = jax.tree.leaves(extra.get("patterns", {}))
+        signs += [jnp.zeros(shape, bool)] * (most - len(signs))
+        statistics = dict(variables.get("batch_stats", {}))
+        if "batch_stats" in extra:
+            statistics[names[k]] = extra["batch_stats"]
+        return y, (deviation, signs, statistics)
 
-        def evaluate(x: Array, variables: Any) -> tuple[Array, Any]:
-            statistics = dict(variables.get("batch_stats", {}))
-            deviation, signs = jnp.zeros((), x.dtype), []
-            if isinstance(module, nn.Module):
-                rows = {
-                    collection: values[names[k]]
-                    for collection, values in variables.items()
-                    if names[k] in values
-                }
-                y, extra = this.run(module, rows, x)
-                deviation = sum(jax.tree.leaves(extra.get("deviations", {})), start=deviation)
-                signs = jax.tree.leaves(extra.get("patterns", {}))
-                if "batch_stats" in extra:
-                    statistics[names[k]] = extra["batch_stats"]
-            else:
-                y = jnp.zeros(shape, x.dtype) if module is None else module(x)
-            signs = [*signs, *[jnp.zeros(shape, bool)] * (most - len(signs))]
-            return y, (deviation, signs, statistics)
-
-        return evaluate
-
-    branches = [branch(k) for k in range(len(names))]
+    branches = [partial(evaluate, k) for k in range(len(names))]
     return lambda x, choice, variables: jax.lax.switch(choice, branches, x, variables)
 
 
 def _by_choices(this: _Pass, choices: Array) -> None:
     """The chosen operation of each edge, and no other."""
-    graph, inputs = this.graph, this.graph.inputs
+    graph, sown, inputs = this.graph, this.sown, this.graph.inputs
     # By source, so that a node is complete before it is read; edges that halve the image leave inputs.
     order = sorted(range(len(graph.edges)), key=graph.edges.__getitem__)
     extras: dict[int, Any] = {}
@@ -256,13 +253,9 @@ def _by_choices(this: _Pass, choices: Array) -> None:
         nodes, stacked = jax.lax.scan(step, nodes, (ends, choices[np.array(edges)], stacks.stack(rows)))
         this.nodes[inputs:] = list(nodes[inputs:])
         extras |= {edge: stacks.take(stacked, place) for place, edge in enumerate(edges)}
-    _sow_choices(this, choices, extras)
 
-
-def _sow_choices(this: _Pass, choices: Array, extras: Mapping[int, Any]) -> None:
-    """Sow the arrays that proxies read, of a cell by choices; extras: those of each edge (`_switch`)."""
-    graph, sown, places = this.graph, this.sown, stacks.weighted(this.graph)
-    # ReLUs of each operation on each edge.
+    # Sow for each node and each edge the ReLUs of the chosen operations alone.
+    places = stacks.weighted(graph)
     relus = np.array(
         [
             [stacks.operation(name).relus * (edge in places.get(name, ())) for name in graph.operations]
@@ -276,7 +269,7 @@ def _sow_choices(this: _Pass, choices: Array, extras: Mapping[int, Any]) -> None
     for edge, (deviation, signs, _) in extras.items():
         sown.deviations[f"edge_{edge}"] = deviation
         for number, inner in enumerate(signs):
-            sown.patterns[f"edge_{edge}_{number}"] = planes.images_first(inner, this.build)
+            sown.patterns[f"edge_{edge}_{number}"] = this.build.images_first(inner)
             sown.readers[f"edge_{edge}_{number}"] = (chosen[edge] > number + 1).astype(jnp.int32)
     if this.averaging and "batch_stats" in this.variables:
         sown.batch_stats = {

@@ -17,7 +17,7 @@ from jax import Array
 from jnas.errors import InputError
 from jnas.nets import cell, operations, stacks
 from jnas.nets.fast import bundles
-from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser, sow_pattern
+from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, classify, initialiser, sow_pattern
 from jnas.nets.sizes import Place
 from jnas.spaces.base import Graph
 
@@ -113,22 +113,23 @@ class Residual(nn.Module):
         if gates is not None and jnp.issubdtype(gates.dtype, jnp.integer):
             gates, choices = None, gates
         build = build_of(self.build, self.graphs)
+        scaled = build.statistics == "none"
         x = jnp.transpose(images, (3, 0, 1, 2)) if build.planes else images
         if self.stem:
             x = ConvolutionNorm(images.shape[-1], self.channels, 3, build, relu=False, name="stem")(x)
-            x = self._boundary("after_stem", x)
+            (x,) = boundary(self, "after_stem", x, scaled=scaled)
         channels = self.channels
         for stage in range(self.stages):
             if stage:
                 x = ResidualBlock(channels, build, name=f"residual_{stage}")(x)
-                x = self._boundary(f"after_residual_{stage}", x)
+                (x,) = boundary(self, f"after_residual_{stage}", x, scaled=scaled)
                 channels *= 2
             x = self._cells(stage, channels, build, x, gates, choices)
         x = BatchNorm(channels, build, name="last_norm")(x)
         sow_pattern(self, "last", x > 0)
         x = nn.relu(x)
         self.sow("features", "last", x)
-        return classify(self, x, channels, build)
+        return classify(self, x, build)
 
     def _cells(
         self, stage: int, channels: int, build: Build, x: Array, gates: Array | None, choices: Array | None
@@ -145,13 +146,14 @@ class Residual(nn.Module):
         gates = None if gates is None else gates[..., 0, :, :]
         choices = None if choices is None else choices[0]
         averaging = self.is_mutable_collection("batch_stats") and not self.is_initializing()
+        scaled = build.statistics == "none"
 
         def step(x: Array, inputs: Any) -> tuple[Array, Any]:
             weights, cut = inputs
             y, sown = cell.apply(
                 graph, channels, build, weights, [x], gates=gates, choices=choices, averaging=averaging
             )
-            passed, scale = self._pass_on(y, cut)
+            (passed,), scale = pass_on((y,), cut, scaled)
             return passed, (sown, y, scale)
 
         if choices is not None:
@@ -163,43 +165,48 @@ class Residual(nn.Module):
                 outs.append(out)
             sown, features, scales = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
         # Images stay the first axis of signs, and cells become the last.
-        for part, signs in sown.patterns.items():
-            self.sow("patterns", f"{name}_{part}", jnp.moveaxis(signs, 0, -1))
-        for part, readers in sown.readers.items():
-            self.sow("readers", f"{name}_{part}", readers[0])
-        for part, deviations in sown.deviations.items():
-            self.sow("deviations", f"{name}_{part}", jnp.sum(deviations))
-        if sown.batch_stats:
-            self.put_variable("batch_stats", name, sown.batch_stats)
+        sown.patterns = {part: jnp.moveaxis(signs, 0, -1) for part, signs in sown.patterns.items()}
+        sown.readers = {part: readers[0] for part, readers in sown.readers.items()}
+        sown.deviations = {part: jnp.sum(deviations) for part, deviations in sown.deviations.items()}
+        sown.sow(self, name)
         for label, feature in zip(after, features, strict=True):
             self.sow("features", label, feature)
         if scales is not None:
             self.sow("scales", name, jnp.sum(scales))
         return x
 
-    def _pass_on(self, x: Array, cut: Array | None) -> tuple[Array, Array | None]:
-        """The input of the next block, and the logarithm of the deviation that x was divided by, if it was."""
-        if cut is not None:
-            return jax.lax.stop_gradient(x) + cut, None
-        if self.build.statistics != "none":
-            return x, None
-        size = jax.lax.stop_gradient(jnp.mean(jnp.abs(x)))
-        # A block that gives zero stays zero, and its logarithm says so.
-        return x / jnp.where(size > 0, size, 1), jnp.log(size)
 
-    def _boundary(self, name: str, x: Array) -> Array:
-        """Arrays that pass from one block to the next.
+def pass_on(
+    arrays: tuple[Array, ...], cut: Array | None, scaled: bool
+) -> tuple[tuple[Array, ...], Array | None]:
+    """The inputs of the next block, and the logarithm of the size that they were divided by, if they were.
 
-        It is sown in `features`. Where the collection `boundaries` holds an array for it, the blocks are cut
-        apart: the next one reads the array added to x, through which alone it is differentiated. Without
-        normalisation x is divided by its mean size, a constant to derivatives, whose logarithm is sown in
-        `scales`: depth would overflow otherwise.
-        """
-        self.sow("features", name, x)
-        x, scale = self._pass_on(x, self.get_variable("boundaries", name, None))
-        if scale is not None:
-            self.sow("scales", name, scale)
-        return x
+    arrays: of the last blocks, the youngest at the end; cut and scaled: as `boundary` says.
+    """
+    if cut is not None:
+        *older, youngest = jax.lax.stop_gradient(arrays)
+        return (*older, youngest + cut), None
+    if not scaled:
+        return arrays, None
+    size = jax.lax.stop_gradient(jnp.mean(jnp.abs(arrays[-1])))
+    # A block that gives zero stays zero, and its logarithm says so.
+    divisor = jnp.where(size > 0, size, 1)
+    return tuple(x / divisor for x in arrays), jnp.log(size)
+
+
+def boundary(module: nn.Module, name: str, *arrays: Array, scaled: bool) -> tuple[Array, ...]:
+    """Arrays that pass from the last blocks of `module`, the youngest at the end, to the next one.
+
+    The youngest is sown in `features`. Where the collection `boundaries` holds an array for it, the blocks are cut
+    apart: the next one reads the array added to it, through which alone it is differentiated. Where `scaled`, without
+    normalisation, all are divided by the youngest's mean size, a constant to derivatives, whose logarithm is sown in
+    `scales`: depth would overflow otherwise.
+    """
+    module.sow("features", name, arrays[-1])
+    arrays, scale = pass_on(arrays, module.get_variable("boundaries", name, None), scaled)
+    if scale is not None:
+        module.sow("scales", name, scale)
+    return arrays
 
 
 def cell_variables(
@@ -226,16 +233,6 @@ def cell_variables(
     if module.has_variable("channel_gates", name):
         variables["channel_gates"] = module.get_variable("channel_gates", name)
     return variables
-
-
-def classify(module: nn.Module, x: Array, channels: int, build: Build) -> Array:
-    """Logits [N, O] of the mean over the image, in the compact call of `module`."""
-    x = jnp.mean(x, axis=(build.layout.index("H"), build.layout.index("W")))
-    features = x.T if build.planes else x
-    module.sow("features", "pooled", features)
-    kernel = module.param("classifier_kernel", initialiser(build.initialisation), (channels, module.classes))
-    bias = module.param("classifier_bias", nn.initializers.zeros, (module.classes,))
-    return features @ kernel + bias
 
 
 def check_halved(shape: tuple[int, ...], stages: int) -> None:

@@ -18,24 +18,17 @@ from jnas.nets.fast.mixture import mixed_edges
 
 # Parameters of one number a channel or a class. All others are weights: they are drawn, and count as such in scores.
 PER_CHANNEL = ("scale", "offset", "bias", "classifier_bias")
+# From this side on images go through the stem for ImageNet.
+IMAGENET_SIDE = 64
 # Share of the old running statistics kept at each training step (PyTorch's momentum 0.1).
 RUNNING_KEEP = 0.9
-
-
-def _kaiming_normal(key: Array, size: int) -> Array:
-    return jnp.sqrt(2.0) * jax.random.normal(key, (size,))
-
-
-def _pytorch_default(key: Array, size: int) -> Array:
-    return jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
-
 
 # Weights of fan-in 1; those of fan-in n are these over sqrt(n).
 #   kaiming_normal: variance 2 / n (He et al., 2015, https://arxiv.org/abs/1502.01852)
 #   pytorch_default: uniform within 1 / sqrt(n), what PyTorch gives a layer that nobody initialises
 INITIALISATIONS: dict[str, Callable[[Array, int], Array]] = {
-    "kaiming_normal": _kaiming_normal,
-    "pytorch_default": _pytorch_default,
+    "kaiming_normal": lambda key, size: jnp.sqrt(2.0) * jax.random.normal(key, (size,)),
+    "pytorch_default": lambda key, size: jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0),
 }
 
 
@@ -43,9 +36,8 @@ def initialiser(name: str) -> Callable:
     """Flax initialiser of convolution and classifier weights, whose last axis is the output; copies stand before."""
 
     def initialise(key: Array, shape: Sequence[int]) -> Array:
-        return INITIALISATIONS[name](key, math.prod(shape)).reshape(shape) / math.sqrt(
-            math.prod(shape[-4:-1])
-        )
+        unscaled = INITIALISATIONS[name](key, math.prod(shape)).reshape(shape)
+        return unscaled / math.sqrt(math.prod(shape[-4:-1]))
 
     return initialise
 
@@ -119,15 +111,20 @@ class Build:
     def convolution(self, x: Array, kernel: Array, stride: int, dilation: int = 1) -> Array:
         """`operations.convolution`, in the form that this build asks for."""
         if self.loops:
-            kernel = operations.spread(kernel, dilation) if dilation > 1 else kernel
+            # Undilated, a kernel with zeros between its entries acts as it does dilated.
+            kernel = operations.spread(kernel, dilation, (0, 1)) if dilation > 1 else kernel
             return operations.convolution_in_loops(x, kernel, stride)
         return operations.convolution(x, kernel, self.layout, stride, dilation)
 
-    def depthwise_convolution(self, x: Array, kernel: Array, stride: int, dilation: int) -> Array:
-        """`operations.depthwise_convolution`, in the form that this build asks for."""
+    def depthwise_convolution(self, x: Array, kernel: Array, stride: int, dilation: int = 1) -> Array:
+        """Convolution of each channel of x [N, H, W, C] by a kernel of its own; kernel [k, k, 1, C], k odd."""
         if self.loops:
             return operations.depthwise_convolution_in_loops(x, kernel, stride, dilation)
-        return operations.depthwise_convolution(x, kernel, stride, dilation)
+        return operations.convolution(x, kernel, "NHWC", stride, dilation, groups=x.shape[-1])
+
+    def images_first(self, signs: Array) -> Array:
+        """Signs of images, or of planes [..., C, N, H, W], with the images as the first axis."""
+        return jnp.moveaxis(signs, -3, 0) if self.planes else signs
 
 
 def gate_channels(module: nn.Module, weights: str, y: Array) -> Array:
@@ -142,8 +139,8 @@ def gate_channels(module: nn.Module, weights: str, y: Array) -> Array:
 
 
 def sow_pattern(module: nn.Module, name: str, signs: Array) -> None:
-    """Signs of images [N, H, W, C], or of planes [..., C, N, H, W], in the collection `patterns`, images first."""
-    module.sow("patterns", name, jnp.moveaxis(signs, -3, 0) if module.build.planes else signs)
+    """Sow signs of images [N, H, W, C], or of planes [..., C, N, H, W], in the collection `patterns`, images first."""
+    module.sow("patterns", name, module.build.images_first(signs))
 
 
 class BatchNorm(nn.Module):
@@ -162,31 +159,28 @@ class BatchNorm(nn.Module):
         if build.statistics == "none":
             return x
         averaging = self.is_mutable_collection("batch_stats")
+        stored: tuple[nn.Variable, ...] = ()
         if averaging or build.statistics == "running":
-            self.variable("batch_stats", "mean", jnp.zeros, shape)
-            self.variable("batch_stats", "variance", jnp.ones, shape)
+            stored = (
+                self.variable("batch_stats", "mean", jnp.zeros, shape),
+                self.variable("batch_stats", "variance", jnp.ones, shape),
+            )
         if build.statistics == "running":
-            mean, variance = self.running()
+            mean, variance = (old.value for old in stored)
         else:
             mean, variance = operations.moments(x, build.layout, build.axis_name)
-            if build.statistics == "frozen":
-                mean, variance = jax.lax.stop_gradient((mean, variance))
+        if build.statistics == "frozen":
+            mean, variance = jax.lax.stop_gradient((mean, variance))
         if build.statistics == "train" and averaging and not self.is_initializing():
-            self.follow(mean, variance)
-        self.sow("deviations", "log", log_deviation(variance))
-        return operations.normalise(x, mean, variance, self.scale, self.offset, build.layout)
-
-    def running(self) -> tuple[Array, Array]:
-        """The running mean and variance, of a network that has seen nothing where there are none."""
-        zeros = jnp.zeros(self.channels)
-        return self.get_variable("batch_stats", "mean", zeros), self.get_variable(
-            "batch_stats", "variance", zeros + 1
+            for old, new in zip(stored, (mean, variance), strict=True):
+                old.value = RUNNING_KEEP * old.value + (1 - RUNNING_KEEP) * new
+        # log sqrt(mean variance); 0 where nothing varies, as a dead branch scales nothing.
+        mean_variance = jnp.mean(variance)
+        positive = mean_variance > 0
+        self.sow(
+            "deviations", "log", jnp.where(positive, jnp.log(jnp.where(positive, mean_variance, 1)) / 2, 0)
         )
-
-    def follow(self, mean: Array, variance: Array) -> None:
-        """Move the running statistics towards those of a batch."""
-        for name, old, new in zip(("mean", "variance"), self.running(), (mean, variance), strict=True):
-            self.put_variable("batch_stats", name, RUNNING_KEEP * old + (1 - RUNNING_KEEP) * new)
+        return operations.normalise(x, mean, variance, self.scale, self.offset, build.layout)
 
 
 class ConvolutionNorm(nn.Module):
@@ -215,7 +209,12 @@ class ConvolutionNorm(nn.Module):
         return self.norm(gate_channels(self, "kernel", y))
 
 
-def log_deviation(variance: Array) -> Array:
-    """log sqrt(mean variance); 0 where nothing varies, as a dead branch scales nothing."""
-    mean = jnp.mean(variance)
-    return jnp.where(mean > 0, jnp.log(jnp.where(mean > 0, mean, 1)) / 2, 0)
+def classify(module: nn.Module, x: Array, build: Build) -> Array:
+    """Logits [N, O] of the mean over the image, in the compact call of `module`."""
+    x = jnp.mean(x, axis=(build.layout.index("H"), build.layout.index("W")))
+    features = x.T if build.planes else x
+    module.sow("features", "pooled", features)
+    shape = (features.shape[-1], module.classes)
+    kernel = module.param("classifier_kernel", initialiser(build.initialisation), shape)
+    bias = module.param("classifier_bias", nn.initializers.zeros, (module.classes,))
+    return features @ kernel + bias

@@ -15,66 +15,40 @@ from jax import Array
 
 # PyTorch's default, and NAS-Bench-201's: the published kernels depend on it.
 EPSILON = 1e-5
-LAYOUTS = ("NHWC", "CNHW")
-
-
-def channel_axis(layout: str) -> int:
-    return layout.index("C")
-
-
-def reduce_axes(layout: str) -> tuple[int, ...]:
-    """The axes that batch statistics run over: all but the channel's."""
-    return tuple(axis for axis in range(4) if axis != channel_axis(layout))
 
 
 def per_channel(values: Array, layout: str) -> Array:
-    """values [C] shaped to broadcast over images in `layout`."""
-    return values if layout == "NHWC" else values[:, None, None, None]
+    """values [C] shaped to broadcast over images in `layout`; also [..., C] over planes [..., C, N, H, W]."""
+    return values if layout == "NHWC" else values[..., None, None, None]
 
 
-def convolution(x: Array, kernel: Array, layout: str, stride: int = 1, dilation: int = 1) -> Array:
-    """Convolution with zero padding of half the kernel; kernel [k, k, C, O], k odd.
+def convolution(
+    x: Array, kernel: Array, layout: str, stride: int = 1, dilation: int = 1, groups: int = 1
+) -> Array:
+    """Convolution with zero padding of half the kernel; kernel [k, k, C / groups, O], k odd.
 
     dilation: distance between the pixels that neighbours in the kernel act on.
+    groups: of channels, each convolved alone; C makes the convolution depthwise.
     """
     half = dilation * (kernel.shape[0] // 2)
     return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        [(half, half)] * 2,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=(layout, "HWIO", layout),
-    )
-
-
-def depthwise_convolution(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Array:
-    """Convolution of each channel of x [N, H, W, C] by a kernel of its own; kernel [k, k, 1, C], k odd."""
-    half = dilation * (kernel.shape[0] // 2)
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        [(half, half)] * 2,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
+        x, kernel, (stride, stride), [(half, half)] * 2, rhs_dilation=(dilation, dilation),
+        dimension_numbers=(layout, "HWIO", layout), feature_group_count=groups,
+    )  # fmt: skip
 
 
 def depthwise_convolution_in_loops(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Array:
-    """`depthwise_convolution` as a sum of shifted images, whose derivatives are of the same form.
+    """The depthwise convolution of x [N, H, W, C] as a sum of shifted images; its derivatives are of the same form.
 
-    Inside loops and conditionals XLA has no fast form of a convolution by groups on a CPU.
+    kernel: [k, k, 1, C], k odd. Inside loops and conditionals XLA has no fast form of a convolution by groups on a CPU.
     """
     half = dilation * (kernel.shape[0] // 2)
     padded = jnp.pad(x, [(0, 0), (half, half), (half, half), (0, 0)])
     parts = []
-    for row in range(kernel.shape[0]):
-        for column in range(kernel.shape[1]):
-            top, left = dilation * row, dilation * column
-            part = padded[:, top : top + x.shape[1] : stride, left : left + x.shape[2] : stride]
-            parts.append(part * kernel[row, column, 0])
+    for row, column in np.ndindex(kernel.shape[:2]):
+        top, left = dilation * row, dilation * column
+        part = padded[:, top : top + x.shape[1] : stride, left : left + x.shape[2] : stride]
+        parts.append(part * kernel[row, column, 0])
     return sum(parts[1:], parts[0])
 
 
@@ -84,18 +58,23 @@ def pointwise_convolution(x: Array, kernel: Array, layout: str) -> Array:
     return jnp.einsum(form, x, kernel[0, 0])
 
 
-def cross_convolution(x: Array, wide: Array, tall: Array, stride: int = 1) -> Array:
-    """x [N, H, W, C] by a kernel [1, k, C, C'] that strides along rows, then by [k, 1, C', O] along columns."""
-    half = wide.shape[1] // 2
-    form = ("NHWC", "HWIO", "NHWC")
-    x = jax.lax.conv_general_dilated(x, wide, (1, stride), [(0, 0), (half, half)], dimension_numbers=form)
-    return jax.lax.conv_general_dilated(x, tall, (stride, 1), [(half, half), (0, 0)], dimension_numbers=form)
+def spread(
+    x: Array,
+    stride: int,
+    axes: tuple[int, int],
+    image: tuple[int, int] | None = None,
+    border: int = 0,
+    fill: int = 0,
+) -> Array:
+    """Put `stride - 1` times `fill` between neighbours along two axes, the adjoint of taking every `stride`-th.
 
-
-def spread(kernel: Array, dilation: int) -> Array:
-    """The kernel [k, k, C, O] with zeros between its entries: undilated, it acts as `kernel` does dilated."""
-    between = (0, 0, dilation - 1)
-    return jax.lax.pad(kernel, jnp.zeros((), kernel.dtype), [between, between, (0, 0, 0), (0, 0, 0)])
+    image: the sides that the positions were taken from, to be reached again; border: further `fill` around them.
+    """
+    padding = [(0, 0, 0)] * x.ndim
+    for place, axis in enumerate(axes):
+        beyond = image[place] - stride * (x.shape[axis] - 1) - 1 if image else 0
+        padding[axis] = (border, border + beyond, stride - 1)
+    return jax.lax.pad(x, jnp.asarray(fill, x.dtype), padding)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -117,13 +96,7 @@ def _convolution_forward(x, kernel, stride):
 
 def _convolution_backward(stride, kept, d):
     x, kernel = kept
-    if stride > 1:
-        # The adjoint of taking every second position puts zeros between.
-        spread = [
-            (0, size - stride * (less - 1) - 1, stride - 1)
-            for size, less in zip(x.shape[1:3], d.shape[1:3], strict=True)
-        ]
-        d = jax.lax.pad(d, jnp.zeros((), d.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
+    d = spread(d, stride, (1, 2), x.shape[1:3]) if stride > 1 else d
     dx = convolution_in_loops(d, jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
     half = kernel.shape[0] // 2
     dkernel = _correlation(jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(d, (1, 2, 0, 3)), half)
@@ -166,8 +139,11 @@ def normalise(x: Array, mean: Array, variance: Array, scale: Array, offset: Arra
 
 
 def moments(x: Array, layout: str, axis_name: str | None = None) -> tuple[Array, Array]:
-    """Mean and biased variance of each channel over a batch, and over the `vmap` named `axis_name`."""
-    axes = reduce_axes(layout)
+    """Mean and biased variance of each channel over a batch, and over the `vmap` named `axis_name`.
+
+    Of planes [..., C, N, H, W] those of each batch, [..., C].
+    """
+    axes = (0, 1, 2) if layout == "NHWC" else (-3, -2, -1)
     # In half precision a mean over a batch would be wrong in its second digit.
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = jnp.mean(x, axes)
@@ -184,10 +160,9 @@ def _box_sum(x: Array, size: int, height: int, width: int) -> Array:
     half = size // 2
     padded = jnp.pad(x, [(half, half) if axis in (height, width) else (0, 0) for axis in range(x.ndim)])
     total = jnp.zeros_like(x)
-    for row in range(size):
-        for column in range(size):
-            part = jax.lax.slice_in_dim(padded, row, row + x.shape[height], axis=height)
-            total = total + jax.lax.slice_in_dim(part, column, column + x.shape[width], axis=width)
+    for row, column in np.ndindex(size, size):
+        part = jax.lax.slice_in_dim(padded, row, row + x.shape[height], axis=height)
+        total = total + jax.lax.slice_in_dim(part, column, column + x.shape[width], axis=width)
     return total
 
 
@@ -244,8 +219,7 @@ def every(x: Array, stride: int, layout: str, first: int = 0) -> Array:
 
 def average_pool_2x2(x: Array, layout: str) -> Array:
     """Mean over disjoint 2x2 squares; an odd last row or column is left out."""
-    height, width = layout.index("H"), layout.index("W")
-    for axis in (height, width):
+    for axis in (layout.index("H"), layout.index("W")):
         even = x.shape[axis] // 2 * 2
         first = jax.lax.slice_in_dim(x, 0, even, stride=2, axis=axis)
         second = jax.lax.slice_in_dim(x, 1, even, stride=2, axis=axis)

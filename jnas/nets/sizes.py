@@ -97,9 +97,12 @@ def of_operation(
 ) -> tuple[int, int]:
     """(parameters, FLOPs) of a candidate operation that reads an image of that size."""
     module = None if operation.module is None else operation.module(channels, stride, Build())
-    if not isinstance(module, nn.Module):
-        return 0, 0
-    x = jnp.zeros((1, height, width, channels))
+    return _counted(module, (height, width, channels)) if isinstance(module, nn.Module) else (0, 0)
+
+
+def _counted(module: nn.Module, image: tuple[int, ...]) -> tuple[int, int]:
+    """(parameters, FLOPs) of a module that reads one image [H, W, C]."""
+    x = jnp.zeros((1, *image))
     params = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
     return parameters(params), multiply_adds(lambda p, x: module.apply({"params": p}, x), params, x)
 
@@ -134,7 +137,5 @@ def _of_skeleton(network: Any, image: tuple[int, ...]) -> tuple[int, int]:
     empty = network.clone(
         graphs=tuple(graph.restricted(((),) * len(graph.edges)) for graph in network.graphs)
     )
-    x = jnp.zeros((1, *image))
-    params = jax.eval_shape(empty.init, jax.random.key(0), x)["params"]
-    flops = multiply_adds(lambda p, x: empty.apply({"params": p}, x), params, x)
-    return parameters(params), flops + network.classes
+    params, flops = _counted(empty, image)
+    return params, flops + network.classes

@@ -71,17 +71,9 @@ def stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def of_operation(graph: Graph, variables: Variables, name: str, edges: Sequence[int]) -> list[dict[str, Any]]:
-    """By collection the variables of an operation on each of `edges`, all of which have weights of it."""
-    places = weighted(graph)[name]
-    return [
-        {
-            collection: take(values[name], places.index(edge))
-            for collection, values in variables.items()
-            if name in values
-        }
-        for edge in edges
-    ]
+def of_operation(variables: Variables, name: str) -> dict[str, Any]:
+    """By collection the variables of one operation."""
+    return {collection: values[name] for collection, values in variables.items() if name in values}
 
 
 def of_edges(graph: Graph, variables: Variables, edges: Sequence[int], group: Sequence[int]) -> list[Any]:

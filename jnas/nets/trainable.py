@@ -35,10 +35,6 @@ class Trainable(NamedTuple):
     evaluate: Callable[[Any, Any, Array], Array]
 
 
-# Those whose single networks are built here: all.
-SPACES = spaces.SPACES
-
-
 def of_architecture(
     space: str,
     text: str,
@@ -58,19 +54,17 @@ def of_architecture(
     kind = networks.kind_of(known)
     kind.check_images(tuple(image), STAGES)
     sizes = Macro(channels, cells_per_stage, STAGES, classes=classes)
+    network = networks.build(known, sizes, Build())
     if known.network == "two_inputs":
         if auxiliary and not two_inputs.auxiliary_fits(image):
             raise InputError(
                 f"the auxiliary head does not fit images of {image[0]}x{image[1]}: it reads 8x8 or 7x7 after two "
                 "halvings (32x32, 224x224); set recipe.auxiliary 0"
             )
-        network = networks.build(known, sizes, Build(), auxiliary=auxiliary)
-        trained = network.clone(graphs=two_inputs.graphs_of(genotype.parse(text)))
-        evaluated = trained.clone(build=Build(statistics="running"), auxiliary=False)
+        trained = network.clone(graphs=two_inputs.graphs_of(genotype.parse(text)), auxiliary=auxiliary)
     else:
-        network = networks.build(known, sizes, Build())
         trained = macro.restricted(network, np.asarray(known.choices(known.from_string(text))))
-        evaluated = trained.clone(build=Build(statistics="running"))
+    evaluated = network.clone(graphs=trained.graphs, build=Build(statistics="running"))
 
     def train(params, batch_stats, images, drop, key):
         paths = {"drop": drop, "key": key} if known.network == "two_inputs" else {}

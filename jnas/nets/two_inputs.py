@@ -26,11 +26,13 @@ from jax import Array
 from jnas.errors import InputError
 from jnas.nets import cell, operations, stacks
 from jnas.nets.candidates import FactorizedReduction
-from jnas.nets.macro import build_of, cell_variables, classify
+from jnas.nets.macro import boundary, build_of, cell_variables
 from jnas.nets.modules import (
+    IMAGENET_SIDE,
     BatchNorm,
     Build,
     ConvolutionNorm,
+    classify,
     gate_channels,
     initialiser,
     sow_pattern,
@@ -39,8 +41,6 @@ from jnas.nets.sizes import Place
 from jnas.spaces.base import Graph
 from jnas.spaces.genotype import INPUTS, Genotype
 
-# From this side on images go through the stem for ImageNet.
-IMAGENET_SIDE = 64
 STEM_CHANNELS = 3
 AUXILIARY_CHANNELS = (128, 768)
 # The auxiliary head pools 5x5 to 2x2: with stride 3 what CIFAR's images have become, with 2 what ImageNet's have.
@@ -50,22 +50,21 @@ AUXILIARY_STRIDES = {8: 3, 7: 2}
 class PointwiseNorm(nn.Module):
     """ReLU, 1x1 convolution, normalisation."""
 
-    inputs: int
-    outputs: int
+    channels: int
     build: Build
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        shape = (1, 1, self.inputs, self.outputs)
+        layout = self.build.layout
+        shape = (1, 1, x.shape[layout.index("C")], self.channels)
         kernel = self.param("kernel", initialiser(self.build.initialisation), shape)
-        y = operations.pointwise_convolution(nn.relu(x), kernel, self.build.layout)
-        return BatchNorm(self.outputs, self.build, name="norm")(gate_channels(self, "kernel", y))
+        y = operations.pointwise_convolution(nn.relu(x), kernel, layout)
+        return BatchNorm(self.channels, self.build, name="norm")(gate_channels(self, "kernel", y))
 
 
 class AuxiliaryHead(nn.Module):
     """Logits from the output of the second reduction cell, 8x8 or 7x7; for training alone."""
 
-    channels: int
     classes: int
     build: Build
 
@@ -75,16 +74,14 @@ class AuxiliaryHead(nn.Module):
         first, second = AUXILIARY_CHANNELS
         x = nn.avg_pool(nn.relu(x), (5, 5), (stride, stride))
         initialise = initialiser(self.build.initialisation)
-        kernel = self.param("pointwise", initialise, (1, 1, self.channels, first))
+        kernel = self.param("pointwise", initialise, (1, 1, x.shape[-1], first))
         x = operations.pointwise_convolution(x, kernel, self.build.layout)
         x = BatchNorm(first, self.build, name="norm_0")(x)
         kernel = self.param("convolution", initialise, (2, 2, first, second))
         x = jnp.einsum("nhwc,hwcd->nd", nn.relu(x), kernel)[:, None, None]
         # ImageNet's head has no normalisation here, whose batches of one pixel an image it was left out for.
         x = x if stride == 2 else BatchNorm(second, self.build, name="norm_1")(x)
-        kernel = self.param("classifier_kernel", initialise, (second, self.classes))
-        bias = self.param("classifier_bias", nn.initializers.zeros, (self.classes,))
-        return nn.relu(x)[:, 0, 0] @ kernel + bias
+        return classify(self, nn.relu(x), self.build)
 
 
 class TwoInputs(nn.Module):
@@ -113,7 +110,7 @@ class TwoInputs(nn.Module):
 
     @property
     def kinds(self) -> tuple[int, ...]:
-        """True for each reduction cell."""
+        """The kind of each cell: 1 for a reduction cell."""
         if self.search and self.stages == 1:
             return (0,) * self.cells_per_stage + (1,)
         kinds: list[int] = []
@@ -155,101 +152,58 @@ class TwoInputs(nn.Module):
         if gates is not None and jnp.issubdtype(gates.dtype, jnp.integer):
             gates, choices = None, gates
         build, channels = build_of(self.build, self.graphs), self.channels
-        older, younger, inputs, halve = self._stem(images, build)
-        one = older is younger
-        self.sow("features", "after_stem", younger)
-        older, younger = self._pass_on("after_stem", older, younger)
+        height = build.layout.index("H")
+        scaled = build.statistics == "none" and not self.search
         # A first cell that reads one image twice is differentiated through both.
-        older = younger if one else older
+        inputs = boundary(self, "after_stem", *self._stem(images, build), scaled=scaled)
+        older, younger = inputs[0], inputs[-1]
         reductions = 0
         for index, kind in enumerate(self.kinds):
             channels *= 1 + kind
             graph, name = self.graphs[kind], f"cell_{index}"
-            both = self._bring(name, older, younger, inputs, channels, halve, build)
+            # Both inputs brought to the channels of the cell and to one size.
+            sow_pattern(self, f"{name}_reads_older", older > 0)
+            sow_pattern(self, f"{name}_reads_younger", younger > 0)
+            bring = PointwiseNorm if older.shape[height] == younger.shape[height] else FactorizedReduction
+            both = [
+                bring(channels, build, name=f"{name}_older")(older),
+                PointwiseNorm(channels, build, name=f"{name}_younger")(younger),
+            ]
             y, sown = cell.apply(
-                graph,
-                channels,
-                build,
-                cell_variables(self, name, graph, channels, build),
-                both,
+                graph, channels, build, cell_variables(self, name, graph, channels, build), both,
                 gates=None if gates is None else gates[..., kind, :, :],
                 choices=None if choices is None else choices[kind],
                 drop=None if key is None else cell.Drop(drop, jax.random.fold_in(key, index)),
                 averaging=self.is_mutable_collection("batch_stats") and not self.is_initializing(),
-            )
-            for collection in ("patterns", "readers", "deviations"):
-                for part, value in getattr(sown, collection).items():
-                    self.sow(collection, f"{name}_{part}", value)
-            if sown.batch_stats:
-                self.put_variable("batch_stats", name, sown.batch_stats)
-            self.sow("features", f"after_{name}", y)
-            older, younger = self._pass_on(f"after_{name}", younger, y)
-            inputs, halve = (inputs[1], len(graph.outputs or (0,)) * channels), bool(kind)
+            )  # fmt: skip
+            sown.sow(self, name)
+            older, younger = boundary(self, f"after_{name}", younger, y, scaled=scaled)
             reductions += kind
             if self.auxiliary and kind and reductions == self.stages - 1:
-                head = AuxiliaryHead(inputs[1], self.classes, build, name="auxiliary_head")
+                head = AuxiliaryHead(self.classes, build, name="auxiliary_head")
                 self.sow("auxiliary", "logits", head(younger))
         if self.search:
-            younger = BatchNorm(inputs[1], build, name="last_norm")(younger)
+            younger = BatchNorm(younger.shape[build.layout.index("C")], build, name="last_norm")(younger)
             sow_pattern(self, "last", younger > 0)
             younger = nn.relu(younger)
         self.sow("features", "last", younger)
-        return classify(self, younger, inputs[1], build)
+        return classify(self, younger, build)
 
-    def _stem(self, images: Array, build: Build) -> tuple[Array, Array, tuple[int, int], bool]:
-        """The inputs of the first cell, their channels, and whether the older one is twice as large."""
+    def _stem(self, images: Array, build: Build) -> tuple[Array, ...]:
+        """The inputs of the first cell: one that it reads twice, or an older one that is twice as large."""
         colours, channels = images.shape[-1], self.channels
         x = jnp.transpose(images, (3, 0, 1, 2)) if build.planes else images
         if not self.stem:
-            return x, x, (channels, channels), False
+            return (x,)
         if not self._imagenet(*images.shape[1:3]):
             wide = channels if self.search else STEM_CHANNELS * channels
-            x = ConvolutionNorm(colours, wide, 3, build, relu=False, name="stem")(x)
-            return x, x, (wide, wide), False
+            return (ConvolutionNorm(colours, wide, 3, build, relu=False, name="stem")(x),)
         half = channels // 2
         x = ConvolutionNorm(colours, half, 3, build, 2, relu=False, name="stem_0")(x)
         sow_pattern(self, "stem_1_input", x > 0)
         older = ConvolutionNorm(half, channels, 3, build, 2, name="stem_1")(x)
         sow_pattern(self, "stem_2_input", older > 0)
-        younger = ConvolutionNorm(channels, channels, 3, build, 2, name="stem_2")(older)
-        return older, younger, (channels, channels), True
-
-    def _bring(
-        self,
-        name: str,
-        older: Array,
-        younger: Array,
-        inputs: tuple[int, int],
-        channels: int,
-        halve: bool,
-        build: Build,
-    ) -> list[Array]:
-        """The two inputs of a cell, brought to its channels and to one size."""
-        sow_pattern(self, f"{name}_reads_older", older > 0)
-        sow_pattern(self, f"{name}_reads_younger", younger > 0)
-        first = FactorizedReduction if halve else PointwiseNorm
-        return [
-            first(inputs[0], channels, build, name=f"{name}_older")(older),
-            PointwiseNorm(inputs[1], channels, build, name=f"{name}_younger")(younger),
-        ]
-
-    def _pass_on(self, name: str, older: Array, younger: Array) -> tuple[Array, Array]:
-        """The inputs of the next cell, from the outputs of the last two blocks.
-
-        Where the collection `boundaries` holds an array for the younger one, the blocks are cut apart: the next
-        cell reads the array added to it, through which alone it is differentiated. Without normalisation both are
-        divided by the younger one's mean size, a constant to derivatives: logits divide by it too.
-        """
-        if self.has_variable("boundaries", name):
-            cut: Array = self.get_variable("boundaries", name)
-            return jax.lax.stop_gradient(older), jax.lax.stop_gradient(younger) + cut
-        if self.build.statistics != "none" or self.search:
-            return older, younger
-        size = jax.lax.stop_gradient(jnp.mean(jnp.abs(younger)))
-        self.sow("scales", name, jnp.log(size))
-        # A block that gives zero stays zero, and its logarithm says so.
-        divisor = jnp.where(size > 0, size, 1)
-        return older / divisor, younger / divisor
+        return older, ConvolutionNorm(channels, channels, 3, build, 2, name="stem_2")(older)
 
 
 def graphs_of(genotype: Genotype) -> tuple[Graph, Graph]:
@@ -278,9 +232,6 @@ def check_reduced(shape: tuple[int, ...], stages: int) -> None:
 
 def auxiliary_fits(image: tuple[int, ...], stages: int = 3) -> bool:
     """True where the auxiliary head can read images [H, W, C] after two thirds of the cells."""
-    height, width = image[:2]
-    for _ in range(3 if min(height, width) >= IMAGENET_SIDE else 0):
-        height, width = -(-height // 2), -(-width // 2)
-    for _ in range(stages - 1):
-        height, width = -(-height // 2), -(-width // 2)
+    halvings = stages - 1 + (3 if min(image[:2]) >= IMAGENET_SIDE else 0)
+    height, width = (-(-side // 2**halvings) for side in image[:2])
     return height == width and height in AUXILIARY_STRIDES

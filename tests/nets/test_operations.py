@@ -5,7 +5,7 @@ import pytest
 
 from jnas.nets import operations
 
-LAYOUTS = operations.LAYOUTS
+LAYOUTS = ("NHWC", "CNHW")
 
 
 def images(seed: int, height: int, width: int, channels: int = 2, count: int = 3) -> np.ndarray:

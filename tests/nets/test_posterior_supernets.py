@@ -21,8 +21,8 @@ BUILD, RUNNING = Build(), Build(statistics="running")
 SMALL = {
     "shake_shake": lambda build: ShakeShake(2, 5, build, blocks=1, stem=2),
     "enas": lambda build: EnasNetwork(4, 5, build, layers=1),
-    "four_kernel_resnet": lambda build: FourKernelResNet(5, build, width=8, blocks=(1, 1), small_images=True),
-    "densenet": lambda build: DenseNet(5, build, growth=4, blocks=(2, 2), small_images=True),
+    "four_kernel_resnet": lambda build: FourKernelResNet(5, build, width=8, blocks=(1, 1)),
+    "densenet": lambda build: DenseNet(5, build, growth=4, blocks=(2, 2)),
 }
 close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
 
@@ -172,7 +172,7 @@ class TestParts:
     @pytest.mark.parametrize("size", [6, 7])
     def test_shifted_paths(self, size, stride):
         """With kernels that copy, and statistics that change nothing: every `stride`-th pixel and its neighbour."""
-        paths = ShiftedPaths(2, 4, RUNNING, stride)
+        paths = ShiftedPaths(4, RUNNING, stride)
         x = np.arange(2.0 * size * size * 2, dtype=np.float32).reshape(2, size, size, 2)
         copy = {"kernel": np.eye(2, dtype=np.float32)[None, None]}
         zeros, ones = np.zeros(4, np.float32), np.ones(4, np.float32)
@@ -219,7 +219,7 @@ class TestParts:
                 operations.convolution(x[..., [channel]], kernel[..., [channel]], "NHWC", stride)
                 for channel in range(3)
             ]
-            return jnp.concatenate(alone, axis=-1), operations.depthwise_convolution(x, kernel, stride)
+            return jnp.concatenate(alone, axis=-1), BUILD.depthwise_convolution(x, kernel, stride)
 
         expected, whole = evaluate(x, kernel)
         close(whole, expected)

@@ -34,6 +34,7 @@ from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.custom_batching import custom_vmap
 
@@ -55,8 +56,8 @@ def _shifted(x: Array, row: int, column: int, half: int, stride: int = 1) -> Arr
 
 def _columns(x: Array, size: int, stride: int) -> Array:
     """The size x size neighbourhoods of x [C, ..., H, W] as [size^2 C, ..., H', W'], in the order of a kernel's."""
-    taps = range(size)
-    return jnp.concatenate([_shifted(x, row, column, size // 2, stride) for row in taps for column in taps])
+    taps = np.ndindex(size, size)
+    return jnp.concatenate([_shifted(x, row, column, size // 2, stride) for row, column in taps])
 
 
 def _transposed(kernels: Array, ds: tuple[Array, ...], image: tuple[int, int], stride: int) -> Array:
@@ -64,13 +65,7 @@ def _transposed(kernels: Array, ds: tuple[Array, ...], image: tuple[int, int], s
     size, inputs, outputs = kernels.shape[2:]
     half, last = size // 2, size - 1
     if stride > 1:
-        # The adjoint of taking every second position puts zeros between.
-        pad = [(0, 0, 0)] * (ds[0].ndim - 2)
-        spread = [
-            (0, side - stride * (less - 1) - 1, stride - 1)
-            for side, less in zip(image, ds[0].shape[-2:], strict=True)
-        ]
-        ds = tuple(jax.lax.pad(d, jnp.zeros((), d.dtype), pad + spread) for d in ds)
+        ds = tuple(operations.spread(d, stride, (-2, -1), image) for d in ds)
     if inputs <= FUSED_INPUTS:
         border = [(0, 0)] * (ds[0].ndim - 2) + [(half, half)] * 2
         padded = jnp.concatenate([jnp.pad(d, border) for d in ds])
@@ -85,9 +80,7 @@ def _transposed(kernels: Array, ds: tuple[Array, ...], image: tuple[int, int], s
             return planes + sum(
                 kernel[o, row, column]
                 * d[o, ..., last - row : last - row + image[0], last - column : last - column + image[1]]
-                for o in range(together)
-                for row in range(size)
-                for column in range(size)
+                for o, row, column in np.ndindex(together, size, size)
             )
 
         zero = jnp.zeros((inputs, *ds[0].shape[1:-2], *image), ds[0].dtype)
@@ -95,12 +88,8 @@ def _transposed(kernels: Array, ds: tuple[Array, ...], image: tuple[int, int], s
     joined = jnp.moveaxis(kernels, 0, 3).reshape(size**2 * inputs, -1)
     products = jnp.tensordot(joined, jnp.concatenate(ds), 1)
     products = products.reshape(size, size, inputs, *products.shape[1:])
-    shifted = [
-        _shifted(products[row, column], last - row, last - column, half)
-        for row in range(size)
-        for column in range(size)
-    ]
-    return reduce(jnp.add, shifted)
+    taps = np.ndindex(size, size)
+    return reduce(jnp.add, [_shifted(products[tap], last - tap[0], last - tap[1], half) for tap in taps])
 
 
 def _evaluate(x, kernels, scale, offset, gates, skip, pool, stride, relu, pools):
@@ -167,7 +156,7 @@ def _mixed_forward(x, kernels, scale, offset, gates, skip, pool, stride, relu, s
     if statistics == "frozen":
         ys, residuals = _evaluate_images(stride, relu, pools)(x, parameters)
         return ys, (x, parameters, residuals, None)
-    ys, (columns, centred, mean, slope) = _evaluate(x, *parameters, stride=stride, relu=relu, pools=pools)
+    ys, (columns, centred, mean, slope) = _evaluate(x, *parameters, stride, relu, pools)
     z = centred * slope[..., None, None, None]
     sums = jnp.sum(columns, axis=(1, 2, 3))
     count = columns.shape[0]
@@ -191,10 +180,7 @@ def _evaluate_images(stride, relu, pools):
     """`_evaluate` whose `vmap` over images is one batch: x [B, C, N, H, W] becomes [C, B N, H, W]."""
 
     def plain(x, parameters):
-        kernels, scale, offset, gates, skip, pool = parameters
-        ys, (columns, _, mean, slope) = _evaluate(
-            x, kernels, scale, offset, gates, skip, pool, stride, relu, pools
-        )
+        ys, (columns, _, mean, slope) = _evaluate(x, *parameters, stride, relu, pools)
         return ys, (columns, mean, slope)
 
     evaluate = custom_vmap(plain)

@@ -51,15 +51,10 @@ def _backward(stride, kept, d):
     inverse = operations.inverse_counts(*image)[::stride, ::stride]
     average = average * jnp.asarray(inverse, d.dtype)
     beyond = len(_SHIFTS)  # no place at all, for what lies outside and between
-
-    def spread(values, fill):
-        edge = [
-            (1, 1 + side - stride * (less - 1) - 1, stride - 1)
-            for side, less in zip(image, values.shape[-2:], strict=True)
-        ]
-        return jax.lax.pad(values, jnp.asarray(fill, values.dtype), [(0, 0, 0)] * 2 + edge)
-
-    average, largest, place = spread(average, 0), spread(largest, 0), spread(place, beyond)
+    average, largest, place = (
+        operations.spread(values, stride, (-2, -1), image, border=1, fill=fill)
+        for values, fill in ((average, 0), (largest, 0), (place, beyond))
+    )
     dx = skip if stride == 1 else jnp.zeros((*d.shape[1:-2], *image), d.dtype)
     for number, (row, column) in enumerate(_SHIFTS):
         window = (..., slice(1 - row, 1 - row + image[0]), slice(1 - column, 1 - column + image[1]))

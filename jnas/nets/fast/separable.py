@@ -19,7 +19,7 @@ stages apart:
     2. through the second depthwise convolution, the first normalisation and pointwise convolution
     3. through the first depthwise convolutions, summed over targets and kinds
 
-`jnas.nets.darts` holds the plain form of each operation, which tests hold equal. Differentiates backwards only,
+`jnas.nets.candidates` holds the plain form of each operation, which tests hold equal. Differentiates backwards only,
 and not with respect to the gates.
 """
 
@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jnas.nets import operations
+from jnas.nets import operations, stacks
 
 # (side, dilation) of the first depthwise convolution of each kind; the first two kinds have a second one.
 KINDS = ((3, 1), (5, 1), (3, 2), (5, 2))
@@ -77,15 +77,11 @@ def _at(padded: Array, shift: tuple[int, int], reach: int, image: tuple[int, int
     return padded[..., top : top + image[0] : stride, left : left + image[1] : stride]
 
 
-def _pad(x: Array, reach: int) -> Array:
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(reach, reach)] * 2)
-
-
 def _shifted(x: Array, shifts: list[tuple[int, int]], stride: int = 1) -> Array:
     """x [..., N, H, W] by each shift, zero outside: [..., shifts, N, H / stride, W / stride]."""
-    reach, (height, width) = max(row for row, _ in shifts), x.shape[-2:]
-    padded = _pad(x, reach)
-    return jnp.stack([_at(padded, shift, reach, (height, width), stride) for shift in shifts], axis=-4)
+    reach, image = max(row for row, _ in shifts), x.shape[-2:]
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(reach, reach)] * 2)
+    return jnp.stack([_at(padded, shift, reach, image, stride) for shift in shifts], axis=-4)
 
 
 def _pointwise(x: Array, kernels: Array) -> Array:
@@ -97,23 +93,14 @@ def _pointwise(x: Array, kernels: Array) -> Array:
     return jnp.stack(outputs, axis=-4)
 
 
-def _moments(x: Array, statistics: str, axis_name: str | None) -> tuple[Array, Array]:
-    """Mean [..., C, 1, 1, 1] and 1 / sd [..., C] of x [..., C, N, H, W] over images; 0 and 1 for `"none"`."""
-    if statistics == "none":
-        return jnp.zeros((), x.dtype), jnp.ones(x.shape[:-3], x.dtype)
-    mean = jnp.mean(x, axis=(-3, -2, -1), keepdims=True)
-    if axis_name is not None:
-        mean = jax.lax.pmean(mean, axis_name)
-    variance = jnp.mean((x - mean) ** 2, axis=(-3, -2, -1))
-    if axis_name is not None:
-        variance = jax.lax.pmean(variance, axis_name)
-    return mean, jax.lax.rsqrt(variance + operations.EPSILON)
-
-
 def _normalise(x: Array, statistics: str, axis_name: str | None) -> tuple[Array, Array]:
-    """x [..., C, N, H, W] of mean 0 and variance 1 over images, and 1 / sd [..., C]."""
-    mean, slope = _moments(x, statistics, axis_name)
-    return (x - mean) * slope[..., None, None, None], slope
+    """x [..., C, N, H, W] of mean 0 and variance 1 over images, and 1 / sd [..., C]; x and 1 for `"none"`."""
+    if statistics == "none":
+        return x, jnp.ones(x.shape[:-3], x.dtype)
+    seen = jax.lax.stop_gradient(x) if statistics == "frozen" else x
+    mean, variance = operations.moments(seen, "CNHW", axis_name)
+    slope = jax.lax.rsqrt(variance + operations.EPSILON)
+    return (x - mean[..., None, None, None]) * slope[..., None, None, None], slope
 
 
 def _scaled(z: Array, scale: Array, offset: Array, statistics: str) -> Array:
@@ -218,9 +205,7 @@ def _correlate(padded: Array, kernel: Array, dilation: int, image: tuple[int, in
 
 def _write(buffer: Array, target: Array, value: Array, reach: int, stride: int = 1) -> Array:
     """value [C, N, h, w] into the middle of buffer [T, C, N, ., .], at `target` and every `stride`-th position."""
-    if stride > 1:
-        between = [(0, 0, 0)] * 2 + [(0, 0, stride - 1)] * 2
-        value = jax.lax.pad(value, jnp.zeros((), value.dtype), between)
+    value = operations.spread(value, stride, (-2, -1)) if stride > 1 else value
     start: list[Any] = [target, *[0] * (value.ndim - 2), reach, reach]
     return jax.lax.dynamic_update_slice(buffer, value[None], start)
 
@@ -251,8 +236,7 @@ def _backward(stride, statistics, axis_name, kept, cotangents):
             d, dpointwise = _through_pointwise(d, v[target], weights.pointwise_1[target, kind])
             new.append(_write(padded[kind], target, d, _reach(*KINDS[kind])))
             own.append((dpointwise, dscale, doffset))
-        stacked = jax.tree.map(lambda *values: jnp.stack(values), *own)
-        return new, put(gradients, target, stacked)
+        return new, put(gradients, target, stacks.stack(own))
 
     gradients = (weights.pointwise_1, weights.scale_1, weights.offset_1)
     start = [zeros(_reach(*KINDS[kind]), small) for kind in range(SECONDS)]
@@ -282,8 +266,7 @@ def _backward(stride, statistics, axis_name, kept, cotangents):
             flat = jax.lax.dynamic_update_slice(flat, d.reshape(channels, 1, 1, -1), [0, target, kind, 0])
             new.append(_write(padded[kind], target, d, _reach(*KINDS[kind]), stride))
             own.append((dpointwise, dscale, doffset))
-        stacked = jax.tree.map(lambda *values: jnp.stack(values), *own)
-        return new, flat, put(gradients, target, stacked), new_seconds
+        return new, flat, put(gradients, target, stacks.stack(own)), new_seconds
 
     gradients = (weights.pointwise_0, weights.scale_0, weights.offset_0)
     start = [zeros(_reach(*kind), image) for kind in KINDS]
@@ -338,7 +321,5 @@ def halve(
         jnp.einsum("tcd,cnhw->tdnhw", kernel, operations.every(x, 2, "CNHW", first))
         for first, kernel in ((0, plain), (1, shifted))
     ]
-    y = jnp.concatenate(halves, axis=1)
-    constant = jax.lax.stop_gradient(y) if statistics == "frozen" else y
-    mean, slope = _moments(constant, statistics, axis_name)
-    return _scaled((y - mean) * slope[..., None, None, None], scale, offset, statistics)
+    y, _ = _normalise(jnp.concatenate(halves, axis=1), statistics, axis_name)
+    return _scaled(y, scale, offset, statistics)

@@ -27,7 +27,7 @@ from jax import Array
 
 from jnas.nets import operations
 from jnas.nets.masked.layers import MaskedConvolution, imagenet_stem
-from jnas.nets.modules import BatchNorm, Build, initialiser
+from jnas.nets.modules import BatchNorm, Build, classify
 
 # Outputs of a bottleneck for each output of its layer.
 BOTTLENECK = 4
@@ -37,16 +37,15 @@ class NormConvolution(nn.Module):
     """Batch normalisation, ReLU, masked convolution of all `sources`."""
 
     sources: tuple[int, ...]
-    outputs: int
+    channels: int
     size: int
     build: Build
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        inputs = sum(self.sources)
-        x = nn.relu(BatchNorm(inputs, self.build, name="norm")(x))
+        x = nn.relu(BatchNorm(x.shape[-1], self.build, name="norm")(x))
         return MaskedConvolution(
-            inputs, self.outputs, self.size, self.build, sources=self.sources, name="convolution"
+            self.channels, self.size, self.build, sources=self.sources, name="convolution"
         )(x)
 
 
@@ -55,19 +54,18 @@ class DenseNet(nn.Module):
 
     growth: g, the channels that a layer adds.
     blocks: how many layers each block has.
-    small_images: the stem is a 3x3 convolution and leaves the size of the image as it is.
+    The stem of images smaller than 64x64 is a 3x3 convolution and leaves their size as it is.
     """
 
     classes: int
     build: Build
     growth: int = 32
     blocks: tuple[int, ...] = (6, 12, 24, 16)
-    small_images: bool = False
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
         build, growth, channels = self.build, self.growth, 2 * self.growth
-        x = imagenet_stem(images, channels, build, self.small_images)
+        x = imagenet_stem(images, channels, build)
         sources: tuple[int, ...] = (channels,)
         for block, layers in enumerate(self.blocks):
             if block > 0:
@@ -82,8 +80,5 @@ class DenseNet(nn.Module):
                 h = NormConvolution((inner,), growth, 3, build, name=name)(h)
                 x = jnp.concatenate([x, h], axis=-1)
                 sources = (*sources, growth)
-        channels = sum(sources)
-        x = nn.relu(BatchNorm(channels, build, name="last_norm")(x))
-        kernel = self.param("classifier_kernel", initialiser(build.initialisation), (channels, self.classes))
-        bias = self.param("classifier_bias", nn.initializers.zeros, (self.classes,))
-        return jnp.mean(x, axis=(1, 2)) @ kernel + bias
+        x = nn.relu(BatchNorm(x.shape[-1], build, name="last_norm")(x))
+        return classify(self, x, build)

@@ -71,8 +71,8 @@ class Separable(nn.Module):
         for part, stride in enumerate((self.stride, 1)):
             initialise = initialiser(build.initialisation)
             kernel = self.param(f"depthwise_{part}", initialise, (size, size, 1, channels))
-            x = operations.depthwise_convolution(nn.relu(x), kernel, stride)
-            x = MaskedConvolution(channels, channels, 1, build, name=f"pointwise_{part}")(x)
+            x = build.depthwise_convolution(nn.relu(x), kernel, stride)
+            x = MaskedConvolution(channels, 1, build, name=f"pointwise_{part}")(x)
             x = BatchNorm(channels, build, name=f"norm_{part}")(x)
         return x
 
@@ -88,39 +88,35 @@ class Cell(nn.Module):
     @nn.compact
     def __call__(self, earlier: Array, last: Array) -> Array:
         channels, build = self.channels, self.build
-        base = MaskedConvolutionNorm(channels, channels, 1, build, name="base")
-        states = [
-            self._fitted(earlier, "earlier", last.shape[1:3]),
-            base(self._fitted(last, "last", last.shape[1:3])),
-        ]
+
+        def fitted(x: Array, name: str) -> Array:
+            """x with the cell's channels, and with the size of the last layer."""
+            if x.shape[1:3] != last.shape[1:3]:
+                return ShiftedPaths(channels, build, name=name)(nn.relu(x))
+            if x.shape[-1] != channels:
+                return MaskedConvolutionNorm(channels, 1, build, name=name)(x)
+            return x
+
+        def applied(name: str, operation: int, source: int) -> Array:
+            # Nodes are as small as the cell's output already.
+            x, stride = states[source], self.stride if source < 2 else 1
+            if operation in SEPARABLE:
+                return Separable(channels, SEPARABLE[operation], build, stride, name=name)(x)
+            if operation == AVERAGE:
+                return operations.average_pool(x, build.layout)[:, ::stride, ::stride]
+            if operation == MAXIMUM:
+                return nn.max_pool(x, (3, 3), (stride, stride), [(1, 1), (1, 1)])
+            if operation == IDENTITY and stride > 1:
+                return ShiftedPaths(channels, build, stride, name=name)(x)
+            return x
+
+        base = MaskedConvolutionNorm(channels, 1, build, name="base")
+        states = [fitted(earlier, "earlier"), base(fitted(last, "last"))]
         for node, (left, left_operation, right, right_operation) in enumerate(self.nodes):
-            left_value = self._applied(f"node_{node}_left", left_operation, left, states)
-            states.append(left_value + self._applied(f"node_{node}_right", right_operation, right, states))
+            left_value = applied(f"node_{node}_left", left_operation, left)
+            states.append(left_value + applied(f"node_{node}_right", right_operation, right))
         read = {source for left, _, right, _ in self.nodes for source in (left, right)}
         return jnp.concatenate([state for index, state in enumerate(states) if index not in read], axis=-1)
-
-    def _fitted(self, x: Array, name: str, shape: tuple[int, ...]) -> Array:
-        """x with the cell's channels, and with the size `shape`."""
-        inputs = x.shape[-1]
-        if x.shape[1:3] != shape:
-            return ShiftedPaths(inputs, self.channels, self.build, name=name)(nn.relu(x))
-        if inputs != self.channels:
-            return MaskedConvolutionNorm(inputs, self.channels, 1, self.build, name=name)(x)
-        return x
-
-    def _applied(self, name: str, operation: int, source: int, states: list[Array]) -> Array:
-        x = states[source]
-        # Nodes are as small as the cell's output already.
-        stride = self.stride if source < 2 else 1
-        if operation in SEPARABLE:
-            return Separable(self.channels, SEPARABLE[operation], self.build, stride, name=name)(x)
-        if operation == AVERAGE:
-            return operations.average_pool(x, self.build.layout)[:, ::stride, ::stride]
-        if operation == MAXIMUM:
-            return nn.max_pool(x, (3, 3), (stride, stride), [(1, 1), (1, 1)])
-        if operation == IDENTITY and stride > 1:
-            return ShiftedPaths(self.channels, self.channels, self.build, stride, name=name)(x)
-        return x
 
 
 class EnasNetwork(nn.Module):
@@ -147,5 +143,4 @@ class EnasNetwork(nn.Module):
             nodes = REDUCTION if reduces else NORMAL
             cell = Cell(channels, build, nodes, 2 if reduces else 1, name=f"cell_{layer}")
             earlier, last = last, cell(earlier, last)
-        features = jnp.mean(nn.relu(last), axis=(1, 2))
-        return MaskedClassifier(features.shape[-1], self.classes, build, name="classifier")(features)
+        return MaskedClassifier(self.classes, build, name="classifier")(last)

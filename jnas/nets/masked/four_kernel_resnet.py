@@ -32,7 +32,7 @@ from jax import Array
 
 from jnas.errors import InputError
 from jnas.nets.masked.layers import MaskedConvolution, MaskedConvolutionNorm, imagenet_stem
-from jnas.nets.modules import BatchNorm, Build, initialiser
+from jnas.nets.modules import BatchNorm, Build, classify
 
 # What a convolution spans -> its kernel's size and dilation.
 KERNELS = {1: (1, 1), 3: (3, 1), 5: (3, 2), 9: (5, 2)}
@@ -49,42 +49,31 @@ class FourKernels(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        share = self.channels // len(KERNELS)
-        return jnp.concatenate(
-            [
-                MaskedConvolution(
-                    self.channels,
-                    share,
-                    size,
-                    self.build,
-                    self.stride,
-                    dilation=dilation,
-                    name=f"span_{span}",
-                )(x)
-                for span, (size, dilation) in KERNELS.items()
-            ],
-            axis=-1,
-        )
+        share, build = self.channels // len(KERNELS), self.build
+        spans = [
+            MaskedConvolution(share, size, build, self.stride, dilation, name=f"span_{span}")(x)
+            for span, (size, dilation) in KERNELS.items()
+        ]
+        return jnp.concatenate(spans, axis=-1)
 
 
 class Block(nn.Module):
-    """x [N, H, W, inputs] to [N, H / stride, W / stride, 4 inner]."""
+    """x [N, H, W, C] to [N, H / stride, W / stride, 4 inner]."""
 
-    inputs: int
     inner: int
     build: Build
     stride: int = 1
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        inputs, inner, build, stride = self.inputs, self.inner, self.build, self.stride
+        inner, build, stride = self.inner, self.build, self.stride
         outputs = EXPANSION * inner
-        h = MaskedConvolutionNorm(inputs, inner, 1, build, relu=False, name="reduce")(x)
+        h = MaskedConvolutionNorm(inner, 1, build, relu=False, name="reduce")(x)
         h = FourKernels(inner, build, stride, name="kernels")(nn.relu(h))
         h = BatchNorm(inner, build, name="norm")(h)
-        h = MaskedConvolutionNorm(inner, outputs, 1, build, name="expand")(h)
-        if inputs != outputs or stride != 1:
-            x = MaskedConvolutionNorm(inputs, outputs, 1, build, stride, relu=False, name="skip")(x)
+        h = MaskedConvolutionNorm(outputs, 1, build, name="expand")(h)
+        if x.shape[-1] != outputs or stride != 1:
+            x = MaskedConvolutionNorm(outputs, 1, build, stride, relu=False, name="skip")(x)
         return nn.relu(x + h)
 
 
@@ -93,27 +82,22 @@ class FourKernelResNet(nn.Module):
 
     width: w, the inner width of the first stage, a multiple of 4.
     blocks: how many blocks each stage has.
-    small_images: the stem is a 3x3 convolution and leaves the size of the image as it is.
+    The stem of images smaller than 64x64 is a 3x3 convolution and leaves their size as it is.
     """
 
     classes: int
     build: Build
     width: int = 64
     blocks: tuple[int, ...] = (3, 4, 6, 3)
-    small_images: bool = False
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        build, channels = self.build, self.width
-        if channels % len(KERNELS):
-            raise InputError(f"a width of {channels} has no quarters: choose a multiple of {len(KERNELS)}")
-        x = imagenet_stem(images, channels, build, self.small_images)
+        build, width = self.build, self.width
+        if width % len(KERNELS):
+            raise InputError(f"a width of {width} has no quarters: choose a multiple of {len(KERNELS)}")
+        x = imagenet_stem(images, width, build)
         for stage, blocks in enumerate(self.blocks):
-            inner = self.width * 2**stage
             for index in range(blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
-                x = Block(channels, inner, build, stride, name=f"block_{stage}_{index}")(x)
-                channels = EXPANSION * inner
-        kernel = self.param("classifier_kernel", initialiser(build.initialisation), (channels, self.classes))
-        bias = self.param("classifier_bias", nn.initializers.zeros, (self.classes,))
-        return jnp.mean(x, axis=(1, 2)) @ kernel + bias
+                x = Block(width * 2**stage, build, stride, name=f"block_{stage}_{index}")(x)
+        return classify(self, x, build)

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, initialiser
+from jnas.nets.modules import IMAGENET_SIDE, BatchNorm, Build, ConvolutionNorm, initialiser
 
 
 def mask_inputs(module: nn.Module, x: Array, sources: tuple[int, ...] = ()) -> Array:
@@ -20,12 +20,8 @@ def mask_inputs(module: nn.Module, x: Array, sources: tuple[int, ...] = ()) -> A
 
     sources: how many channels each group has, in their order; all are one group where empty.
     """
-    sizes = sources or (x.shape[-1],)
-    if getattr(module, "build", Build()).planes:
-        raise ValueError("masked channels are the last axis of [N, H, W, C]; planes have them first")
-    if sum(sizes) != x.shape[-1]:
-        raise ValueError(f"sources {sizes} do not add up to the {x.shape[-1]} channels")
     if module.is_initializing():
+        sizes = sources or (x.shape[-1],)
         module.variable("masks", "inputs", lambda: tuple(jnp.ones(size) for size in sizes))
     masks: tuple[Array, ...] | None = module.get_variable("masks", "inputs")
     if masks is None:
@@ -35,61 +31,58 @@ def mask_inputs(module: nn.Module, x: Array, sources: tuple[int, ...] = ()) -> A
 
 
 class MaskedConvolution(nn.Module):
-    """Convolution without bias of the masked channels of x [N, H, W, inputs]."""
+    """Convolution without bias of the masked channels of x [N, H, W, C]; sources: as `mask_inputs` says."""
 
-    inputs: int
-    outputs: int
+    channels: int
     size: int
     build: Build
     stride: int = 1
-    sources: tuple[int, ...] = ()
     dilation: int = 1
+    sources: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        shape = (self.size, self.size, self.inputs, self.outputs)
+        shape = (self.size, self.size, x.shape[-1], self.channels)
         kernel = self.param("kernel", initialiser(self.build.initialisation), shape)
         masked = mask_inputs(self, x, self.sources)
         return self.build.convolution(masked, kernel, self.stride, self.dilation)
 
 
 class MaskedClassifier(nn.Module):
-    """Logits [N, classes] of masked features [N, inputs]."""
+    """Logits [N, classes] of the masked channels of x [N, H, W, C], after ReLU and the mean over the image."""
 
-    inputs: int
     classes: int
     build: Build
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", initialiser(self.build.initialisation), (self.inputs, self.classes))
+        features = jnp.mean(nn.relu(x), axis=(1, 2))
+        shape = (features.shape[-1], self.classes)
+        kernel = self.param("kernel", initialiser(self.build.initialisation), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.classes,))
-        return mask_inputs(self, x) @ kernel + bias
+        return mask_inputs(self, features) @ kernel + bias
 
 
 class MaskedConvolutionNorm(nn.Module):
     """ReLU (if `relu`), masked convolution, batch normalisation."""
 
-    inputs: int
-    outputs: int
+    channels: int
     size: int
     build: Build
     stride: int = 1
     relu: bool = True
-    sources: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = nn.relu(x) if self.relu else x
-        convolution = MaskedConvolution(
-            self.inputs, self.outputs, self.size, self.build, self.stride, self.sources, name="convolution"
-        )
-        return BatchNorm(self.outputs, self.build, name="norm")(convolution(x))
+        x = MaskedConvolution(self.channels, self.size, self.build, self.stride, name="convolution")(x)
+        return BatchNorm(self.channels, self.build, name="norm")(x)
 
 
-def imagenet_stem(images: Array, channels: int, build: Build, small_images: bool) -> Array:
-    """The first layers of networks for ImageNet, called in a compact module; small images keep their size."""
-    size, stride = (3, 1) if small_images else (7, 2)
+def imagenet_stem(images: Array, channels: int, build: Build) -> Array:
+    """The first layers of networks for ImageNet, called in a compact module; smaller images keep their size."""
+    large = min(images.shape[1:3]) >= IMAGENET_SIDE
+    size, stride = (7, 2) if large else (3, 1)
     stem = ConvolutionNorm(images.shape[-1], channels, size, build, stride, relu=False, name="stem")
     x = nn.relu(stem(images))
-    return x if small_images else nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+    return nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)]) if large else x

@@ -34,46 +34,43 @@ BRANCHES = 2
 
 
 class ShiftedPaths(nn.Module):
-    """x [N, H, W, inputs] to [N, H / stride, W / stride, outputs], without losing every second pixel.
+    """x [N, H, W, C] to [N, H / stride, W / stride, channels], without losing every second pixel.
 
     Two paths take every `stride`-th pixel, one of them from x shifted by one pixel towards the origin (zeros come in
-    at the far edges). Each is a masked 1x1 convolution to half of the outputs; side by side they are normalised.
+    at the far edges). Each is a masked 1x1 convolution to half of the channels; side by side they are normalised.
     """
 
-    inputs: int
-    outputs: int
+    channels: int
     build: Build
     stride: int = 2
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shifted = jnp.pad(x[:, 1:, 1:], [(0, 0), (0, 1), (0, 1), (0, 0)])
-        shares = (self.outputs // 2, self.outputs - self.outputs // 2)
+        half = self.channels // 2
         paths = [
-            MaskedConvolution(self.inputs, share, 1, self.build, self.stride, name=name)(path)
-            for name, path, share in zip(("straight", "shifted"), (x, shifted), shares, strict=True)
+            MaskedConvolution(share, 1, self.build, self.stride, name=name)(path)
+            for name, path, share in (("straight", x, half), ("shifted", shifted, self.channels - half))
         ]
-        return BatchNorm(self.outputs, self.build, name="norm")(jnp.concatenate(paths, axis=-1))
+        return BatchNorm(self.channels, self.build, name="norm")(jnp.concatenate(paths, axis=-1))
 
 
 class Block(nn.Module):
     """x to its skip and the mean of the branches."""
 
-    inputs: int
-    outputs: int
+    channels: int
     build: Build
     stride: int = 1
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        inputs, outputs, build, stride = self.inputs, self.outputs, self.build, self.stride
+        channels, build, stride = self.channels, self.build, self.stride
         total = jnp.zeros((), x.dtype)
         for branch in range(BRANCHES):
-            first = MaskedConvolutionNorm(inputs, outputs, 3, build, stride, name=f"branch_{branch}_a")
-            second = MaskedConvolutionNorm(outputs, outputs, 3, build, name=f"branch_{branch}_b")
-            total = total + second(first(x))
-        if inputs != outputs or stride != 1:
-            x = ShiftedPaths(inputs, outputs, build, stride, name="skip")(nn.relu(x))
+            h = MaskedConvolutionNorm(channels, 3, build, stride, name=f"branch_{branch}_a")(x)
+            total = total + MaskedConvolutionNorm(channels, 3, build, name=f"branch_{branch}_b")(h)
+        if x.shape[-1] != channels or stride != 1:
+            x = ShiftedPaths(channels, build, stride, name="skip")(nn.relu(x))
         return x + total / BRANCHES
 
 
@@ -93,13 +90,11 @@ class ShakeShake(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        build, channels = self.build, self.stem
-        x = ConvolutionNorm(images.shape[-1], channels, 3, build, relu=False, name="stem")(images)
+        build = self.build
+        x = ConvolutionNorm(images.shape[-1], self.stem, 3, build, relu=False, name="stem")(images)
         for stage in range(STAGES):
-            outputs = self.stem * self.width * 2**stage
+            channels = self.stem * self.width * 2**stage
             for index in range(self.blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
-                x = Block(channels, outputs, build, stride, name=f"block_{stage}_{index}")(x)
-                channels = outputs
-        features = jnp.mean(nn.relu(x), axis=(1, 2))
-        return MaskedClassifier(channels, self.classes, build, name="classifier")(features)
+                x = Block(channels, build, stride, name=f"block_{stage}_{index}")(x)
+        return MaskedClassifier(self.classes, build, name="classifier")(x)
