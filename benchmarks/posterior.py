@@ -40,7 +40,7 @@ from jnas.config.search import Filter, SearchConfig, Tuning, kind
 from jnas.estimators.inherited import inherited
 from jnas.estimators.settings import Proxies
 from jnas.estimators.table import read_accuracies
-from jnas.oneshot import candidates, posterior
+from jnas.oneshot import posterior
 from jnas.oneshot.settings import Uniform
 from jnas.oneshot.uniform import uniform
 from jnas.run import loop, oneshot
@@ -122,12 +122,12 @@ def gating(trained: Trained) -> posterior.Gating:
 def share(trained: Trained) -> float:
     """The probability of keeping a mask at which candidates are as large as the posterior's, on average."""
     learned = trained.learned
-    return candidates.equal_share(learned.setup.supernet, gating(trained), learned.state.logits)
+    return posterior.equal_share(learned.setup.supernet, gating(trained), learned.state.logits)
 
 
 def blind(trained: Trained, key: jax.Array, count: int) -> np.ndarray:
     """Architectures int32[B, D] that know nothing of the supernet."""
-    return candidates.blind(key, trained.learned.setup.supernet, gating(trained), share(trained), count)
+    return posterior.blind(key, trained.learned.setup.supernet, gating(trained), share(trained), count)
 
 
 def seeded(trained: Trained, use: int) -> jax.Array:
@@ -176,7 +176,7 @@ def error(trained: Trained, architectures: np.ndarray, variables: Any = None) ->
 
 
 def parameters(trained: Trained, architectures: np.ndarray) -> float:
-    return candidates.parameters(trained.learned.setup.supernet, architectures).mean()
+    return trained.learned.setup.supernet.parameters_of(architectures).mean()
 
 
 def tuned(trained: Trained, architecture: np.ndarray, epochs: int) -> float:

@@ -28,7 +28,7 @@ from jnas import data
 from jnas.data import stream
 from jnas.estimators.compact_table import open_table
 from jnas.estimators.inherited import inherited
-from jnas.oneshot import candidates, supernets
+from jnas.oneshot import supernets
 from jnas.oneshot.settings import Posterior
 from jnas.report import drawing
 from jnas.run.supernet_training import Budget, hold_out
@@ -142,7 +142,7 @@ def accuracies(cells, images, labels):
 accuracy, parameters = {}, {}
 for name, cells in drawn.items():
     accuracy[name] = accuracies(cells, split.images, split.labels)
-    parameters[name] = candidates.parameters(supernet, cells)
+    parameters[name] = supernet.parameters_of(cells)
     different = len(np.unique(cells, axis=0))
     print(
         f"{name}: {different} different cells of {DRAWN}, mean {accuracy[name].mean():.1f}%, best "

@@ -35,12 +35,14 @@ import numpy as np
 import optax
 from jax import Array
 from jax.typing import ArrayLike
+from scipy.stats import rankdata
 
-from jnas.errors import InputError, unknown_name
-from jnas.estimators.training import Batch, cross_entropy, percent_right, sgd
+from jnas.errors import InputError
+from jnas.estimators.training import Batch, sgd
 from jnas.oneshot.settings import Posterior
-from jnas.oneshot.supernets import Prepare, Supernet, gates_of_masks
+from jnas.oneshot.supernets import Prepare, Supernet, gates_of_masks, objective
 from jnas.spaces.base import Space
+from jnas.spaces.masks import OPERATIONS as MASKS
 from jnas.types import Info, Key, OneShot
 
 
@@ -57,16 +59,8 @@ class Gating(NamedTuple):
     counts: np.ndarray
 
 
-GATES = {
-    "channel": "every input channel has a mask of its own (the paper's)",
-    "group": "a group has one mask, so that it leaves as a whole",
-}
-
-
 def gating(sizes: tuple[int, ...], gates: str) -> Gating:
-    """The masks of groups with so many channels each. Raises `InputError` unless `gates` is a name in `GATES`."""
-    if gates not in GATES:
-        raise unknown_name("kind of gates", gates, GATES)
+    """The masks of groups with so many channels each: one a channel, the paper's, or one a `"group"`."""
     group_of_channel = np.repeat(np.arange(len(sizes)), sizes)
     if gates == "channel":
         return Gating(group_of_channel, np.arange(len(group_of_channel)), np.array(sizes))
@@ -79,7 +73,11 @@ def logits_of(probabilities: ArrayLike) -> Array:
     if not ((values > 0) & (values < 1)).all():
         wrong = values[~((values > 0) & (values < 1))].flat[0]
         raise InputError(f"probability {wrong:g} does not fit: give one above 0 and below 1")
-    return jnp.asarray(np.log(values) - np.log1p(-values), jnp.float32)
+    return jnp.asarray(_logit(values), jnp.float32)
+
+
+def _logit(p: np.ndarray | float) -> Any:
+    return np.log(p) - np.log1p(-p)
 
 
 def relaxed_masks(key: Array, logits: Array, images: int, temperature: float) -> Array:
@@ -156,6 +154,22 @@ def flat_prior(supernet: Supernet, settings: Posterior) -> Prior:
     return Prior(np.full(groups, settings.drop_probability), np.full(groups, settings.inclusion))
 
 
+def informed(drop: float, inclusion: float, missed: np.ndarray, strength: float) -> Prior:
+    """Probabilities of each group that theory moves, from how much its operation is missed [G].
+
+    Scores that know no label (TE-NAS's: the kernel's condition number and the linear regions of the supernet without
+    an operation) rank the operations by how much they are missed. From ranks r_g in (0, 1), 1 for the most missed,
+
+        logit u_g = logit u + s (2 r_g - 1)          inclusion probability of the prior
+        logit p_g = logit p - s (2 r_g - 1)          drop probability that training starts from
+
+    u and p are those without theory, s >= 0 is how much theory counts. jnas's own; nobody has published it.
+    """
+    rank = (rankdata(missed) - 0.5) / len(missed)
+    shift = strength * (2 * rank - 1)
+    return Prior(*(1 / (1 + np.exp(-x)) for x in (_logit(drop) - shift, _logit(inclusion) + shift)))
+
+
 def loss(
     trained: dict[str, Any],
     batch_stats: Any,
@@ -179,14 +193,8 @@ def loss(
         logits, supernet.squared_norms(params), masking.counts, inclusion, examples,
         weight_penalty=settings.weight_penalty, entropy=settings.entropy, penalty=settings.penalty,
     )  # fmt: skip
-    outputs, batch_stats = supernet.train(params, batch_stats, masks[:, jnp.asarray(masking.expand)], images)
-    likelihood = cross_entropy(outputs, labels)
-    info = {
-        "cross_entropy": likelihood,
-        "regulariser": extra,
-        "accuracy": percent_right(outputs, labels),
-    }
-    return likelihood + extra, (batch_stats, info)
+    masks = masks[:, jnp.asarray(masking.expand)]
+    return objective(supernet, params, batch_stats, masks, (images, labels), extra)
 
 
 def posterior(
@@ -278,3 +286,17 @@ def _pairs_of_edges(key: Key, space: Space, logits: Array, count: int) -> Array:
     operations = jax.random.categorical(operation_key, log_odds, shape=(count, *log_odds.shape[:-1]))
     kept = jax.nn.one_hot(operations, log_odds.shape[-1], dtype=bool) & used[..., None]
     return kept.reshape(count, -1)
+
+
+def equal_share(supernet: Supernet, masking: Gating, logits: Array) -> float:
+    """The probability of keeping every mask at which candidates are as large as those of the posterior, on average."""
+    kept = np.asarray(jax.nn.sigmoid(-logits), np.float64)[masking.group][masking.expand]
+    return float(kept @ supernet.weights_of_mask / supernet.weights_of_mask.sum())
+
+
+def blind(key: Key, supernet: Supernet, masking: Gating, share: float, count: int) -> np.ndarray:
+    """Architectures int32[count, D] that know nothing: uniform cells, or masks kept with probability `share`."""
+    if supernet.space.operations != MASKS:
+        return np.asarray(supernet.space.sample(key, count))
+    kept = jax.random.bernoulli(key, share, (count, len(masking.group)))
+    return np.asarray(kept[:, masking.expand], np.int32)

@@ -8,7 +8,7 @@ order of the groups. `SUPERNETS` names them with the function that builds each.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, TypeAlias
@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 
 from jnas import spaces
 from jnas.errors import InputError
+from jnas.estimators.training import Batch, cross_entropy, percent_right
 from jnas.nets import networks
 from jnas.nets.candidates import OPERATIONS
 from jnas.nets.masked.densenet import DenseNet
@@ -30,11 +31,12 @@ from jnas.nets.masked.enas import EnasNetwork
 from jnas.nets.masked.four_kernel_resnet import FourKernelResNet
 from jnas.nets.masked.shake_shake import ShakeShake
 from jnas.nets.modules import PER_CHANNEL, Build, initial_parameters, initial_statistics, statistics_of_batch
-from jnas.nets.sizes import Macro
+from jnas.nets.sizes import Macro, parameters
 from jnas.nets.stacks import weighted
 from jnas.spaces import darts, nasbench201
 from jnas.spaces.base import Space
 from jnas.spaces.masks import masks as masks_space
+from jnas.types import Info
 
 # (key, images as they are stored) -> standardised images, shifted and mirrored where that keeps their labels true.
 Prepare: TypeAlias = Callable[[Array, Array], Array]
@@ -82,9 +84,12 @@ class Supernet:
     @cached_property
     def parameters(self) -> int:
         """Number of parameters of the whole supernet."""
-        _, arguments = self.inputs(jnp.ones(self.masks), jnp.zeros((1, *self.image)))
-        shapes = jax.eval_shape(self.network(Build()).init, jax.random.key(0), *arguments)["params"]
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+        return parameters(jax.eval_shape(self.init, jax.random.key(0))[0])
+
+    def parameters_of(self, architectures: ArrayLike) -> np.ndarray:
+        """Parameters that architectures int32[B, D] keep: int[B]."""
+        kept = np.asarray(self.masks_of(jnp.asarray(architectures))) > 0
+        return np.asarray(self.fixed + kept @ self.weights_of_mask)
 
     @property
     def fixed(self) -> int:
@@ -99,23 +104,25 @@ class Supernet:
 
     def train(self, params: Any, batch_stats: Any, masks: Array, images: Array) -> tuple[Array, Any]:
         """Logits [N, O] normalised by the batch, and the running statistics moved towards it."""
-        collections, arguments = self.inputs(masks, images)
-        variables = {"params": params, "batch_stats": batch_stats, **collections}
-        logits, updated = self.network(Build()).apply(variables, *arguments, mutable=["batch_stats"])
+        logits, updated = self._apply(Build(), params, batch_stats, masks, images, mutable=["batch_stats"])
         return logits, updated["batch_stats"]
 
     def evaluate(self, params: Any, batch_stats: Any, masks: Array, images: Array) -> Array:
         """Logits [N, O] normalised by the statistics given."""
+        logits: Array = self._apply(Build(statistics="running"), params, batch_stats, masks, images)
+        return logits
+
+    def _apply(
+        self, build: Build, params: Any, batch_stats: Any, masks: Array, images: Array, **mutable: Any
+    ) -> Any:
         collections, arguments = self.inputs(masks, images)
         variables = {"params": params, "batch_stats": batch_stats, **collections}
-        logits: Any = self.network(Build(statistics="running")).apply(variables, *arguments)
-        return logits
+        return self.network(build).apply(variables, *arguments, **mutable)
 
     def statistics(self, params: Any, masks: Array, images: Array) -> Any:
         """The statistics of a batch of images under masks, in the form of `batch_stats`."""
-        network = self.network(Build())
         collections, arguments = self.inputs(masks, images)
-        return statistics_of_batch(network, {"params": params, **collections}, *arguments)
+        return statistics_of_batch(self.network(Build()), {"params": params, **collections}, *arguments)
 
     def squared_norms(self, params: Any) -> Array:
         """||W_g||^2 of each group: float[G]; 0 for what has no weights."""
@@ -126,6 +133,22 @@ class Supernet:
                 for kernels in self.kernels
             ]
         )
+
+
+def objective(
+    supernet: Supernet, params: Any, batch_stats: Any, masks: Array, batch: Batch, regulariser: Array
+) -> tuple[Array, tuple[Any, Info]]:
+    """The loss of a step, with the running statistics and the record that it leaves.
+
+    The loss is the mean cross-entropy of a batch plus `regulariser`. masks: [M] or [N, M]; batch: (standardised
+    images float[N, H, W, C], labels int[N]).
+    """
+    images, labels = batch
+    logits, batch_stats = supernet.train(params, batch_stats, masks, images)
+    likelihood = cross_entropy(logits, labels)
+    accuracy = percent_right(logits, labels)
+    info = {"cross_entropy": likelihood, "regulariser": regulariser, "accuracy": accuracy}
+    return likelihood + regulariser, (batch_stats, info)
 
 
 def masks_of_gates(gates: Array) -> Array:
@@ -168,7 +191,8 @@ def of_space(
         empty = jnp.zeros((*masks.shape[:-1], *shape), masks.dtype)
         return {}, (images, empty.at[(..., *places)].set(masks))
 
-    shapes = _shapes(network, jnp.zeros((1, *image)), jnp.zeros(shape))
+    variables = jax.eval_shape(built.init, jax.random.key(0), jnp.zeros((1, *image)), jnp.zeros(shape))
+    leaves = traverse_util.flatten_dict(dict(variables["params"]))
     names, kernels, weights = [], [], []
     for kind, edge, k in gates:
         operation, (source, target) = space.operations[k], space.edges[edge]
@@ -176,14 +200,14 @@ def of_space(
         names.append(f"{label}{operation} {source}→{target}")
         rows = weighted(space.graphs[kind]).get(operation, ())
         inside = [
-            (path, size)
-            for path, size in shapes.items()
+            (path, leaf)
+            for path, leaf in leaves.items()
             if built.cell_kinds().get(path[0]) == kind and path[1] == operation and edge in rows
         ]
         part = (*[slice(None)] * built.edge_axis, rows.index(edge) if edge in rows else 0)
         kernels.append(tuple((path, part) for path, _ in inside if path[-1] not in PER_CHANNEL))
         # With what normalises it.
-        weights.append(sum(math.prod(size) // len(rows) for _, size in inside))
+        weights.append(sum(leaf.size // len(rows) for _, leaf in inside))
     return Supernet(
         space.name, tuple(names), (1,) * len(gates), np.array(weights), image, network, inputs,
         tuple(kernels), space, choices=space.coding is None,
@@ -202,27 +226,32 @@ def _darts(image: tuple[int, int, int], classes: int, width: int, depth: int) ->
     return of_space(darts.SPACE, image, classes, width, depth)
 
 
-def _masked(name: str, network: Callable[[Build], nn.Module], image: tuple[int, int, int]) -> Supernet:
-    """A network with masked convolutions (`jnas.nets.masked.layers`)."""
-    variables = jax.eval_shape(network(Build()).init, jax.random.key(0), jnp.zeros((1, *image)))
-    shapes = _flat_shapes(variables["params"])
-    leaves, tree = jax.tree_util.tree_flatten_with_path(variables["masks"])
-    names, sizes, kernels, weights = [], [], [], []
-    for path, leaf in leaves:
-        *module, _ = (entry.key for entry in path if hasattr(entry, "key"))
-        number = path[-1].idx
-        before = sum(
-            size.shape[0] for other, size in leaves if other[:-1] == path[:-1] and other[-1].idx < number
+def _masked(
+    name: str, side: int, network: Callable[[Build], nn.Module], image: tuple[int, int, int]
+) -> Supernet:
+    """A network with masked convolutions (`jnas.nets.masked.layers`), which halves images of at least side x side."""
+    if min(image[:2]) < side:
+        raise InputError(
+            f"images of {image[0]}x{image[1]} do not fit {name}, which halves them: give at least {side}x{side}"
         )
-        # The input channels are the last axis but one.
-        part = (..., slice(before, before + leaf.shape[0]), slice(None))
-        kernel = (*module, "kernel")
-        label = "/".join(name for name in module if name != "convolution")
-        names.append(label if number == 0 else f"{label} {number}")
-        sizes.append(leaf.shape[0])
-        kernels.append(((kernel, part),))
-        shape = shapes[kernel]
-        weights += [math.prod(shape) // shape[-2]] * leaf.shape[0]
+    variables = jax.eval_shape(network(Build()).init, jax.random.key(0), jnp.zeros((1, *image)))
+    shapes = traverse_util.flatten_dict(dict(variables["params"]))
+    tree = jax.tree.structure(variables["masks"])
+    names, sizes, kernels, weights = [], [], [], []
+    # The masks of a convolution are a tuple, one array for each of its sources.
+    for (*module, _), groups in jax.tree_util.tree_leaves_with_path(
+        variables["masks"], is_leaf=lambda entry: isinstance(entry, tuple)
+    ):
+        path = tuple(entry.key for entry in module)
+        label, kernel = "/".join(name for name in path if name != "convolution"), (*path, "kernel")
+        shape, start = shapes[kernel].shape, 0
+        for number, group in enumerate(groups):
+            names.append(f"{label} {number}" if number else label)
+            sizes.append(group.size)
+            # The input channels are the last axis but one.
+            kernels.append(((kernel, (..., slice(start, start + group.size), slice(None))),))
+            weights += [math.prod(shape) // shape[-2]] * group.size
+            start += group.size
     places = np.cumsum(sizes)[:-1]
 
     def inputs(masks: Array, images: Array) -> tuple[dict[str, Any], tuple[Any, ...]]:
@@ -234,59 +263,34 @@ def _masked(name: str, network: Callable[[Build], nn.Module], image: tuple[int, 
     )  # fmt: skip
 
 
-def _shapes(
-    network: Callable[[Build], nn.Module], *arguments: Array
-) -> dict[tuple[str, ...], tuple[int, ...]]:
-    return _flat_shapes(jax.eval_shape(network(Build()).init, jax.random.key(0), *arguments)["params"])
-
-
-def _flat_shapes(params: Mapping[str, Any]) -> dict[tuple[str, ...], tuple[int, ...]]:
-    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(dict(params)).items()}
-
-
 # Widths for a configuration that gives none; 8 for a space of one's own.
 SMALL_WIDTHS: dict[str, int] = defaultdict(
-    lambda: 8, nasbench201=8, darts=4, shake_shake=1, enas=2, four_kernel_resnet=2, densenet=2
+    lambda: 8, darts=4, shake_shake=1, enas=2, four_kernel_resnet=2, densenet=2
 )
-# Images smaller than this go through the networks of ImageNet without the strides of their stems.
-LARGE_IMAGE = 64
-
-
-def _require(name: str, image: tuple[int, int, int], side: int) -> None:
-    if min(image[:2]) < side:
-        raise InputError(
-            f"images of {image[0]}x{image[1]} do not fit {name}, which halves them: give at least {side}x{side}"
-        )
 
 
 def _shake_shake(image: tuple[int, int, int], classes: int, width: int, depth: int) -> Supernet:
     """Shake-Shake-26 (M: width 6, MI: width 10; depth 4): channels 16 x width, blocks of a stage."""
-    _require("shake_shake", image, 4)
-    return _masked("shake_shake", lambda build: ShakeShake(width, classes, build, depth), image)
+    return _masked("shake_shake", 4, lambda build: ShakeShake(width, classes, build, depth), image)
 
 
 def _enas(image: tuple[int, int, int], classes: int, width: int, depth: int) -> Supernet:
     """ENAS's cell (E: width 9, EI: width 18; depth 5): a quarter of its filters, a third of its layers."""
-    _require("enas", image, 4)
-    return _masked("enas", lambda build: EnasNetwork(4 * width, classes, build, 3 * depth), image)
+    return _masked("enas", 4, lambda build: EnasNetwork(4 * width, classes, build, 3 * depth), image)
 
 
 def _four_kernel_resnet(image: tuple[int, int, int], classes: int, width: int, depth: int) -> Supernet:
     """ResNet-50 with four kernels (width 16, depth 3): a quarter of its channels, blocks of a stage."""
-    _require("four_kernel_resnet", image, 8)
     blocks = (depth, depth + 1, 2 * depth, depth)
-    small = min(image[:2]) < LARGE_IMAGE
     return _masked(
-        "four_kernel_resnet", lambda build: FourKernelResNet(classes, build, 4 * width, blocks, small), image
+        "four_kernel_resnet", 8, lambda build: FourKernelResNet(classes, build, 4 * width, blocks), image
     )
 
 
 def _densenet(image: tuple[int, int, int], classes: int, width: int, depth: int) -> Supernet:
     """DenseNet-121, a mask for each source (width 8, depth 6): a quarter of its growth, layers of a block."""
-    _require("densenet", image, 8)
     blocks = (depth, 2 * depth, 4 * depth, round(8 * depth / 3))
-    small = min(image[:2]) < LARGE_IMAGE
-    return _masked("densenet", lambda build: DenseNet(classes, build, 4 * width, blocks, small), image)
+    return _masked("densenet", 8, lambda build: DenseNet(classes, build, 4 * width, blocks), image)
 
 
 class _Supernets(dict[str, Callable[[tuple[int, int, int], int, int, int], Supernet]]):

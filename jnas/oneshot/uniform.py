@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jnas.estimators.training import Batch, cross_entropy, percent_right, sgd
+from jnas.estimators.training import Batch, sgd
 from jnas.oneshot.settings import Uniform
-from jnas.oneshot.supernets import Prepare, Supernet
+from jnas.oneshot.supernets import Prepare, Supernet, objective
 from jnas.types import Info, Key, OneShot
 
 
@@ -57,31 +57,18 @@ def uniform(
         masks = jnp.broadcast_to(drawn, (len(x), supernet.masks))
 
         def loss(params: Any) -> tuple[Array, tuple[Any, Info]]:
-            outputs, batch_stats = supernet.train(params, state.batch_stats, masks, x)
-            likelihood = cross_entropy(outputs, labels)
-            penalty = (
-                settings.weight_penalty
-                * jnp.sum(supernet.squared_norms(params))
-                / (settings.examples * images)
-            )
-            info = {
-                "cross_entropy": likelihood,
-                "regulariser": penalty,
-                "accuracy": percent_right(outputs, labels),
-            }
-            return likelihood + penalty, (batch_stats, info)
+            norms = jnp.sum(supernet.squared_norms(params))
+            penalty = settings.weight_penalty * norms / (settings.examples * images)
+            return objective(supernet, params, state.batch_stats, masks, (x, labels), penalty)
 
         gradient, (batch_stats, info) = jax.grad(loss, has_aux=True)(state.params)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         return State(optax.apply_updates(state.params, updates), batch_stats, optimizer_state), info
 
-    def sample(state: State, key: Key, n: int) -> Array:
-        return space.sample(key, n)
-
     return OneShot(
         init,
         step,
-        lambda state, key, n: space.gates(space.sample(key, n)),
-        sample,
-        lambda state: (state.params, state.batch_stats),
+        gates=lambda state, key, n: space.gates(space.sample(key, n)),
+        sample=lambda state, key, n: space.sample(key, n),
+        params=lambda state: (state.params, state.batch_stats),
     )

@@ -23,7 +23,7 @@ from jnas.data import Dataset
 from jnas.errors import InputError, RunError
 from jnas.estimators.inherited import inherited
 from jnas.estimators.settings import Inherited
-from jnas.oneshot import candidates, posterior, prior, supernets
+from jnas.oneshot import posterior, supernets
 from jnas.oneshot.posterior import Prior
 from jnas.oneshot.settings import Posterior, Uniform
 from jnas.oneshot.supernets import Supernet
@@ -190,7 +190,7 @@ def _prior(config: SearchConfig, setup: Setup, key: Key, folder: RunFolder, prog
     _, decisions = pruning.prune(state, pruning.improvements(np.asarray(values.value), estimator.objectives))
     missed = np.array([sum(decision.ranks) for decision in decisions])
     strength = config.supernet.prior_strength
-    return Prior(*prior.informed(settings.drop_probability, settings.inclusion, missed, strength))
+    return posterior.informed(settings.drop_probability, settings.inclusion, missed, strength)
 
 
 def record(
@@ -216,12 +216,12 @@ def record(
     expected = float("nan")
     if isinstance(config.oneshot, Posterior):
         logits, gating = learned.state.logits, posterior.gating(supernet.sizes, config.oneshot.gates)
-        share = candidates.equal_share(supernet, gating, logits)
+        share = posterior.equal_share(supernet, gating, logits)
         of_masks = logits[gating.group][gating.expand]
         expected = float(posterior.expected_parameters(of_masks, supernet.weights_of_mask, supernet.fixed))
 
         def blind(key: Key, n: int) -> np.ndarray:
-            return candidates.blind(key, supernet, gating, share, n)
+            return posterior.blind(key, supernet, gating, share, n)
 
         draw = blind
     count = config.compare.blind_candidates if config.compare else 0
@@ -245,13 +245,13 @@ def record(
         "groups": _groups(learned, best),
         "parameters": supernet.parameters,
         "expected_parameters": expected,
-        "found_parameters": int(candidates.parameters(supernet, best[None])[0]),
+        "found_parameters": int(supernet.parameters_of(best[None])[0]),
         "found_validation": float(accuracy["candidates"].max()),
         "test": _test(config, learned, subjects, folder),
     } | {
         name: {
             "accuracy": np.where(np.isfinite(values), values, np.nan).tolist(),
-            "parameters": candidates.parameters(supernet, rows[name]).tolist(),
+            "parameters": supernet.parameters_of(rows[name]).tolist(),
         }
         for name, values in accuracy.items()
     }

@@ -32,7 +32,7 @@ from jnas.parallel import out_of_memory
 from jnas.run.fit import Epoch, data_sharding, fit, rows_here
 from jnas.run.processes import together
 from jnas.run.progress import Advance, Progress
-from jnas.spaces import Space
+from jnas.spaces import SPACES, Space
 from jnas.store.checkpoints import Checkpoints, open_checkpoints
 from jnas.store.folder import FORMAT, RunFolder, open_run
 from jnas.types import Key
@@ -89,10 +89,10 @@ def train_network(
 
 def check(config: Training, space: Space, dataset: datasets.Dataset) -> None:
     """Raise `InputError` where networks of the space cannot be trained on the images by these settings."""
-    if space.name not in trainable.SPACES:
+    if space.name not in SPACES:
         raise InputError(
             f"networks of '{space.name}' cannot be trained at the end of a search, only those of "
-            f"{' and '.join(trainable.SPACES)}: set training none"
+            f"{' and '.join(SPACES)}: set training none"
         )
     images = len(dataset.x_train)
     if config.batch > images:

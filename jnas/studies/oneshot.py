@@ -17,7 +17,7 @@ from jnas.config.study import StudyConfig
 from jnas.errors import InputError, RunError, unknown_name
 from jnas.estimators.compact_table import Table
 from jnas.estimators.inherited import inherited
-from jnas.oneshot import METHODS, candidates
+from jnas.oneshot import METHODS
 from jnas.oneshot.settings import Posterior, Uniform
 from jnas.oneshot.supernets import Supernet, nasbench201_supernet
 from jnas.report.plots import INK
@@ -70,7 +70,7 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
                 variables = train(work, kind, jax.random.fold_in(key, seed), advance)
             with progress.task(f"{kind} supernet {seed}: evaluating", len(cells), "cells") as advance:
                 scores[kind][:, seed] = evaluate(work, variables, key, cells, advance)
-    counts = candidates.parameters(work.supernet, cells)[:, None].astype(float)
+    counts = work.supernet.parameters_of(cells)[:, None].astype(float)
     compared = {**scores, PARAMETERS: counts}
     rows = [row for name in compared for row in _rows(name, compared[name], accuracy, settings.resamples)]
     return Findings(

@@ -12,7 +12,7 @@ import pytest
 
 from jnas import data
 from jnas.estimators.inherited import inherited
-from jnas.oneshot import candidates, posterior
+from jnas.oneshot import posterior
 from jnas.oneshot.supernets import SUPERNETS
 from jnas.types import Candidates
 
@@ -29,7 +29,7 @@ def accuracies(name):
         supernet, jax.jit(supernet.init)(jax.random.key(0)), digits, digits.x_test[:40], digits.y_test[:40],
         recalibrate=60, batch=5,
     )  # fmt: skip
-    rows = candidates.blind(jax.random.key(1), supernet, gating, 0.9, 5)
+    rows = posterior.blind(jax.random.key(1), supernet, gating, 0.9, 5)
     return estimate.evaluate(jax.random.key(2), Candidates(rows)).value[:, 0]
 
 

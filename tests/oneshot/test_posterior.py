@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from jnas.errors import InputError
-from jnas.oneshot import posterior, prior
+from jnas.oneshot import posterior
 
 DRAWS = 200_000
 # Five standard deviations of a frequency of so many draws.
@@ -112,11 +112,6 @@ def test_an_inclusion_next_to_one_is_finite():
     assert np.isfinite(value([0.0], inclusion=1 - 1e-12)) and np.isfinite(value([0.0], inclusion=1e-12))
 
 
-def test_an_unknown_kind_of_gates():
-    with pytest.raises(InputError, match="unknown kind of gates 'layer'"):
-        posterior.gating((2, 3), "layer")
-
-
 def test_masks_of_channels_and_of_groups():
     own = posterior.gating((2, 3), "channel")
     np.testing.assert_array_equal(own.group, [0, 0, 1, 1, 1])
@@ -131,7 +126,7 @@ def test_masks_of_channels_and_of_groups():
 @settings(max_examples=25, deadline=None)
 @given(probability, probability, st.floats(0, 3), st.lists(st.integers(0, 20), min_size=2, max_size=9))
 def test_a_prior_that_theory_informs(drop, inclusion, strength, missed):
-    p, u = prior.informed(drop, inclusion, np.array(missed), strength)
+    p, u = posterior.informed(drop, inclusion, np.array(missed), strength)
     assert ((p > 0) & (p < 1) & (u > 0) & (u < 1)).all()
     order = np.argsort(missed, kind="stable")
     assert (np.diff(u[order]) >= 0).all() and (np.diff(p[order]) <= 0).all()

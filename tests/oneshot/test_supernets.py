@@ -11,7 +11,7 @@ from jnas import data
 from jnas.errors import InputError
 from jnas.estimators import inherited as inheritance
 from jnas.estimators.inherited import inherited
-from jnas.oneshot import METHODS, candidates, posterior
+from jnas.oneshot import METHODS, posterior
 from jnas.oneshot.settings import Posterior, Uniform
 from jnas.oneshot.supernets import SUPERNETS, gates_of_masks, masks_of_gates
 from jnas.oneshot.uniform import uniform
@@ -117,7 +117,7 @@ def test_statistics_of_a_batch_normalise_it(supernet, images, variables):
 
 def test_sampled_sizes_have_the_expected_mean(supernet):
     logits = posterior.logits_of(np.linspace(0.1, 0.9, len(supernet.groups)))
-    for gates in posterior.GATES:
+    for gates in ("channel", "group"):
         gating = posterior.gating(supernet.sizes, gates)
         per_mask = logits[jnp.asarray(gating.group)]
         kept = np.asarray(posterior.hard_masks(jax.random.key(4), per_mask, 4000))[:, gating.expand]
@@ -126,7 +126,7 @@ def test_sampled_sizes_have_the_expected_mean(supernet):
             per_mask[jnp.asarray(gating.expand)], supernet.weights_of_mask, supernet.fixed
         )
         assert abs(sizes.mean() - expected) < 5 * sizes.std() / np.sqrt(4000) + 1e-3
-        share = candidates.equal_share(supernet, gating, logits)
+        share = posterior.equal_share(supernet, gating, logits)
         np.testing.assert_allclose(
             supernet.fixed + share * supernet.weights_of_mask.sum(), expected, rtol=1e-4
         )
@@ -161,11 +161,11 @@ def test_cells_are_drawn_as_gates_of_which_one_at_most_is_kept():
 def test_text_and_back(name):
     supernet = SUPERNETS[name](IMAGE, 3, 1, 1)
     space = supernet.space
-    for gates in posterior.GATES:
+    for gates in ("channel", "group"):
         gating = posterior.gating(supernet.sizes, gates)
         logits = posterior.logits_of(np.full(len(supernet.groups), 0.4))
         rows = [
-            *candidates.blind(jax.random.key(2), supernet, gating, 0.5, 2),
+            *posterior.blind(jax.random.key(2), supernet, gating, 0.5, 2),
             *posterior.draw(jax.random.key(3), space, gating, logits, 2),
         ]
         for row in rows:
@@ -178,13 +178,13 @@ def test_text_and_back(name):
 def test_blind_masks_keep_their_share():
     supernet = SUPERNETS["shake_shake"](IMAGE, 3, 1, 1)
     gating = posterior.gating(supernet.sizes, "channel")
-    kept = candidates.blind(jax.random.key(0), supernet, gating, 0.3, 500)
+    kept = posterior.blind(jax.random.key(0), supernet, gating, 0.3, 500)
     assert kept.shape == (500, supernet.masks) and abs(kept.mean() - 0.3) < 0.01
     text = supernet.space.to_string(kept[0])
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(text.removeprefix("shake_shake:")), np.uint8))
     np.testing.assert_array_equal(bits[: supernet.masks], kept[0])
     whole = np.ones((1, supernet.masks), np.int32)
-    assert candidates.parameters(supernet, whole)[0] == supernet.parameters
+    assert supernet.parameters_of(whole)[0] == supernet.parameters
 
 
 @pytest.mark.parametrize("name", [name for name in SUPERNETS if name != "nasbench201"])
