@@ -109,8 +109,7 @@ class Supernet:
 
     def evaluate(self, params: Any, batch_stats: Any, masks: Array, images: Array) -> Array:
         """Logits [N, O] normalised by the statistics given."""
-        logits: Array = self._apply(Build(statistics="running"), params, batch_stats, masks, images)
-        return logits
+        return self._apply(Build(statistics="running"), params, batch_stats, masks, images)
 
     def _apply(
         self, build: Build, params: Any, batch_stats: Any, masks: Array, images: Array, **mutable: Any

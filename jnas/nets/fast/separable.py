@@ -239,7 +239,7 @@ def _backward(stride, statistics, axis_name, kept, cotangents):
         return new, put(gradients, target, stacks.stack(own))
 
     gradients = (weights.pointwise_1, weights.scale_1, weights.offset_1)
-    start = [zeros(_reach(*KINDS[kind]), small) for kind in range(SECONDS)]
+    start = [zeros(_reach(*kind), small) for kind in KINDS[:SECONDS]]
     padded_1, (dpointwise_1, dscale_1, doffset_1) = jax.lax.fori_loop(
         0, count, first_stage, (start, jax.tree.map(jnp.zeros_like, gradients))
     )
@@ -278,14 +278,11 @@ def _backward(stride, statistics, axis_name, kept, cotangents):
 
     dx = jnp.zeros((channels, images, *image), dys.dtype)
     for kind, (_, dilation) in enumerate(KINDS):
-        dx = jax.lax.fori_loop(
-            0,
-            count,
-            lambda target, dx, kind=kind, dilation=dilation: (
-                dx + _correlate(padded_0[kind][target], weights.first[kind][target], dilation, image)
-            ),
-            dx,
-        )
+
+        def third_stage(target, dx, kind=kind, dilation=dilation):
+            return dx + _correlate(padded_0[kind][target], weights.first[kind][target], dilation, image)
+
+        dx = jax.lax.fori_loop(0, count, third_stage, dx)
     products = jnp.einsum("cqp,cpk->cqk", flat.reshape(channels, -1, flat.shape[-1]), columns)
     products = products.reshape(channels, targets, len(KINDS), len(SHIFTS))
     dfirst = tuple(
