@@ -22,8 +22,8 @@ from rich.table import Table
 from scipy.stats import norm, spearmanr
 
 from jnas import spaces
+from jnas.estimators.compact_table import read_accuracies
 from jnas.estimators.predictor import predict
-from jnas.estimators.table import read_accuracies
 from jnas.proxies import PROXIES
 from jnas.proxies.combination import log_rank_sum, oriented, rank_sum
 from jnas.studies import statistics

@@ -37,9 +37,9 @@ from jnas import data as datasets
 from jnas import spaces
 from jnas.config import read
 from jnas.config.search import Filter, SearchConfig, Tuning, kind
+from jnas.estimators.compact_table import read_accuracies
 from jnas.estimators.inherited import inherited
 from jnas.estimators.settings import Proxies
-from jnas.estimators.table import read_accuracies
 from jnas.oneshot import posterior
 from jnas.oneshot.settings import Uniform
 from jnas.oneshot.uniform import uniform

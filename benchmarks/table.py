@@ -13,7 +13,6 @@ from functools import partial
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
@@ -24,7 +23,6 @@ from jnas.data import stream, transforms
 from jnas.estimators import batch_training, training
 from jnas.estimators.settings import NASBENCH201
 from jnas.nets import trainable
-from jnas.parallel import AXIS
 from jnas.run.table import TableConfig, order
 
 
@@ -52,11 +50,10 @@ def main() -> None:
     }  # fmt: skip
     cells = order(config)[: own.cells]
     choices = np.argmax(np.asarray(space.gates(cells)), axis=-1).astype(np.int32)
-    mesh = Mesh(np.array(jax.devices()), (AXIS,))
     keys = jax.random.split(jax.random.key(0), own.seeds)
 
     def together(key: jax.Array) -> np.ndarray:
-        return np.asarray(batch_training.accuracies(key, choices, dataset, mesh=mesh, **recipe))
+        return np.asarray(batch_training.accuracies(key, choices, dataset, **recipe))
 
     start = time.perf_counter()
     together(keys[0])

@@ -23,8 +23,8 @@ AXIS = "architectures"
 # Rows of one call for each device: few enough that results appear often.
 ROWS_ON_CPU = 16
 ROWS_ON_ACCELERATOR = 256
-# Widths on an accelerator. The widest that the rows of a call fill is taken: seven rows do not pay for 256.
-WIDTHS = (1, 8, 64, 256)
+# Widths on an accelerator, beside all rows. The widest that a call fills is taken: seven rows do not pay for 256.
+WIDTHS = (1, 8, 64)
 # The width that is compiled first, to measure how much memory a row takes.
 FIRST_WIDTH = 8
 
@@ -57,16 +57,20 @@ class Program:
         memory_gb: float = 0.0,
     ):
         devices = jax.local_devices()
-        platform = jax.default_backend()
         self._name, self._function = name, jax.jit(function)
-        self._mesh = local_mesh()
-        self._widths = (cpu_width,) if platform == "cpu" else WIDTHS
-        rows = rows or rows_at_once() // len(devices)
-        self._rows = math.ceil(rows / cpu_width) * cpu_width if platform == "cpu" else rows
+        self._mesh = Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
+        self._rows = rows or rows_at_once() // len(devices)
+        if jax.default_backend() == "cpu":
+            # Work on a CPU does not grow with the width.
+            self._rows = math.ceil(self._rows / cpu_width) * cpu_width
+            self._widths, self._budget, self._limit = (cpu_width,), None, self._rows
+        else:
+            self._widths = (*(width for width in WIDTHS if width < self._rows), self._rows)
+            memory = (devices[0].memory_stats() or {}).get("bytes_limit", 0)
+            # Bytes for the work, None where unknown; and the largest width that memory allows, as far as is known.
+            self._budget = memory_gb * 1e9 or memory / 2 or None
+            self._limit = self._rows if self._budget else FIRST_WIDTH
         self.room = self._rows * len(devices)
-        self._budget = memory_budget(memory_gb)
-        # The largest width that memory allows, as far as is known.
-        self._limit = self._rows if platform == "cpu" or self._budget else FIRST_WIDTH
         self._programs: dict[Any, Any] = {}
 
     def place(self, shared: Any) -> Any:
@@ -89,13 +93,22 @@ class Program:
         devices = self.room // self._rows
         order = np.arange(self.room).reshape(-1, devices).T.reshape(-1)
         counts = np.array([len(range(device, count, devices)) for device in range(devices)], np.int32)
-        arguments = shared, jax.tree.map(lambda leaf: _padded(leaf, self.room)[order], rows), counts
+        arguments = shared, jax.tree.map(lambda leaf: _padded(np, leaf, self.room)[order], rows), counts
         while True:
             filled = [width for width in self._widths if width <= max(counts)]
             width = min(self._limit, max(filled, default=self._widths[0]))
             try:
                 if self._budget and width > FIRST_WIDTH:
-                    self._fit(arguments)
+                    # Find the largest width from the memory that a few rows take.
+                    budget, self._budget = self._budget, None
+                    analysis = self._compiled(arguments, FIRST_WIDTH).memory_analysis()
+                    bytes_a_row = analysis.temp_size_in_bytes / FIRST_WIDTH if analysis else 0
+                    fitting = (
+                        2 ** math.floor(math.log2(max(1, budget / bytes_a_row)))
+                        if bytes_a_row
+                        else FIRST_WIDTH
+                    )
+                    self._limit = min(self._limit, fitting)
                     continue
                 outs, form = jax.tree.flatten(jax.device_get(self._compiled(arguments, width)(*arguments)))
             except (jax.errors.JaxRuntimeError, MemoryError) as error:
@@ -112,16 +125,15 @@ class Program:
                 jax.tree.unflatten(form, [out[place] for out in outs]) for place in np.argsort(order)[:count]
             ]
 
-    def _fit(self, arguments: tuple[Any, Any, Any]) -> None:
-        """Find the largest width from the memory that a few rows take."""
-        assert self._budget is not None
-        budget, self._budget = self._budget, None
-        analysis = self._compiled(arguments, FIRST_WIDTH).memory_analysis()
-        if analysis is None or not analysis.temp_size_in_bytes:
-            self._limit = FIRST_WIDTH
-        else:
-            fitting = budget / (analysis.temp_size_in_bytes / FIRST_WIDTH)
-            self._limit = min(self._limit, 2 ** math.floor(math.log2(max(1, fitting))))
+    def stacked(self, shared: Any, rows: Any) -> Any:
+        """The outputs of all rows in one pytree of arrays [B, ...].
+
+        Raises `MemoryError` where a row does not fit into memory by itself.
+        """
+        outs = self(shared, rows)
+        if any(out is None for out in outs):
+            raise MemoryError(f"one row does not fit into memory ({self._name})")
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *outs)
 
     def _compiled(self, arguments: tuple[Any, Any, Any], width: int) -> Any:
         leaves, form = jax.tree.flatten(arguments)
@@ -155,9 +167,8 @@ def _over_rows(
             return many(shared, rows)
         # The same jitted function gives the shape and runs in the loop, so that it is traced once.
         out = jax.eval_shape(function, shared, jax.tree.map(lambda leaf: leaf[0], rows))
-        padded = jax.tree.map(
-            lambda leaf: jnp.pad(leaf, [(0, -room % width), *[(0, 0)] * (leaf.ndim - 1)]), rows
-        )
+        size = room + -room % width
+        padded = jax.tree.map(lambda leaf: _padded(jnp, leaf, size), rows)
 
         def step(index: Array, outs: Any) -> Any:
             start = index * width
@@ -172,7 +183,6 @@ def _over_rows(
                 many(shared, some),
             )
 
-        size = room + -room % width
         outs = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), out)
         outs = jax.lax.fori_loop(0, (counts[0] + width - 1) // width, step, outs)
         return jax.tree.map(lambda leaf: leaf[:room], outs)
@@ -185,21 +195,9 @@ def _over_rows(
     )(shared, rows, counts)
 
 
-def local_mesh() -> Mesh | None:
-    """The local devices, along `AXIS`; None where there is one."""
-    devices = jax.local_devices()
-    return Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
-
-
-def filled(rows: Any, size: int) -> Any:
-    """Rows [B, ...], and the first of them again, up to a multiple of `size`: one program serves any B."""
-    return rows[np.arange(-(-len(rows) // size) * size) % len(rows)]
-
-
-def rows_at_once() -> int:
-    """Rows of one call on all devices."""
-    each = ROWS_ON_CPU if jax.default_backend() == "cpu" else ROWS_ON_ACCELERATOR
-    return each * len(jax.local_devices())
+def rows_at_once(on_cpu: int = ROWS_ON_CPU, on_accelerator: int = ROWS_ON_ACCELERATOR) -> int:
+    """Rows of one call on all devices, of so many on each."""
+    return (on_cpu if jax.default_backend() == "cpu" else on_accelerator) * jax.local_device_count()
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -207,45 +205,10 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
-def memory_budget(memory_gb: float) -> float | None:
-    """Bytes for the work on one accelerator; None on a CPU, whose work does not grow with the width, or unknown."""
-    if jax.default_backend() == "cpu":
-        return None
-    if memory_gb:
-        return memory_gb * 1e9
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    return None if limit is None else limit / 2
-
-
 def _part(rows: Any, start: int, stop: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[start:stop], rows)
 
 
-def _padded(leaf: np.ndarray, size: int) -> np.ndarray:
-    padded = np.zeros((size, *leaf.shape[1:]), leaf.dtype)
-    padded[: len(leaf)] = leaf
-    return padded
-
-
-def over_architectures(
-    function: Callable[[Any, Any], Any], shared: Any, choices: Any, width: int, mesh: Mesh | None
-) -> Any:
-    """`function(shared, choice)` of each of choices, arrays [B, ...], `width` at a time on each device of `mesh`.
-
-    B must be a multiple of the number of devices.
-    """
-
-    def on_one_device(shared, choices):
-        one = partial(function, shared)
-        if width == len(jax.tree.leaves(choices)[0]) > 1:
-            # Without a loop: within one XLA has no fast form of convolutions by groups on a CPU.
-            return jax.vmap(one)(choices)
-        # Without a batch axis a conditional on the choice stays one, and runs what is chosen alone.
-        return jax.lax.map(one, choices, batch_size=None if width == 1 else width)
-
-    if mesh is None:
-        return on_one_device(shared, choices)
-    split = PartitionSpec(AXIS)
-    return jax.shard_map(
-        on_one_device, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
-    )(shared, choices)
+def _padded(library: Any, leaf: Any, size: int) -> Any:
+    """`leaf` [B, ...] with zeros up to [size, ...], by NumPy or its twin in JAX."""
+    return library.pad(leaf, [(0, size - len(leaf)), *[(0, 0)] * (leaf.ndim - 1)])

@@ -15,22 +15,27 @@ The recipe is that of NAS-Bench-201 (Dong and Yang, ICLR 2020, https://arxiv.org
 - Images are not augmented. The whole data set lies standardised in the memory of the device: for small ones.
 - All architectures start from the weights of one supernet and see the same batches in the same order, so that they
   differ by the architecture alone. `key` stands for one seed; call again with another for its spread.
+
+`trained` is the estimator of a search. It splits the training images by class: networks learn from four fifths, and a
+candidate's accuracy is that on the last. Test images are not looked at, so that they can judge the result.
 """
 
+import time
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jax.sharding import Mesh
 from jax.typing import ArrayLike
-from msgspec.structs import replace
+from msgspec.structs import replace as replace_settings
 
-from jnas import data as datasets
 from jnas import spaces
-from jnas.data import transforms
+from jnas.data import Dataset, transforms
+from jnas.data.base import stratified_split
 from jnas.errors import InputError
 from jnas.estimators.settings import NASBENCH201
 from jnas.estimators.training import EVALUATION_BATCH, trainer
@@ -38,42 +43,35 @@ from jnas.nets import networks
 from jnas.nets.modules import Build, initial_parameters
 from jnas.nets.sizes import Macro
 from jnas.nets.trainable import Trainable
-from jnas.parallel import filled, local_mesh, over_architectures
+from jnas.parallel import Program, rows_at_once
 from jnas.spaces.base import Space
+from jnas.types import Candidates, Estimator, Key, Values, with_status
 
 # Architectures in one call for each device: few on a CPU, so that a kill loses little; on an accelerator, whose memory
 # holds many small networks, side by side.
 ON_CPU, ON_ACCELERATOR = 4, 64
 
-
-class Room(NamedTuple):
-    """Architectures of one call on this machine: `size`, of which each device of `mesh` takes `width` side by side."""
-
-    size: int
-    width: int
-    mesh: Mesh | None
-
-
-def room() -> Room:
-    """The room on the local devices."""
-    on_cpu = jax.default_backend() == "cpu"
-    each = ON_CPU if on_cpu else ON_ACCELERATOR
-    return Room(each * jax.local_device_count(), 1 if on_cpu else each, local_mesh())
-
+# The share of the training images that `trained` holds out.
+VALIDATION = 0.2
 
 # (network, parameters, choices int32[cells, E] of one architecture) to arrays.
 Observe = Callable[[Any, Any, Array], Any]
 
 
+def at_once() -> int:
+    """Architectures of one call on the local devices; calls with more are split."""
+    return rows_at_once(ON_CPU, ON_ACCELERATOR)
+
+
 def accuracies(
     key: Array,
     choices: ArrayLike,
-    dataset: datasets.Dataset,
+    dataset: Dataset,
     *,
     evaluate_at: Sequence[int] | None = None,
     epochs: int,
     **settings: Any,
-) -> Array:
+) -> np.ndarray:
     """Test accuracy in percent after training: float32[B, len(evaluate_at)], nan where training diverged.
 
     evaluate_at: numbers of epochs after which to evaluate, from 0, before training, to `epochs`; the last alone where
@@ -86,7 +84,7 @@ def accuracies(
 def observations(
     key: Array,
     choices: ArrayLike,
-    dataset: datasets.Dataset,
+    dataset: Dataset,
     *,
     space: str | Space = "nasbench201",
     epochs: int,
@@ -98,9 +96,7 @@ def observations(
     stages: int = 3,
     observe_at: Sequence[int],
     observe: Observe | None = None,
-    width: int = 1,
-    mesh: Mesh | None = None,
-) -> tuple[Array, Any]:
+) -> tuple[np.ndarray, Any]:
     """(test accuracy in percent float32[B, T], the arrays of `observe` [B, T, ...]) of networks while they train.
 
     Args:
@@ -111,11 +107,10 @@ def observations(
       observe_at: T numbers of epochs after which to look, from 0, before training, to `epochs`. The
         learning rate falls towards `epochs` whatever they are.
       observe: (network, parameters, choices of one architecture) to arrays; one function, or each call compiles.
-      width: architectures side by side on each device: 1 on a CPU, where an architecture then runs only the
-        operations that it has; mesh: devices that share B, along `jnas.parallel.AXIS`.
 
     Accuracy is nan where training diverged. What is seen of an architecture does not depend on which others are in the
-    batch. Raises `InputError` for epochs, a batch, choices or images that do not fit.
+    batch. Raises `InputError` for epochs, a batch, choices or images that do not fit, `MemoryError` for a network that
+    does not fit by itself.
     """
     points = tuple(observe_at)
     if not points or not all(0 <= number <= epochs for number in points):
@@ -129,43 +124,79 @@ def observations(
         )
     known = spaces.get(space)
     networks.kind_of(known).check_images(dataset.x_train.shape, stages)
-    sizes = Macro(channels, cells_per_stage, stages, classes=dataset.classes)
-    count, together = len(choices), width * (1 if mesh is None else mesh.size)
-    measured = _observations(
-        key,
-        filled(choices.astype(jnp.int32), together),
-        (transforms.normalise(dataset, dataset.x_train), jnp.asarray(dataset.y_train)),
-        (transforms.normalise(dataset, dataset.x_test), jnp.asarray(dataset.y_test)),
-        (jnp.float32(learning_rate), jnp.float32(weight_decay)),
-        network=networks.build(known, sizes, Build(loops=True)),
-        epochs=epochs,
-        batch=batch,
-        points=points,
-        observe=observe,
-        width=width,
-        mesh=mesh,
+    network = networks.build(
+        known, Macro(channels, cells_per_stage, stages, classes=dataset.classes), Build(loops=True)
     )
-    return jax.tree.map(lambda leaf: leaf[:count], measured)
+    plan, program = _compiled(network, epochs, batch, points, observe)
+    choices = choices.astype(jnp.int32)
+    train, test = (
+        (transforms.normalise(dataset, images), jnp.asarray(labels))
+        for images, labels in ((dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test))
+    )
+    rates = jnp.float32(learning_rate), jnp.float32(weight_decay)
+    shared = plan(key, train[0], len(test[0]), choices[0]), train, test, rates
+    return program.stacked(program.place(shared), choices)
 
 
-@partial(jax.jit, static_argnames=("network", "epochs", "batch", "points", "observe", "width", "mesh"))
-def _observations(key, choices, train, test, rates, *, network, epochs, batch, points, observe, width, mesh):
-    """`observations` after the checks; train, test: (standardised images, labels)."""
-    weights_key, order_key, parts_key = jax.random.split(key, 3)
-    images, count = len(train[0]), len(test[0])
-    params = initial_parameters(network, weights_key, train[0][:1], choices[0])
-    numbers = jnp.arange(epochs)
-    order = jax.vmap(lambda number: transforms.batches(order_key, number, images, batch))(numbers)
-    # In random order: a part of images that are sorted by class would have the statistics of that class. The
-    # last part reaches back, so that all are of one size, and counts what is new alone.
-    size = min(EVALUATION_BATCH, count)
-    new = jnp.arange(0, count, size)[:, None]
-    places = jnp.minimum(new, count - size) + jnp.arange(size)
-    parts = jax.random.permutation(parts_key, count)[places], places >= new
+def trained(space: Space, dataset: Dataset, settings: Any) -> Estimator:
+    """Percent of held-out images after training each architecture, objective `accuracy`.
+
+    settings: epochs, batch, learning_rate, weight_decay, channels and cells_per_stage, as `settings.Training` has them.
+    A candidate's fidelity is its share of the epochs. A training that diverges has the status `not_finite`. Raises
+    `InputError` where a batch does not fit, and for a space whose architectures are not built alone.
+    """
+    networks.kind_of(space)
+    learn, held = stratified_split(dataset.y_train, 0, VALIDATION)
+    if settings.batch > len(learn):
+        raise InputError(
+            f"batch {settings.batch} does not fit: {len(learn)} images are left to train on; lower it"
+        )
+    split = replace(
+        dataset, x_train=dataset.x_train[learn], y_train=dataset.y_train[learn], x_test=dataset.x_train[held],
+        y_test=dataset.y_train[held],
+    )  # fmt: skip
+
+    def evaluate(key: Key, candidates: Candidates) -> Values:
+        start = time.perf_counter()
+        choices = np.asarray(space.choices(np.asarray(candidates.architectures)), np.int32)
+        shares = np.ones(len(choices)) if candidates.fidelity is None else np.asarray(candidates.fidelity)
+        epochs = np.maximum(1, np.rint(shares * settings.epochs).astype(int))
+        value = np.zeros(len(choices))
+        # Trainings of one length run in one program.
+        for count in np.unique(epochs):
+            rows = np.flatnonzero(epochs == count)
+            value[rows] = accuracies(
+                key, choices[rows], split, space=space, epochs=int(count), batch=settings.batch,
+                learning_rate=settings.learning_rate, weight_decay=settings.weight_decay,
+                channels=settings.channels, cells_per_stage=settings.cells_per_stage,
+            )[:, 0]  # fmt: skip
+        return with_status(value[:, None], (time.perf_counter() - start) * epochs / epochs.sum())
+
+    return Estimator(("accuracy",), evaluate, batch=at_once())
+
+
+@cache
+def _compiled(
+    network: Any, epochs: int, batch: int, points: tuple[int, ...], observe: Observe | None
+) -> tuple[Callable[..., Any], Program]:
+    """The parts that all trainings share, as a function, and the program that trains and observes one architecture."""
+
+    def plan(key, x_train, count, choice):
+        """Weights, the images of each step int32[epochs, steps, batch], and parts of the `count` test images."""
+        weights_key, order_key, parts_key = jax.random.split(key, 3)
+        params = initial_parameters(network, weights_key, x_train[:1], choice)
+        order = jax.vmap(lambda number: transforms.batches(order_key, number, len(x_train), batch))(
+            jnp.arange(epochs)
+        )
+        # In random order: a part of images that are sorted by class would have the statistics of that class. The
+        # last part reaches back, so that all are of one size, and counts what is new alone.
+        size = min(EVALUATION_BATCH, count)
+        new = jnp.arange(0, count, size)[:, None]
+        places = jnp.minimum(new, count - size) + jnp.arange(size)
+        return params, order, (jax.random.permutation(parts_key, count)[places], places >= new)
 
     def train_one(shared, choice):
-        params, (x_train, y_train), (x_test, y_test), (learning_rate, weight_decay), *plan = shared
-        order, evaluated, parts = plan
+        (params, order, parts), (x_train, y_train), (x_test, y_test), (learning_rate, weight_decay) = shared
 
         def forward(params, batch_stats, x, drop, key):
             return network.apply({"params": params}, x, choice), None, batch_stats
@@ -173,28 +204,29 @@ def _observations(key, choices, train, test, rates, *, network, epochs, batch, p
         def predict(params, batch_stats, x):
             return network.apply({"params": params}, x, choice)
 
+        # Nothing is drawn in a training: weights come from `plan`, and images are as they are.
+        no_key = jax.random.key(0)
         one = trainer(
             Trainable(lambda key: (params, {}), forward, predict),
-            replace(NASBENCH201, learning_rate=learning_rate, weight_decay=weight_decay, augment=False),
+            replace_settings(
+                NASBENCH201, learning_rate=learning_rate, weight_decay=weight_decay, augment=False
+            ),
             steps=order.shape[0] * order.shape[1],
             normalise=lambda images: images,
         )
 
         def step(state, indices):
-            # Nothing is drawn in a step: images are as they are.
-            return one.step(state, order_key, (x_train[indices], y_train[indices]), None)[0], None
+            return one.step(state, no_key, (x_train[indices], y_train[indices]), None)[0], None
 
-        def accuracy(params):
+        def look(params):
             def right(part):
                 indices, counted = part
                 logits = network.apply({"params": params}, x_test[indices], choice)
                 hits = counted & (jnp.argmax(logits, axis=-1) == y_test[indices])
                 return jnp.where(jnp.isfinite(logits).all(), jnp.sum(hits), jnp.nan)
 
-            return 100.0 * jnp.sum(jax.lax.map(right, parts)) / len(x_test)
-
-        def look(params):
-            return accuracy(params), () if observe is None else observe(network, params, choice)
+            accuracy = 100.0 * jnp.sum(jax.lax.map(right, parts)) / len(x_test)
+            return accuracy, () if observe is None else observe(network, params, choice)
 
         def unseen(params):
             return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(look, params))
@@ -204,13 +236,13 @@ def _observations(key, choices, train, test, rates, *, network, epochs, batch, p
             state, _ = jax.lax.scan(step, state, order)
             return state, jax.lax.cond(evaluated, look, unseen, state.params)
 
-        seen = jax.lax.scan(epoch, one.init(order_key), (order, evaluated))[1]
+        evaluated = jnp.isin(jnp.arange(epochs) + 1, jnp.array(points))
+        seen = jax.lax.scan(epoch, one.init(no_key), (order, evaluated))[1]
         if 0 not in points:
             return jax.tree.map(lambda leaf: leaf[jnp.array(points) - 1], seen)
-        before = look(params)
         return jax.tree.map(
-            lambda first, leaf: jnp.concatenate([first[None], leaf])[jnp.array(points)], before, seen
+            lambda first, leaf: jnp.concatenate([first[None], leaf])[jnp.array(points)], look(params), seen
         )
 
-    shared = (params, train, test, rates, order, jnp.isin(numbers + 1, jnp.array(points)), parts)
-    return over_architectures(train_one, shared, choices, width, mesh)
+    program = Program("training", train_one, rows=at_once() // jax.local_device_count())
+    return jax.jit(plan, static_argnums=2), program

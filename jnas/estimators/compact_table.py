@@ -5,6 +5,8 @@ of 0.002 % in 16 bits, which hundredths of a percent (NAS-Bench-201's) pass thro
 seeds take some hundred kilobytes. Where the architectures are canonical ones alone, they stand for their equivalents.
 """
 
+import csv
+import gzip
 import io
 import re
 import zipfile
@@ -18,13 +20,14 @@ from jax.typing import ArrayLike
 
 from jnas import spaces
 from jnas.errors import InputError
-from jnas.estimators.table import read_columns
-from jnas.spaces import base
 
 FORMAT = "jnas table 1"
 UNIT = 0.002
 # Of a seed that was not trained, or whose training diverged.
 MISSING = np.iinfo(np.uint16).max
+
+# Columns that a CSV must have.
+COLUMNS = ("architecture", "test_acc")
 
 # Tables that come with jnas, made by `jnas table build` with its defaults.
 SHIPPED = {"digits": Path(__file__).with_name("digits_table.npz")}
@@ -50,37 +53,34 @@ class Table:
 
     @cached_property
     def _places(self) -> dict[int, int]:
-        decisions = spaces.get(self.space).decisions
-        return {
-            int(code): row for row, code in enumerate(np.asarray(base.index(decisions, self.architectures)))
-        }
+        codes = np.asarray(spaces.get(self.space).index(self.architectures)).tolist()
+        return {code: row for row, code in enumerate(codes)}
 
     def rows(self, architectures: ArrayLike) -> np.ndarray:
         """Rows of architectures int32[B, D], or else of their canonical forms: int64[B], -1 where neither does."""
-        space = spaces.get(self.space)
+        space, places = spaces.get(self.space), self._places
         own, canonical = (
-            np.asarray(base.index(space.decisions, array))
-            for array in (np.asarray(architectures), space.canonical(np.asarray(architectures)))
+            np.asarray(space.index(array)).tolist()
+            for array in (architectures, space.canonical(np.asarray(architectures)))
         )
-        places = self._places
         return np.array(
-            [places.get(int(a), places.get(int(b), -1)) for a, b in zip(own, canonical, strict=True)],
-            np.int64,
+            [places.get(a, places.get(b, -1)) for a, b in zip(own, canonical, strict=True)], np.int64
         )
 
-    def mean(self, epoch: int | None = None) -> np.ndarray:
-        """Mean over seeds after `epoch` epochs, by default the last: float64[A]; nan where no seed has a value.
+    def mean(self, epoch: int = 0) -> np.ndarray:
+        """Mean over seeds after `epoch` epochs, 0 for the last: float64[A]; nan where no seed has a value.
 
         Raises `InputError` for an epoch after which nothing was measured.
         """
-        place = len(self.epochs) - 1 if epoch is None else self.place(epoch)
-        values = self.accuracy[:, :, place].astype(np.float64)
+        values = self.accuracy[:, :, self.place(epoch)].astype(np.float64)
         counted = np.isfinite(values)
         total = np.where(counted, values, 0).sum(axis=1)
         return np.where(counted.any(axis=1), total / np.maximum(counted.sum(axis=1), 1), np.nan)
 
     def place(self, epoch: int) -> int:
-        """Place of an epoch among `epochs`. Raises `InputError` where it is not there."""
+        """Place of an epoch among `epochs`, 0 for the last. Raises `InputError` where it is not there."""
+        if not epoch:
+            return len(self.epochs) - 1
         if epoch not in self.epochs:
             known = ", ".join(map(str, self.epochs))
             raise InputError(f"the table has no accuracies after epoch {epoch}: choose among {known}")
@@ -92,22 +92,15 @@ def to_bytes(table: Table, path: str | Path) -> bytes:
     codes = np.rint(np.nan_to_num(table.accuracy, nan=0) / UNIT).astype(np.int64)
     if codes.min(initial=0) < 0 or codes.max(initial=0) >= MISSING:
         raise InputError(f"accuracies for '{path}' must be percentages, from 0 to 100")
-    numbers = np.asarray(base.index(spaces.get(table.space).decisions, table.architectures))
-    counted: dict[str, Any] = {}
-    if table.parameters is not None:
-        counted["parameters"] = table.parameters.astype(np.uint32)
+    counted = {} if table.parameters is None else {"parameters": table.parameters.astype(np.uint32)}
     with io.BytesIO() as stream:
         np.savez_compressed(
-            stream,
-            **counted,
-            format=np.array(FORMAT),
-            space=np.array(table.space),
-            data=np.array(table.data),
-            architectures=numbers.astype(np.uint32),
+            stream, **counted, format=np.array(FORMAT), space=np.array(table.space), data=np.array(table.data),
+            architectures=np.asarray(spaces.get(table.space).index(table.architectures)).astype(np.uint32),
             epochs=table.epochs.astype(np.int32),
             accuracy=np.where(np.isfinite(table.accuracy), codes, MISSING).astype(np.uint16),
             seconds=table.seconds.astype(np.float32),
-        )
+        )  # fmt: skip
         return stream.getvalue()
 
 
@@ -122,26 +115,19 @@ def read(path: str | Path) -> Table:
         space = spaces.get(str(content["space"]))
         codes = content["accuracy"]
         numbers = content["architectures"].astype(np.int64)
-        of_each = [content[name] for name in ("seconds", "parameters") if name in content]
-        fits = all(array.shape == numbers.shape for array in of_each)
+        parameters = content["parameters"].astype(np.int64) if "parameters" in content else None
+        of_each = [content["seconds"], *([] if parameters is None else [parameters])]
         if (
             codes.shape[::2] != (len(numbers), len(content["epochs"]))
             or (numbers >= space.size).any()
-            or not fits
+            or any(array.shape != numbers.shape for array in of_each)
         ):
             raise ValueError("its arrays do not fit each other")
-        architectures = np.stack(np.unravel_index(numbers, space.decisions), axis=-1).astype(np.int32)
-        accuracy = np.where(codes == MISSING, np.nan, codes * UNIT).astype(np.float32)
-        parameters = content["parameters"].astype(np.int64) if "parameters" in content else None
         return Table(
-            space.name,
-            str(content["data"]),
-            architectures,
-            content["epochs"],
-            accuracy,
-            content["seconds"],
-            parameters,
-        )
+            space.name, str(content["data"]),
+            np.stack(np.unravel_index(numbers, space.decisions), axis=-1).astype(np.int32), content["epochs"],
+            np.where(codes == MISSING, np.nan, codes * UNIT).astype(np.float32), content["seconds"], parameters,
+        )  # fmt: skip
     except FileNotFoundError:
         raise InputError(f"no table '{path}': make it with jnas table build or jnas table import") from None
     except InputError:
@@ -157,15 +143,54 @@ def from_csv(path: str | Path, space: str) -> Table:
     Columns `test_acc_run0`, `test_acc_run1`, ... are the seeds where they are there. A CSV says nothing of epochs and
     seconds: its accuracies are those after 1 epoch, its seconds nan. Raises `InputError` as `read_accuracies` does.
     """
-    columns = read_columns(path, lambda name: re.fullmatch(r"test_acc(_run\d+)?", name) is not None)
+    columns = _columns(path, r"test_acc(_run\d+)?")
     runs = [name for name in columns if name.startswith("test_acc_run")] or ["test_acc"]
-    names = columns.pop("architecture")
+    names = columns["architecture"]
     if not names:
         raise InputError(f"table '{path}' has no rows: give one with an architecture a row")
     architectures = np.stack([spaces.get(space).from_string(name) for name in names])
     accuracy = np.stack([np.array(columns[name], np.float32) for name in runs], axis=1)
     epochs, seconds = np.ones(1, np.int32), np.full(len(names), np.nan, np.float32)
     return Table(space, Path(path).name, architectures, epochs, accuracy[:, :, None], seconds)
+
+
+def read_accuracies(path: str | Path) -> dict[str, float]:
+    """Test accuracy in percent by architecture string, from a CSV or gzipped CSV with the two `COLUMNS`.
+
+    Raises `InputError` for a file that is missing, unreadable or without these columns.
+    """
+    columns = _columns(path, "test_acc")
+    return dict(zip(columns["architecture"], columns["test_acc"], strict=True))
+
+
+def _columns(path: str | Path, wanted: str) -> dict[str, list[Any]]:
+    """The column `architecture` as text; as numbers those that match `wanted`. Empty is nan, but in `COLUMNS`."""
+    path = Path(path)
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8", newline="") as stream:
+            rows = csv.DictReader(stream)
+            names = rows.fieldnames or ()
+            if missing := [name for name in COLUMNS if name not in names]:
+                raise InputError(
+                    f"table '{path}' lacks the column {missing[0]}: it needs {', '.join(COLUMNS)}"
+                )
+            numbers = [name for name in names if re.fullmatch(wanted, name)]
+            columns: dict[str, list[Any]] = {name: [] for name in ("architecture", *numbers)}
+            for row in rows:
+                columns["architecture"].append(row["architecture"])
+                for name in numbers:
+                    columns[name].append(float(row[name] if name in COLUMNS else row[name] or "nan"))
+            return columns
+    except FileNotFoundError:
+        raise InputError(f"no table '{path}': give the path of a CSV file, or leave --table away") from None
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, TypeError, csv.Error) as error:
+        text = " ".join(str(error).split())
+        raise InputError(
+            f"cannot read the table '{path}' ({text}): give a CSV file, gzipped if it ends in .gz"
+        ) from None
 
 
 def open_table(path: str | Path, space: str = "nasbench201") -> Table:

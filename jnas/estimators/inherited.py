@@ -9,24 +9,19 @@ https://arxiv.org/abs/1904.00420).
 Letters: B candidates, M masked channels or operations, N images.
 """
 
-import logging
 import time
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jnas.data import Dataset, transforms
 from jnas.estimators.training import EVALUATION_BATCH
 from jnas.oneshot.supernets import Supernet, masks_of_gates
-from jnas.parallel import filled, local_mesh, out_of_memory, over_architectures
+from jnas.parallel import Program
 from jnas.types import Candidates, Estimator, Key, Values, with_status
-
-log = logging.getLogger("jnas")
 
 
 def inherited(
@@ -48,57 +43,60 @@ def inherited(
         the mean over batches of up to 256 of them. The supernet's running statistics where 0.
       batch: candidates in one program; after running out of memory, half as many.
 
-    A candidate whose logits are not finite has the status `not_finite`.
+    A candidate whose logits are not finite has the status `not_finite`. `evaluate` raises `MemoryError` where one
+    candidate does not fit by itself.
     """
-    at_once = batch
 
-    def percent(key: Key, subjects: np.ndarray) -> np.ndarray:
-        """Percent right of subjects [B, ...]: float64[B], nan where logits are not finite."""
-        count = len(subjects)
-        mesh = local_mesh() if jax.local_device_count() <= count else None
-        params, statistics = variables
-        if mesh is not None:
-            subjects = filled(subjects, mesh.size)
-            params, statistics = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
-        moments = dataset.mean, dataset.std
+    def calibrate(shared: Any, row: Any) -> Any:
+        """The sums of a candidate's statistics, and a share of those of a part of the images."""
+        (params, x, share), (subject, sums) = shared, row
+        return jax.tree.map(
+            lambda total, new: total + share * new, sums, supernet.statistics(params, subject, x)
+        )
+
+    def count_right(shared: Any, row: Any) -> Array:
+        """Number of a part of the images that a candidate has right; nan where logits are not finite."""
+        (params, x, y), (subject, statistics) = shared, row
+        logits = supernet.evaluate(params, statistics, subject, x)
+        hits = jnp.sum((jnp.argmax(logits, axis=-1) == y) & (y >= 0))
+        return jnp.where(jnp.isfinite(logits).all(), hits, jnp.nan)
+
+    # Cells by their choices one after another; masks side by side, without a loop.
+    rows = -(-batch // jax.local_device_count())
+    programs = {
+        kind: (
+            Program("statistics of candidates", calibrate, cpu_width=width, rows=rows),
+            Program("inherited accuracy", count_right, cpu_width=width, rows=rows),
+        )
+        for kind, width in ((np.int32, 1), (np.float32, rows))
+    }
+
+    def evaluate(key: Key, candidates: Candidates) -> Values:
+        start = time.perf_counter()
+        subjects = _subjects(supernet, candidates)
+        statistics_program, accuracy_program = programs[subjects.dtype.type]
+        params, running = accuracy_program.place(variables)
+        # The statistics of each candidate, [B, ...].
+        each = (len(subjects),)
+        statistics = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (*each, *leaf.shape)), running)
         if recalibrate:
             chosen = np.asarray(jax.random.permutation(key, len(dataset.x_train))[:recalibrate])
             # A last batch that is not full sits out.
             size = min(EVALUATION_BATCH, len(chosen))
             starts = range(0, len(chosen) - size + 1, size)
-            statistics = jax.tree.map(
-                lambda leaf: np.zeros((len(subjects), *leaf.shape), leaf.dtype), statistics
-            )
-            for start in starts:
-                part = dataset.x_train[chosen[start : start + size]], *moments
-                statistics = _calibrate(supernet, params, subjects, statistics, part, 1 / len(starts), mesh)
+            statistics = jax.tree.map(np.zeros_like, statistics)
+            for first in starts:
+                x = transforms.normalise(dataset, dataset.x_train[chosen[first : first + size]])
+                shared = statistics_program.place((params, x, np.float32(1 / len(starts))))
+                statistics = statistics_program.stacked(shared, (subjects, statistics))
         total = np.zeros(len(subjects))
         # As few parts as may be, all equal: a last one that is mostly filling costs as much as the others.
         size = -(-len(images) // -(-len(images) // EVALUATION_BATCH))
-        for x, y in transforms.parts(images, labels, size):
-            hits = _right(supernet, params, statistics, subjects, (x, *moments), y, bool(recalibrate), mesh)
-            total += np.asarray(hits, np.float64)
-        return 100.0 * total[:count] / len(images)
-
-    def evaluate(key: Key, candidates: Candidates) -> Values:
-        nonlocal at_once
-        subjects, start = _subjects(supernet, candidates), time.perf_counter()
-        values: list[np.ndarray] = []
-        done = 0
-        while done < len(subjects):
-            part = subjects[done : done + at_once]
-            try:
-                values.append(percent(key, filled(part, at_once))[: len(part)])
-            except jax.errors.JaxRuntimeError as error:
-                if at_once == 1 or not out_of_memory(error):
-                    raise
-                at_once //= 2
-                log.warning("out of memory: trying %d candidates side by side", at_once)
-                continue
-            done += len(part)
-        accuracy = np.concatenate([*values, np.zeros(0)])[:, None]
-        seconds = (time.perf_counter() - start) / max(1, len(subjects))
-        return with_status(accuracy, np.full(len(subjects), seconds))
+        for part, y in transforms.parts(images, labels, size):
+            shared = accuracy_program.place((params, transforms.normalise(dataset, part), y))
+            total += accuracy_program.stacked(shared, (subjects, statistics))
+        seconds = (time.perf_counter() - start) / len(subjects)
+        return with_status(100.0 * total[:, None] / len(images), np.full(len(subjects), seconds))
 
     return Estimator(("accuracy",), evaluate, takes=("architectures", "gates"), batch=batch)
 
@@ -110,56 +108,3 @@ def _subjects(supernet: Supernet, candidates: Candidates) -> np.ndarray:
     if supernet.choices and jax.default_backend() == "cpu":
         return np.asarray(candidates.architectures, np.int32)
     return np.asarray(supernet.masks_of(jnp.asarray(candidates.architectures)), np.float32)
-
-
-@partial(jax.jit, static_argnames=("supernet", "mesh"))
-def _calibrate(
-    supernet: Supernet,
-    params: Any,
-    subjects: Array,
-    sums: Any,
-    part: tuple[Array, Array, Array],
-    share: float,
-    mesh: Mesh | None,
-) -> Any:
-    """`sums` [B, ...] and a share of the statistics of a part: images, their mean and deviation."""
-
-    def one(shared: Any, each: Any) -> Any:
-        (params, images), (subject, sums) = shared, each
-        statistics = supernet.statistics(params, subject, images)
-        return jax.tree.map(lambda total, new: total + share * new, sums, statistics)
-
-    shared = params, transforms.standardise(*part)
-    return over_architectures(one, shared, (subjects, sums), _width(subjects, mesh), mesh)
-
-
-@partial(jax.jit, static_argnames=("supernet", "each_its", "mesh"))
-def _right(
-    supernet: Supernet,
-    params: Any,
-    statistics: Any,
-    subjects: Array,
-    part: tuple[Array, Array, Array],
-    labels: Array,
-    each_its: bool,
-    mesh: Mesh | None,
-) -> Array:
-    """Number of images of a part that each subject has right: [B]. each_its: statistics are [B, ...]."""
-
-    def one(shared: Any, each: Any) -> Array:
-        params, statistics, images, labels = shared
-        subject, statistics = each if each_its else (each, statistics)
-        logits = supernet.evaluate(params, statistics, subject, images)
-        hits = jnp.sum((jnp.argmax(logits, axis=-1) == labels) & (labels >= 0))
-        return jnp.where(jnp.isfinite(logits).all(), hits, jnp.nan)
-
-    shared = params, None if each_its else statistics, transforms.standardise(*part), labels
-    each = (subjects, statistics) if each_its else subjects
-    return over_architectures(one, shared, each, _width(subjects, mesh), mesh)
-
-
-def _width(subjects: Array, mesh: Mesh | None) -> int:
-    """Number of subjects [B, ...] that one device takes side by side: all that it has, cells by their choices alone."""
-    if jnp.issubdtype(subjects.dtype, jnp.integer):
-        return 1
-    return len(subjects) // (1 if mesh is None else mesh.size)

@@ -18,7 +18,7 @@ import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -40,8 +40,8 @@ RECIPES = {12: ("12", "less"), 200: ("200", "full")}
 MAGIC, BEFORE = 0x1950A86A20F9469CFC6C, 3
 
 
-class _Type:
-    """A NumPy data type, as its name."""
+class _Inert:
+    """In the place of a NumPy data type, its name; in the place of a tensor, whose values nobody needs, nothing."""
 
     def __init__(self, name: Any = "", *_: Any) -> None:
         self.name = str(name)
@@ -50,7 +50,7 @@ class _Type:
         pass
 
 
-def _scalar(kind: _Type, content: bytes = b"") -> float | int:
+def _scalar(kind: _Inert, content: bytes = b"") -> float | int:
     if kind.name not in ("f8", "f4", "i8", "i4", "u1", "b1") or not isinstance(content, bytes):
         raise pickle.UnpicklingError(f"a number of type {kind.name} is not allowed")
     return np.frombuffer(content, kind.name)[0].item()
@@ -63,16 +63,6 @@ def _bytes(text: str, codec: str) -> bytes:
     return text.encode("latin1")
 
 
-class _Nothing:
-    """Nothing in the place of a tensor, whose values nobody needs here."""
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
 _KNOWN: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("collections", "defaultdict"): defaultdict,
@@ -81,13 +71,13 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("builtins", "float"): float,
     ("builtins", "list"): list,
     ("_codecs", "encode"): _bytes,
-    ("numpy", "dtype"): _Type,
+    ("numpy", "dtype"): _Inert,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
-    ("torch._utils", "_rebuild_tensor_v2"): _Nothing,
-    ("torch._utils", "_rebuild_parameter"): _Nothing,
-    ("torch", "FloatStorage"): _Nothing,
-    ("torch", "LongStorage"): _Nothing,
+    ("torch._utils", "_rebuild_tensor_v2"): _Inert,
+    ("torch._utils", "_rebuild_parameter"): _Inert,
+    ("torch", "FloatStorage"): _Inert,
+    ("torch", "LongStorage"): _Inert,
 }
 
 
@@ -100,7 +90,7 @@ class _Unpickler(pickle.Unpickler):
         return _KNOWN[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
-        return _Nothing()
+        return _Inert()
 
 
 def _content(path: Path) -> Any:
@@ -115,22 +105,15 @@ def _content(path: Path) -> Any:
                 with archive.open(name) as inner:
                     return _Unpickler(inner).load()
         with path.open("rb") as stream:
-            return _legacy(stream)
+            first = _Unpickler(stream).load()
+            # In PyTorch's older form the object is behind what the file says of itself.
+            return [_Unpickler(stream).load() for _ in range(BEFORE)][-1] if first == MAGIC else first
     except FileNotFoundError:
         raise InputError(f"no table '{path}': {WHERE}") from None
     # A damaged pickle can raise nearly anything from the unpickler.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"'{path}' is damaged or none of the published files ({reason}): {WHERE}") from error
-
-
-def _legacy(stream: BinaryIO) -> Any:
-    first = _Unpickler(stream).load()
-    if first != MAGIC:
-        return first
-    for _ in range(BEFORE - 1):
-        _Unpickler(stream).load()
-    return _Unpickler(stream).load()
 
 
 def _cells(path: Path) -> tuple[int, Iterator[dict[str, Any]]]:

@@ -178,7 +178,7 @@ class Train(Training, Member, frozen=True, kw_only=True, tag="train"):
 
     def make(self, space: "Space", dataset: "Dataset", *, apart: bool = False) -> "Estimator":
         """The estimator that these settings describe."""
-        from jnas.estimators.trained import trained
+        from jnas.estimators.batch_training import trained
 
         return trained(space, dataset, self)
 

@@ -25,8 +25,7 @@ def on_space(table: Table, values: np.ndarray) -> np.ndarray:
 
 def known(table: Table, epoch: int = 0) -> np.ndarray:
     """True for architectures of the space with an accuracy after `epoch` epochs, 0 for the last: bool[size]."""
-    place = table.place(epoch) if epoch else len(table.epochs) - 1
-    return np.isfinite(on_space(table, table.accuracy[:, :, place].T)).any(axis=0)
+    return np.isfinite(on_space(table, table.accuracy[:, :, table.place(epoch)].T)).any(axis=0)
 
 
 def tabular(table: Table, *, epoch: int = 0) -> Estimator:
@@ -36,8 +35,7 @@ def tabular(table: Table, *, epoch: int = 0) -> Estimator:
     seconds that the table took to train so far, 0 where it does not say. Raises `InputError` for an epoch that was not
     measured, and for a space that is too large to list.
     """
-    last = table.place(epoch) if epoch else len(table.epochs) - 1
-    decisions = spaces.get(table.space).decisions
+    last, decisions = table.place(epoch), spaces.get(table.space).decisions
     accuracy = jnp.asarray(on_space(table, np.moveaxis(table.accuracy, 0, -1)))  # [S, T, size]
     seconds = jnp.asarray(np.nan_to_num(on_space(table, table.seconds)))
     shares = jnp.asarray(table.epochs / table.epochs[-1], jnp.float32)

@@ -27,7 +27,6 @@ from jnas.estimators.compact_table import Table
 from jnas.nets import networks
 from jnas.nets.modules import Build
 from jnas.nets.sizes import Macro, sizes
-from jnas.parallel import filled
 from jnas.run.evaluate import Evaluator
 from jnas.run.executors import runner
 from jnas.run.progress import Progress
@@ -83,37 +82,26 @@ def estimator(config: TableConfig, dataset: datasets.Dataset) -> Estimator:
 
     The key of an evaluation is not looked at: `config.seed` alone decides.
     """
-    space, (size, width, mesh) = spaces.get(config.space), batch_training.room()
+    space = spaces.get(config.space)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), config.seeds)
 
     def evaluate(key: Key, candidates: Candidates) -> Values:
         start = time.perf_counter()
         cells = np.asarray(candidates.architectures, np.int32)
-        choices = np.asarray(space.choices(filled(cells, size)), np.int32)
+        choices = np.asarray(space.choices(cells), np.int32)
         columns = [
             batch_training.accuracies(
-                key,
-                choices,
-                dataset,
-                space=space,
-                epochs=config.epochs,
-                batch=config.batch,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-                channels=config.channels,
-                cells_per_stage=config.cells_per_stage,
-                stages=config.stages,
-                evaluate_at=points(config),
-                width=width,
-                mesh=mesh,
+                key, choices, dataset, space=space, epochs=config.epochs, batch=config.batch,
+                learning_rate=config.learning_rate, weight_decay=config.weight_decay, channels=config.channels,
+                cells_per_stage=config.cells_per_stage, stages=config.stages, evaluate_at=points(config),
             )
             for key in keys
-        ]
-        value = np.concatenate([np.asarray(column, np.float64) for column in columns], axis=1)[: len(cells)]
-        return with_status(value, np.full(len(cells), (time.perf_counter() - start) / len(choices)))
+        ]  # fmt: skip
+        value = np.concatenate(columns, axis=1).astype(np.float64)
+        return with_status(value, np.full(len(cells), (time.perf_counter() - start) / len(cells)))
 
     objectives = [f"accuracy/{seed}/{epoch}" for seed in range(config.seeds) for epoch in points(config)]
-    return Estimator(tuple(objectives), evaluate, batch=size)
+    return Estimator(tuple(objectives), evaluate, batch=batch_training.at_once())
 
 
 def order(config: TableConfig) -> np.ndarray:

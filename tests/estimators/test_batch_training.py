@@ -1,23 +1,23 @@
 """One program that trains many cells, against a plain loop that trains one of them."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 from nasbench201_networks import Network, specialise
 
 from jnas import data, spaces
 from jnas.data import transforms
 from jnas.errors import InputError
-from jnas.estimators import batch_training, trained
+from jnas.estimators import batch_training
 from jnas.estimators.batch_training import accuracies
 from jnas.estimators.settings import Training
 from jnas.nets import macro
 from jnas.nets.modules import Build, initial_parameters
-from jnas.parallel import AXIS
+from jnas.parallel import Program
 from jnas.types import STATUSES, Candidates
 
 GOOD, EVERYTHING, NOTHING = (3, 1, 2, 3, 1, 3), (2, 1, 3, 0, 4, 3), (0,) * 6
@@ -124,11 +124,11 @@ def test_another_key_is_another_training(digits, found):
     assert (again[:2] != found[:2]).any()
 
 
-def test_side_by_side_and_over_devices(digits, found):
+def test_side_by_side_as_on_an_accelerator(digits, found, monkeypatch):
     """Three cells, two at a time: the last has nobody beside it."""
-    mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,))
-    settings = SETTINGS | {"width": 2, "mesh": mesh, "evaluate_at": (3, 1)}
-    again = np.asarray(accuracies(KEY, batched(CELLS[:3]), digits, **settings))
+    monkeypatch.setattr(batch_training, "Program", partial(Program, cpu_width=2))
+    batch_training._compiled.cache_clear()
+    again = np.asarray(accuracies(KEY, batched(CELLS[:3]), digits, **SETTINGS | {"evaluate_at": (3, 1)}))
     assert (np.abs(again - found[:3, [2, 0]]) < ROUNDING[[2, 0]]).all()
 
 
@@ -139,20 +139,20 @@ def test_the_last_epoch_alone_where_nothing_else_is_asked_for(digits, found):
 
 
 def test_the_estimator_of_trainings(digits, monkeypatch):
-    """A share of the fidelity is one of the epochs; programs have four rows; the test images are not looked at."""
+    """A share of the fidelity is one of the epochs; the test images are not looked at."""
     calls = []
 
     def record(key, choices, split, *, epochs, **settings):
         calls.append((epochs, len(choices), len(split.x_train), len(split.x_test)))
         return np.where(np.arange(len(choices)) == 1, np.nan, float(epochs))[:, None]
 
-    monkeypatch.setattr(trained, "accuracies", record)
-    estimate = trained.trained(spaces.get("nasbench201"), digits, Training(epochs=3, batch=32))
+    monkeypatch.setattr(batch_training, "accuracies", record)
+    estimate = batch_training.trained(spaces.get("nasbench201"), digits, Training(epochs=3, batch=32))
     shares = np.array([1, 1, 1 / 3, 1, 1, 1 / 3])
     values = estimate.evaluate(KEY, Candidates(np.array((*CELLS, *CELLS[:2]), np.int32), fidelity=shares))
     # The held-out fifth is taken by class, so that its size is near IMAGES / 5.
     held = calls[0][3]
-    assert calls == [(1, 4, IMAGES - held, held), (3, 4, IMAGES - held, held)] and abs(held - IMAGES / 5) < 10
+    assert calls == [(1, 2, IMAGES - held, held), (3, 4, IMAGES - held, held)] and abs(held - IMAGES / 5) < 10
     np.testing.assert_array_equal(values.value[:, 0], [3, -np.inf, 1, 3, 3, -np.inf])
     assert values.status[1, 0] == STATUSES.index("not_finite")
 

@@ -4,7 +4,7 @@ import pytest
 
 from jnas.errors import InputError
 from jnas.estimators import ESTIMATORS
-from jnas.estimators.table import read_accuracies
+from jnas.estimators.compact_table import read_accuracies
 
 TEXT = "architecture,test_acc,other\na,92.5,1\nb,10.25,2\n"
 

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnas import data
+from jnas import data, spaces
 from jnas.errors import InputError
-from jnas.estimators import inherited as inheritance
 from jnas.estimators.inherited import inherited
 from jnas.oneshot import METHODS, posterior
 from jnas.oneshot.settings import Posterior, Uniform
 from jnas.oneshot.supernets import SUPERNETS, gates_of_masks, masks_of_gates
 from jnas.oneshot.uniform import uniform
+from jnas.parallel import Program
 from jnas.spaces.masks import OPERATIONS
 from jnas.types import STATUSES, Candidates
 
@@ -253,18 +253,28 @@ def test_an_accuracy_is_that_of_the_masked_supernet(evaluated, digits, small, co
 
 def test_fewer_at_a_time_where_memory_runs_out(evaluated, monkeypatch):
     _, estimate, cells, values = evaluated
-    real, sizes = inheritance._right, []
+    compiled, widths, most = Program._compiled, [], 1
 
-    def limited(supernet, params, statistics, subjects, *rest):
-        sizes.append(len(subjects))
-        if len(subjects) > 1:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return real(supernet, params, statistics, subjects, *rest)
+    def limited(program, arguments, width):
+        run = compiled(program, arguments, width)
 
-    monkeypatch.setattr(inheritance, "_right", limited)
-    again = estimate.evaluate(KEY, Candidates(cells[:2]))
-    assert sizes[:2] == [3, 1]
+        def call(*arguments):
+            widths.append(width)
+            if width > most:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+            return run(*arguments)
+
+        return call
+
+    monkeypatch.setattr(Program, "_compiled", limited)
+    # By gates, candidates are side by side on a CPU too.
+    by_gates = Candidates(gates=np.asarray(spaces.get("nasbench201").gates(cells[:2])))
+    again = estimate.evaluate(KEY, by_gates)
+    assert widths[:2] == [3, 1]
     np.testing.assert_allclose(again.value, values.value[:2], atol=100 / 300 + 1e-9)
+    most = 0
+    with pytest.raises(MemoryError, match="one row does not fit into memory"):
+        estimate.evaluate(KEY, by_gates)
 
 
 @pytest.mark.parametrize("cell", [(3, 2, 3, 4, 1, 2), (0, 2, 1, 3, 0, 3), (0, 0, 0, 0, 0, 0)])
