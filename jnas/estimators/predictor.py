@@ -58,9 +58,24 @@ def predict(scores: Mapping[str, np.ndarray], trained: np.ndarray, accuracies: n
         raise InputError("an accuracy of a trained architecture is not finite: leave that architecture out")
     features = np.stack([normal_scores(values) for values in scores.values()], axis=1)
     base = normal_scores(log_rank_sum(scores))
-    known, residual = features[trained], normal_scores(accuracies) - base[trained]
-    prior, noise = _scales(known, residual)
-    # The constant has a flat prior: a variance that no normal score reaches.
+    residual = normal_scores(accuracies) - base[trained]
+
+    # s and r maximise the marginal likelihood of the residual under the features of the trained architectures.
+    centred = features[trained] - features[trained].mean(axis=0)
+    target, gram = residual - residual.mean(), centred @ centred.T
+
+    def loss(logarithms: np.ndarray) -> float:
+        prior, noise = np.exp(2 * logarithms)
+        covariance = prior * gram + noise * np.eye(len(target))
+        _, determinant = np.linalg.slogdet(covariance)
+        # A weak prior, as both scales are about 0.1 to 1 in this unit: it matters where few cells are trained and keeps
+        # the scales away from 0 and infinity.
+        belief = np.sum((logarithms - np.log([0.1, 0.5])) ** 2)
+        return 0.5 * (determinant + target @ np.linalg.solve(covariance, target) + belief)
+
+    prior, noise = np.exp(minimize(loss, np.log([0.1, 0.5]), method="Nelder-Mead").x).tolist()
+
+    # The posterior of the weights, and of c, which has a flat prior: a variance that no normal score reaches.
     design = np.concatenate([np.full((len(features), 1), 10.0), prior * features], axis=1)
     observed = design[trained]
     precision = np.eye(design.shape[1]) + observed.T @ observed / noise**2
@@ -74,22 +89,3 @@ def predict(scores: Mapping[str, np.ndarray], trained: np.ndarray, accuracies: n
 def normal_scores(values: np.ndarray) -> np.ndarray:
     """Normal quantiles of mean ranks: float64[B], standard normal where no two values are equal."""
     return norm.ppf((rankdata(values) - 0.5) / len(values))
-
-
-def _scales(features: np.ndarray, residual: np.ndarray) -> tuple[float, float]:
-    """s and r that maximise the marginal likelihood of the residual [T] under the features [T, P]."""
-    centred = features - features.mean(axis=0)
-    target = residual - residual.mean()
-    gram = centred @ centred.T
-
-    def loss(logarithms: np.ndarray) -> float:
-        prior, noise = np.exp(2 * logarithms)
-        covariance = prior * gram + noise * np.eye(len(target))
-        _, determinant = np.linalg.slogdet(covariance)
-        # A weak prior, as both scales are about 0.1 to 1 in this unit: it matters where few cells are trained and keeps
-        # the scales away from 0 and infinity.
-        belief = np.sum((logarithms - np.log([0.1, 0.5])) ** 2)
-        return 0.5 * (determinant + target @ np.linalg.solve(covariance, target) + belief)
-
-    prior, noise = np.exp(minimize(loss, np.log([0.1, 0.5]), method="Nelder-Mead").x)
-    return float(prior), float(noise)

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 
 from jnas.data import Dataset
 from jnas.errors import InputError, unknown_name
@@ -56,21 +55,17 @@ def proxies(
     names, for more images than the data have and for images that do not fit the networks.
     """
     check(names, dataset, settings)
-    kind = networks.kind_of(space)
-    stages = {KERNEL: kind.kernel_stages, NETWORK: 3}
-    for subject in stages.keys() & {PROXIES[name].subject for name in names}:
-        kind.check_images(dataset.x_train.shape[1:], stages[subject])
-    by_subject = {
-        name: tuple(PROXIES[proxy] for proxy in PROXIES if proxy in names and PROXIES[proxy].subject == name)
-        for name in SUBJECTS
-    }
-    measurements = [
-        _measurement(space, SUBJECTS[subject], members, dataset, settings, memory_gb)
-        for subject, members in by_subject.items()
-        if members
-    ]
-    of_supernets = [name for name, subject in SUBJECTS.items() if subject.takes_gates]
-    takes_gates = all(PROXIES[name].subject in of_supernets for name in names)
+    kind, wanted = networks.kind_of(space), {PROXIES[name].subject for name in names}
+    for subject, stages in ((KERNEL, kind.kernel_stages), (NETWORK, 3)):
+        if subject in wanted:
+            kind.check_images(dataset.x_train.shape[1:], stages)
+    measurements = []
+    for name in (name for name in SUBJECTS if name in wanted):
+        members = tuple(
+            PROXIES[proxy] for proxy in PROXIES if proxy in names and PROXIES[proxy].subject == name
+        )
+        measurements.append(_measurement(space, SUBJECTS[name], members, dataset, settings, memory_gb))
+    takes_gates = all(name in SUBJECTS and SUBJECTS[name].takes_gates for name in wanted)
     objectives: list[str] = []
     for name in names:
         subject = PROXIES[name].subject
@@ -105,10 +100,11 @@ def proxies(
         values = np.full((len(rows), len(objectives)), -np.inf)
         statuses = np.zeros(values.shape, np.int8)
         for column, objective in enumerate(objectives):
+            if objective in counted:
+                values[:, column] = sign(objective) * counted[objective]
+                continue
             for row, text in enumerate(texts):
-                number, status = (
-                    (counted[objective][row], "ok") if objective in counted else scores[text][objective]
-                )
+                number, status = scores[text][objective]
                 statuses[row, column] = STATUSES.index(status)
                 if status == "ok":
                     values[row, column] = sign(objective) * number + 0.0
@@ -178,8 +174,10 @@ def _measurement(
             drawn.clear()
             repeats = []
             for repeat in range(subject.repeats(settings)):
-                weights, _ = _keys(key, subject, repeat if subject.fresh_weights(settings) else 0)
-                _, images = _keys(key, subject, repeat)
+                own = jax.random.fold_in(jax.random.fold_in(key, subject.stream), repeat)
+                own_weights, images = jax.random.split(own)
+                if repeat == 0 or subject.fresh_weights(settings):
+                    weights = own_weights
                 sample = subject.draw(images, dataset, settings, members)
                 shared = programs[np.int32].place(init(weights, *sample.arrays))
                 repeats.append((shared, sample.labels))
@@ -195,12 +193,6 @@ def _measurement(
         return columns
 
     return scores
-
-
-def _keys(key: Key, subject: Subject, repeat: int) -> tuple[Array, Array]:
-    """Keys of the weights and of the images of one repeat."""
-    weights, images = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, subject.stream), repeat))
-    return weights, images
 
 
 def _finished(proxy: Proxy, out: Any, labels: np.ndarray) -> tuple[float, str]:
