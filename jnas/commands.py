@@ -163,7 +163,7 @@ def study(call: Call) -> None:
     from jnas.config.study import StudyConfig
 
     config = call.read(StudyConfig)
-    from jnas.studies.run import run
+    from jnas.studies import run
 
     findings, page = run(config, out, _progress())
     sys.stdout.write("\n\n".join([findings.title, *findings.paragraphs, f"Report: {page}"]) + "\n")

@@ -32,8 +32,7 @@ from jnas.estimators.compact_table import open_table
 from jnas.proxies import PROXIES
 from jnas.proxies.combination import oriented
 from jnas.run.progress import Progress
-from jnas.studies import run as study
-from jnas.studies import statistics
+from jnas.studies import run, statistics
 from jnas.studies.base import COLOURS
 
 FAST = os.environ.get("JNAS_FAST") == "1"
@@ -154,7 +153,7 @@ plt.show()
 def do(**mapping):
     """Findings of a study, drawn."""
     with tempfile.TemporaryDirectory() as folder:
-        findings, _ = study.run(from_mapping({"table": "digits", **mapping}), folder, quiet)
+        findings, _ = run(from_mapping({"table": "digits", **mapping}), folder, quiet)
     for drawing in findings.figures:
         drawing.draw(plt.figure(figsize=drawing.size, layout="constrained"))
         plt.show()

@@ -1,23 +1,31 @@
 """Comparisons of theory with experiment; `STUDIES` has the function of each kind of study."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from jnas.config.study import StudyConfig
-from jnas.estimators.compact_table import Table
+from jnas.estimators.compact_table import Table, open_table
 from jnas.run.progress import Progress
-from jnas.studies import drift as drift_study
-from jnas.studies import dynamics as dynamics_study
-from jnas.studies import kernel as kernel_study
-from jnas.studies import oneshot as oneshot_study
-from jnas.studies import rank as rank_study
-from jnas.studies import search as search_study
-from jnas.studies.base import Findings
+from jnas.store.folder import open_run
+from jnas.studies import drift, dynamics, kernel, oneshot, rank, search
+from jnas.studies.base import Findings, leave
 
 STUDIES: dict[str, Callable[[StudyConfig, Table, Progress], Findings]] = {
-    "rank": rank_study.run,
-    "kernel": kernel_study.run,
-    "dynamics": dynamics_study.run,
-    "drift": drift_study.run,
-    "oneshot": oneshot_study.run,
-    "search": search_study.run,
+    "rank": rank.run,
+    "kernel": kernel.run,
+    "dynamics": dynamics.run,
+    "drift": drift.run,
+    "oneshot": oneshot.run,
+    "search": search.run,
 }
+
+
+def run(config: StudyConfig, out: str | Path, progress: Progress) -> tuple[Findings, Path]:
+    """Do the study and write its table, figures and page into the folder `out`; returns its findings and the page.
+
+    Raises `InputError` for a configuration that cannot be run, `RunError` when the disk is full.
+    """
+    table = open_table(config.table)
+    with open_run(out, config) as folder:
+        findings = STUDIES[config.kind](config, table, progress)
+        return findings, leave(findings, config.kind, folder)

@@ -21,6 +21,7 @@ from jnas.report import plots
 from jnas.report.report import write_report
 from jnas.spaces import nasbench201
 from jnas.store.folder import FORMAT, RunFolder, write_file
+from jnas.studies.statistics import Estimate
 from jnas.theory import infinite_width
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, with a line and a mark for those who see none.
@@ -62,6 +63,35 @@ class Findings(NamedTuple):
     summary: Sequence[Sequence[Any]] | None = None
 
 
+def spread(rows: Sequence[Any]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of a table of NamedTuples; an `Estimate` inside takes the columns name, name_low, name_high."""
+
+    def columns(name: str, value: Any) -> list[str]:
+        if isinstance(value, Estimate):
+            return [name, f"{name}_low", f"{name}_high"]
+        if not isinstance(value, tuple):
+            return [name]
+        return [column for pair in zip(value._fields, value, strict=True) for column in columns(*pair)]
+
+    def cells(value: Any) -> list[Any]:
+        return [cell for part in value for cell in cells(part)] if isinstance(value, tuple) else [value]
+
+    return columns("", rows[0]), [cells(row) for row in rows]
+
+
+class Cells(NamedTuple):
+    """Architectures of a table.
+
+    names: A strings.
+    accuracy: float64[A], in percent, the mean over seeds.
+    architectures: int32[A, D].
+    """
+
+    names: list[str]
+    accuracy: np.ndarray
+    architectures: np.ndarray
+
+
 def style(number: int) -> dict[str, Any]:
     """Colour and line of the series with this number."""
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
@@ -99,8 +129,15 @@ def connected_rows(table: Table) -> np.ndarray:
     return rows[[infinite_width.is_connected(table.architectures[row]) for row in rows]]
 
 
-def spread_rows(table: Table, count: int) -> np.ndarray:
-    """`count` of `connected_rows`, evenly by accuracy, the worst first: int[count].
+def cells_at(table: Table, rows: np.ndarray) -> Cells:
+    """The architectures in some rows of a table."""
+    architectures = table.architectures[rows]
+    names = [spaces.get(table.space).to_string(architecture) for architecture in architectures]
+    return Cells(names, table.mean()[rows], architectures)
+
+
+def spread_cells(table: Table, count: int) -> Cells:
+    """`count` cells of `connected_rows`, evenly by accuracy, the worst first.
 
     Raises `InputError` where the table has fewer.
     """
@@ -110,11 +147,11 @@ def spread_rows(table: Table, count: int) -> np.ndarray:
             f"the table has {len(rows)} cells that pass something on: ask for fewer than {count}"
         )
     rows = rows[np.argsort(table.mean()[rows])]
-    return rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+    return cells_at(table, rows[np.linspace(0, len(rows) - 1, count).round().astype(int)])
 
 
-def some_rows(table: Table, count: int, seed: int) -> np.ndarray:
-    """Draw `count` rows of a table with an accuracy, all where it is 0: int[count], ascending.
+def some_cells(table: Table, count: int, seed: int) -> Cells:
+    """Draw `count` architectures of a table with an accuracy, all where it is 0, in the order of the table.
 
     Raises `InputError` where the table has fewer than three.
     """
@@ -123,7 +160,13 @@ def some_rows(table: Table, count: int, seed: int) -> np.ndarray:
         raise InputError("a study needs a table of at least three architectures with accuracies")
     if 0 < count < len(rows):
         rows = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
-    return rows
+    return cells_at(table, rows)
+
+
+def convolutions(table: Table, architectures: np.ndarray) -> np.ndarray:
+    """Convolutions of architectures int32[B, D] of the table's space: float64[B]."""
+    space = spaces.get(table.space)
+    return networks.sizes_of(space, Macro(), space.choices(architectures)).convs.astype(np.float64)
 
 
 def leave(findings: Findings, kind: str, folder: RunFolder) -> Path:
@@ -155,10 +198,3 @@ def leave(findings: Findings, kind: str, folder: RunFolder) -> Path:
         }
     )
     return write_report(folder.path)
-
-
-def convolutions(table: Table, places: np.ndarray) -> np.ndarray:
-    """Convolutions of architectures of a table: float64[B]."""
-    space = spaces.get(table.space)
-    choices = space.choices(table.architectures[places])
-    return networks.sizes_of(space, Macro(), choices).convs.astype(np.float64)

@@ -24,12 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnas import data as datasets
-from jnas import spaces
 from jnas.config.read import whole_numbers
 from jnas.config.study import StudyConfig
 from jnas.estimators.compact_table import Table
 from jnas.run.progress import Progress
-from jnas.studies.base import COLOURS, Figure, Findings, probe_images, spread_rows
+from jnas.studies.base import COLOURS, Figure, Findings, probe_images, spread_cells
 from jnas.theory import infinite_width
 
 BREAK = 0.1
@@ -73,23 +72,20 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     classes = datasets.load(config.data).classes
     targets = np.eye(classes)[labels] - 1 / classes
     steps = np.unique(np.geomspace(1, settings.steps, 30).round().astype(int)).tolist()
-    space, accuracy = spaces.get(table.space), table.mean()
-    followed = spread_rows(table, settings.cells)
+    cells = spread_cells(table, settings.cells)
     curves = []
-    with progress.task("training", len(followed) * len(widths), "networks") as advance:
-        for row in followed:
+    with progress.task("training", len(cells.names) * len(widths), "networks") as advance:
+        for name, accuracy, cell in zip(*cells, strict=True):
             for width in widths:
-                cell = tuple(map(int, table.architectures[row]))
-                followed_steps = beside_linear(
-                    jax.random.key(config.seed), cell, width, (images, targets), test, steps,
+                followed = beside_linear(
+                    jax.random.key(config.seed), tuple(cell.tolist()), width, (images, targets), test, steps,
                     share=settings.rate, depth=settings.depth,
                 )  # fmt: skip
-                text = space.to_string(table.architectures[row])
-                curves.append(Curve(text, float(accuracy[row]), width, followed_steps))
+                curves.append(Curve(name, float(accuracy), width, followed))
                 advance(1)
     rows = [(*curve[:3], *step) for curve in curves for step in curve.steps]
     return Findings(
-        title=f"Training and its linearisation, for {len(followed)} cells of {table.space}",
+        title=f"Training and its linearisation, for {len(cells.names)} cells of {table.space}",
         question=f"For how long does the network linearised at initialisation predict training on {settings.train} "
         f"images of {config.data}?",
         columns=(*Curve._fields[:3], *Step._fields),
@@ -99,7 +95,7 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
             _figure(curves, "loss", "test_loss", "test loss (logarithmic)"),
             _figure(curves, "accuracy", "test_accuracy", "test accuracy, %"),
         ],
-        paragraphs=_paragraphs(curves, widths, settings.steps),
+        paragraphs=[_paragraph(curves, widths, settings.steps)],
     )
 
 
@@ -135,7 +131,11 @@ def beside_linear(
         )
     )
     train_kernel, test_kernel = kernel_fn(images, None, params), kernel_fn(test_images, images, params)
-    full, across = (np.asarray(_flat(kernel), np.float64) for kernel in (train_kernel, test_kernel))
+    # From [N, M, O, O] to [N O, M O].
+    full, across = (
+        np.asarray(jnp.swapaxes(kernel, 1, 2).reshape(-1, size), np.float64)
+        for kernel in (train_kernel, test_kernel)
+    )
     start, test_start = (np.asarray(apply(params, x), np.float64) for x in (images, test_images))
     # The linearised network, in closed form.
     eigenvalues, vectors = np.linalg.eigh(full)
@@ -173,25 +173,20 @@ def beside_linear(
         followed.append(
             Step(
                 int(step),
-                _loss(real, targets), _loss(linear, targets), _loss(np.asarray(flowing[place], np.float64), targets),
+                _loss(real, targets), _loss(linear, targets), _loss(flowing[place], targets),
                 _loss(real_test, test_targets), _loss(linear_test, test_targets),
-                _hits(real_test, labels), _hits(linear_test, labels),
+                _percent_right(real_test, labels), _percent_right(linear_test, labels),
                 float(np.linalg.norm(real_test - linear_test)),
             )
         )  # fmt: skip
     return [row._replace(test_distance=row.test_distance / way if way > 0 else 0.0) for row in followed]
 
 
-def _flat(kernel: jax.Array) -> jax.Array:
-    """Reshape a kernel [N, M, O, O] to [N O, M O]."""
-    return jnp.swapaxes(kernel, 1, 2).reshape(kernel.shape[0] * kernel.shape[2], -1)
+def _loss(outputs: Any, targets: np.ndarray) -> float:
+    return float(np.mean((np.asarray(outputs, np.float64) - targets) ** 2) / 2)
 
 
-def _loss(outputs: np.ndarray, targets: np.ndarray) -> float:
-    return float(np.mean((outputs - targets) ** 2) / 2)
-
-
-def _hits(outputs: np.ndarray, labels: np.ndarray) -> float:
+def _percent_right(outputs: np.ndarray, labels: np.ndarray) -> float:
     return float(100 * np.mean(np.argmax(outputs, axis=1) == labels))
 
 
@@ -231,7 +226,10 @@ def _figure(curves: Sequence[Curve], name: str, field: str, label: str) -> Figur
     return Figure(name, caption, draw, (max(5.0, 2.9 * len(cells)), 3.9))
 
 
-def _paragraphs(curves: Sequence[Curve], widths: Sequence[int], steps: int) -> list[str]:
+def _paragraph(curves: Sequence[Curve], widths: Sequence[int], steps: int) -> str:
+    def percent(shares: Sequence[float]) -> str:
+        return f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %"
+
     sentences = []
     for width in widths:
         networks = [curve.steps for curve in curves if curve.width == width]
@@ -241,13 +239,9 @@ def _paragraphs(curves: Sequence[Curve], widths: Sequence[int], steps: int) -> l
         furthest = [max(step.test_distance for step in network) for network in networks]
         sentences.append(
             f"With {width} channels the prediction breaks for {len(broken)} of {len(networks)} cells in {steps} steps"
-            f"{when}; test outputs are off by at most {_percent(furthest)} of the way that the linearised network "
-            f"goes, by {_percent([step.test_distance for step in ends])} in the end, where training reaches "
+            f"{when}; test outputs are off by at most {percent(furthest)} of the way that the linearised network "
+            f"goes, by {percent([step.test_distance for step in ends])} in the end, where training reaches "
             f"{np.mean([step.test_accuracy for step in ends]):.1f} % on test images and linearised it would reach "
             f"{np.mean([step.test_accuracy_linear for step in ends]):.1f} %."
         )
-    return [" ".join(sentences)]
-
-
-def _percent(shares: Sequence[float]) -> str:
-    return f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %"
+    return " ".join(sentences)

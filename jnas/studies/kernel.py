@@ -6,38 +6,35 @@ the Frobenius norm, ||Theta_w - Theta|| / ||Theta||, the spectrum and the condit
 architectures by the condition number at infinite width, which does not depend on a draw of weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas import spaces
 from jnas.config.read import whole_numbers
 from jnas.config.study import StudyConfig
 from jnas.estimators.compact_table import Table
 from jnas.proxies.ntk import condition_number
 from jnas.report.plots import INK
 from jnas.run.progress import Progress
-from jnas.studies import statistics
 from jnas.studies.base import (
     COLOURS,
     LINES,
     Figure,
     Findings,
+    cells_at,
     connected_rows,
     convolutions,
     probe_images,
-    spread_rows,
+    spread_cells,
     style,
 )
+from jnas.studies.statistics import kendall, with_interval
 from jnas.theory import infinite_width
 
 INFINITE = "infinite"
-COUNTING = "counting convolutions"
-# Kendall's tau and its interval.
-Tau = tuple[float, float, float]
 
 
 class Row(NamedTuple):
@@ -61,31 +58,45 @@ class Row(NamedTuple):
     smallest_eigenvalue: float
 
 
+# Eigenvalues by size float64[N], the mean over draws, of one cell by width.
+Spectra = dict[int | str, np.ndarray]
+
+
 def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     """Follow some cells as width grows, and rank more at infinite width. Raises `InputError`."""
     settings = config.kernel
     widths = whole_numbers(settings.widths, "kernel.widths", 1)
     images, _ = probe_images(config, settings.images)
-    followed = spread_rows(table, settings.cells)
-    accuracy, space = table.mean(), spaces.get(table.space)
+    cells = spread_cells(table, settings.cells)
     rows: list[Row] = []
-    spectra: dict[int, dict[Any, np.ndarray]] = {}
-    with progress.task("kernels", len(followed) * (1 + len(widths)), "kernels") as advance:
-        for row in followed:
-            cell = tuple(map(int, table.architectures[row]))
-            infinite = infinite_width.kernels(cell, images, settings.depth)
-            head = (space.to_string(table.architectures[row]), float(accuracy[row]))
-            rows.append(Row(*head, INFINITE, "", 0.0, 0.0, *_spectrum(infinite[1])))
-            spectra[row] = {INFINITE: np.linalg.eigvalsh(infinite[1])}
-            advance(1)
-            for width in widths:
-                drawn = _drawn(cell, width, config.seed, settings.draws, images, settings.depth)
-                for draw, (nngp, ntk) in enumerate(zip(*drawn, strict=True)):
-                    apart = (_distance(ntk, infinite[1]), _distance(nngp, infinite[0]))
-                    rows.append(Row(*head, width, draw, *apart, *_spectrum(ntk)))
-                spectra[row][width] = np.mean([np.linalg.eigvalsh(ntk) for ntk in drawn[1]], axis=0)
+    spectra: list[Spectra] = []
+    with progress.task("kernels", len(cells.names) * (1 + len(widths)), "kernels") as advance:
+        for name, accuracy, architecture in zip(*cells, strict=True):
+            cell = tuple(architecture.tolist())
+            # One draw at infinite width, where the kernels are the limit themselves.
+            limit = infinite_width.kernels(cell, images, settings.depth)
+            spectra.append({})
+            for width in (INFINITE, *widths):
+                draws = [limit]
+                if width != INFINITE:
+                    draws = _drawn(cell, width, config.seed, settings.draws, images, settings.depth)
+                eigenvalues = [np.linalg.eigvalsh(ntk) for _, ntk in draws]
+                spectra[-1][width] = np.mean(eigenvalues, axis=0)
+                for draw, (kernels, values) in enumerate(zip(draws, eigenvalues, strict=True)):
+                    nngp_distance, ntk_distance = (
+                        float(np.linalg.norm(kernel - infinite) / np.linalg.norm(infinite))
+                        for kernel, infinite in zip(kernels, limit, strict=True)
+                    )
+                    rows.append(
+                        Row(
+                            name, float(accuracy), width, "" if width == INFINITE else draw, ntk_distance,
+                            nngp_distance, condition_number(kernels[1])[0], float(values[-1]), float(values[0]),
+                        )
+                    )  # fmt: skip
                 advance(1)
-    ranked = _ranked(config, table, images, progress) if settings.ranked else {}
+    paragraph = _paragraph(rows, widths)
+    if settings.ranked:
+        paragraph += " " + _ranking(config, table, images, progress)
     return Findings(
         title=f"Neural tangent kernels as {table.space} cells widen",
         question=f"How wide must a network be for its kernel on {settings.images} images of {config.data} to be that "
@@ -94,69 +105,55 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
         rows=rows,
         summary=[row for row in rows if row.draw in ("", 0)],
         figures=[_width_figure(rows, widths), _spectrum_figure(rows, spectra)],
-        paragraphs=_paragraphs(rows, widths, ranked),
+        paragraphs=[paragraph],
     )
 
 
 def _drawn(
     cell: tuple[int, ...], width: int, seed: int, draws: int, images: np.ndarray, depth: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Kernels (NNGP, NTK) of `draws` networks: float64[draws, N, N] each."""
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Kernels (NNGP, NTK) of `draws` networks: float64[N, N] each."""
     init, apply, features = infinite_width.network(cell, width, depth=depth)
 
     @jax.jit
     def both(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         params = init(key, images.shape)
         read = features(params, images)
-        rows = jax.lax.map(
-            lambda image: jnp.concatenate(
-                [
-                    leaf.reshape(-1)
-                    for leaf in jax.tree.leaves(jax.grad(lambda p: apply(p, image[None])[0, 0])(params))
-                ]
-            ),
-            jnp.asarray(images),
-        )
+
+        def gradient(image: jax.Array) -> jax.Array:
+            leaves = jax.tree.leaves(jax.grad(lambda p: apply(p, image[None])[0, 0])(params))
+            return jnp.concatenate([leaf.reshape(-1) for leaf in leaves])
+
+        rows = jax.lax.map(gradient, jnp.asarray(images))
         exactly = jax.lax.Precision.HIGHEST
         variance = infinite_width.WEIGHT**2 / width
         return variance * jnp.matmul(read, read.T, precision=exactly), jnp.matmul(
             rows, rows.T, precision=exactly
         )
 
-    keys = jax.random.split(jax.random.key(seed), draws)
-    nngp, ntk = zip(*(both(key) for key in keys), strict=True)
-    return np.asarray(nngp, np.float64), np.asarray(ntk, np.float64)
+    drawn = [both(key) for key in jax.random.split(jax.random.key(seed), draws)]
+    return [(np.asarray(nngp, np.float64), np.asarray(ntk, np.float64)) for nngp, ntk in drawn]
 
 
-def _distance(kernel: np.ndarray, infinite: np.ndarray) -> float:
-    return float(np.linalg.norm(kernel - infinite) / np.linalg.norm(infinite))
-
-
-def _spectrum(kernel: np.ndarray) -> tuple[float, float, float]:
-    eigenvalues = np.linalg.eigvalsh(kernel)
-    return condition_number(kernel)[0], float(eigenvalues[-1]), float(eigenvalues[0])
-
-
-def _ranked(config: StudyConfig, table: Table, images: np.ndarray, progress: Progress) -> dict[str, Tau]:
-    """Kendall's tau with accuracy, of the condition number at infinite width and of counting, by the score's name."""
-    accuracy = table.mean()
-    drawn = np.random.default_rng(config.seed).permutation(connected_rows(table))[: config.kernel.ranked]
-    values = []
-    with progress.task("infinite width", len(drawn), "cells") as advance:
-        for row in drawn:
-            _, ntk = infinite_width.kernels(
-                tuple(map(int, table.architectures[row])), images, config.kernel.depth
-            )
-            values.append(-condition_number(ntk)[0])
+def _ranking(config: StudyConfig, table: Table, images: np.ndarray, progress: Progress) -> str:
+    """A sentence: Kendall's tau with accuracy, of the condition number at infinite width and of counting."""
+    settings = config.kernel
+    rows = np.random.default_rng(config.seed).permutation(connected_rows(table))[: settings.ranked]
+    cells = cells_at(table, rows)
+    conditions = []
+    with progress.task("infinite width", len(rows), "cells") as advance:
+        for architecture in cells.architectures:
+            _, ntk = infinite_width.kernels(tuple(architecture.tolist()), images, settings.depth)
+            conditions.append(-condition_number(ntk)[0])
             advance(1)
-    scores = {
-        f"Over {len(drawn)} cells the condition number at infinite width": np.array(values),
-        COUNTING: convolutions(table, drawn),
-    }
-    return {
-        name: statistics.with_interval(statistics.kendall, score, accuracy[drawn], config.kernel.resamples)
-        for name, score in scores.items()
-    }
+    scores = np.array(conditions), convolutions(table, cells.architectures)
+    infinite, counting = (
+        with_interval(kendall, score, cells.accuracy, settings.resamples) for score in scores
+    )
+    return (
+        f"Over {len(rows)} cells the condition number at infinite width ranks accuracy with tau {infinite}, "
+        f"counting convolutions with {counting}."
+    )
 
 
 def _labels(rows: Sequence[Row]) -> dict[str, str]:
@@ -183,14 +180,8 @@ def _width_figure(rows: Sequence[Row], widths: Sequence[int]) -> Figure:
                 )  # fmt: skip
             limit = next(row for row in rows if row.architecture == cell and row.width == INFINITE)
             right.axhline(limit.condition_number, color=style(number)["color"], linewidth=1, linestyle=":")
-        reference = np.median([row.ntk_distance for row in rows if row.width == widths[0]])
-        left.plot(
-            widths,
-            reference * np.sqrt(widths[0] / np.array(widths)),
-            color=INK,
-            linewidth=1,
-            label="1 / √width",
-        )
+        reference = _typical(rows, widths[0], "ntk_distance") * np.sqrt(widths[0] / np.array(widths))
+        left.plot(widths, reference, color=INK, linewidth=1, label="1 / √width")
         for axes in (left, right):
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
@@ -204,12 +195,10 @@ def _width_figure(rows: Sequence[Row], widths: Sequence[int]) -> Figure:
     return Figure("width", caption, draw, (10.6, 4.4))
 
 
-def _spectrum_figure(rows: Sequence[Row], spectra: dict[int, dict[Any, np.ndarray]]) -> Figure:
-    labels = list(_labels(rows).values())
-
+def _spectrum_figure(rows: Sequence[Row], spectra: Sequence[Spectra]) -> Figure:
     def draw(figure: Any) -> None:
         panels = np.atleast_1d(figure.subplots(1, len(spectra), sharey=True))
-        for axes, label, spectrum in zip(panels, labels, spectra.values(), strict=True):
+        for axes, label, spectrum in zip(panels, _labels(rows).values(), spectra, strict=True):
             for number, (width, eigenvalues) in enumerate(spectrum.items()):
                 places = np.arange(1, len(eigenvalues) + 1)
                 positive = np.where(eigenvalues > 0, eigenvalues, np.nan)[::-1]
@@ -225,43 +214,38 @@ def _spectrum_figure(rows: Sequence[Row], spectra: dict[int, dict[Any, np.ndarra
         panels[0].set_ylabel("share of the largest eigenvalue")
         panels[-1].legend(frameon=False, fontsize=8, title="channels")
 
-    return Figure(
-        "spectrum",
-        "Eigenvalues of the NTK, mean over draws.",
-        draw,
-        (max(4.0, 2.4 * len(spectra)), 3.6),
-    )
+    size = (max(4.0, 2.4 * len(spectra)), 3.6)
+    return Figure("spectrum", "Eigenvalues of the NTK, mean over draws.", draw, size)
 
 
-def _paragraphs(rows: Sequence[Row], widths: Sequence[int], ranked: Mapping[str, Tau]) -> list[str]:
-    def typical(width: int, field: str) -> float:
-        return float(np.median([getattr(row, field) for row in rows if row.width == width]))
+def _typical(rows: Sequence[Row], width: int, field: str) -> float:
+    """The median over cells and draws."""
+    return float(np.median([getattr(row, field) for row in rows if row.width == width]))
 
+
+def _paragraph(rows: Sequence[Row], widths: Sequence[int]) -> str:
     first, last = widths[0], widths[-1]
+    ntk, nngp = (
+        [_typical(rows, width, field) for width in widths] for field in ("ntk_distance", "nngp_distance")
+    )
     sentences = [
-        f"From {first} to {last} channels the NTK's distance to infinite width falls from "
-        f"{typical(first, 'ntk_distance'):.2f} to {typical(last, 'ntk_distance'):.2f} of its norm, the NNGP kernel's "
-        f"from {typical(first, 'nngp_distance'):.2f} to {typical(last, 'nngp_distance'):.2f}."
+        f"From {first} to {last} channels the NTK's distance to infinite width falls from {ntk[0]:.2f} to "
+        f"{ntk[-1]:.2f} of its norm, the NNGP kernel's from {nngp[0]:.2f} to {nngp[-1]:.2f}."
     ]
     if last > first:
-        distances = [np.log(typical(width, "ntk_distance")) for width in widths]
-        slope = np.polyfit(np.log(widths), distances, 1)[0]
+        slope = np.polyfit(np.log(widths), np.log(ntk), 1)[0]
         sentences.append(f"The NTK's falls as width to the power of {slope:.2f}, where theory has -0.5.")
     ratios = []
     for cell in _labels(rows):
-        numbers: dict[int | str, list[float]] = {last: [], INFINITE: []}
-        for row in rows:
-            if row.architecture == cell and row.width in numbers:
-                numbers[row.width].append(row.condition_number)
-        ratios.append(float(np.median(numbers[last]) / numbers[INFINITE][0]))
+        wide, infinite = (
+            np.median(
+                [row.condition_number for row in rows if row.architecture == cell and row.width == width]
+            )
+            for width in (last, INFINITE)
+        )
+        ratios.append(wide / infinite)
     sentences.append(
         f"At {last} channels condition numbers are {min(ratios):.2f} to {max(ratios):.2f} times those of infinite "
         "width."
     )
-    if ranked:
-        (name, (tau, low, high)), (_, counted) = ranked.items()
-        sentences.append(
-            f"{name} ranks accuracy with tau {tau:.3f} [{low:.3f}, {high:.3f}], "
-            f"{COUNTING} with {counted[0]:.3f} [{counted[1]:.3f}, {counted[2]:.3f}]."
-        )
-    return [" ".join(sentences)]
+    return " ".join(sentences)

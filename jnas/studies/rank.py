@@ -6,12 +6,11 @@ the best score, each with a bootstrap interval. Variants repeat it with other se
 that these change.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jnas import spaces
 from jnas.config import read
 from jnas.config.score import ScoreConfig
 from jnas.config.study import StudyConfig
@@ -23,34 +22,18 @@ from jnas.proxies.combination import log_rank_sum, oriented, rank_sum
 from jnas.report.plots import INK
 from jnas.run import score
 from jnas.run.progress import Progress
-from jnas.studies import statistics
-from jnas.studies.base import COLOURS, Figure, Findings, some_rows
+from jnas.studies.base import COLOURS, Figure, Findings, some_cells, spread
+from jnas.studies.statistics import Ranking, ranking
 
 SIZES = tuple(name for name, proxy in PROXIES.items() if proxy.subject == SIZE)
 
 
 class Row(NamedTuple):
-    """One score under one variant of the settings: statistics with their 95 % intervals.
-
-    precision: among the best.
-    regret: of taking the best score, in percentage points.
-    failed: architectures without a score.
-    """
+    """One score under one variant of the settings. failed: architectures without a score."""
 
     variant: str
     score: str
-    kendall: float
-    kendall_low: float
-    kendall_high: float
-    spearman: float
-    spearman_low: float
-    spearman_high: float
-    precision: float
-    precision_low: float
-    precision_high: float
-    regret: float
-    regret_low: float
-    regret_high: float
+    ranking: Ranking
     failed: int
 
 
@@ -69,10 +52,7 @@ SUBJECTS = {"network": NETWORK, "ntk": KERNEL, "regions": REGIONS}
 
 def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     """Score the table's architectures and compare. Raises `InputError` for an unknown proxy or setting."""
-    settings, space = config.rank, spaces.get(table.space)
-    places = some_rows(table, settings.cells, config.seed)
-    accuracy = table.mean()[places]
-    texts = [space.to_string(architecture) for architecture in table.architectures[places]]
+    settings, cells = config.rank, some_cells(table, config.rank.cells, config.seed)
     proxies = dict.fromkeys([*(name.strip() for name in settings.proxies.split(",") if name.strip()), *SIZES])
     if unknown := [name for name in proxies if name not in PROXIES]:
         raise unknown_name("proxy", unknown[0], PROXIES)
@@ -82,23 +62,36 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
         pairs = [("space", table.space), ("data", config.data), ("seed", str(config.seed)), *options]
         scoring = read.from_options(ScoreConfig, pairs)
         asked = tuple(name for name in proxies if label == PLAIN or is_changed(PROXIES[name], options))
-        progress.say(f"scoring {len(texts):,} architectures: {label}")
-        scores = _oriented(score.run(scoring, texts, asked, None, "local", progress), asked) if asked else {}
+        progress.say(f"scoring {len(cells.names):,} architectures: {label}")
+        scores: dict[str, np.ndarray] = {}
+        if asked:
+            result = score.run(scoring, cells.names, asked, None, "local", progress)
+            for name in asked:
+                statuses = list(result.columns.get(f"{name}_status", ["ok"] * len(cells.names)))
+                scores[name] = oriented(np.asarray(result[name], np.float64), statuses, PROXIES[name].sign)
         plain = plain or scores
         combined = {
             name: combine({member: scores.get(member, plain[member]) for member in members})
             for name, (combine, members) in COMBINATIONS.items()
             if set(members) <= set(proxies) and set(members) & set(asked)
         }
-        rows += _rows(label, scores | combined, accuracy, settings.top, settings.resamples)
+        measured = [
+            Row(
+                label, name, ranking(values, cells.accuracy, settings.resamples, settings.top),
+                int(np.isinf(values).sum()),
+            )
+            for name, values in (scores | combined).items()
+        ]  # fmt: skip
+        rows += sorted(measured, key=_tau, reverse=True)
+    columns, flat = spread(rows)
     return Findings(
-        title=f"Training-free scores of {len(texts):,} trained architectures",
+        title=f"Training-free scores of {len(cells.names):,} trained architectures",
         question=f"Do scores at initialisation rank {table.space} on {table.data} as training does, and better than "
         "counting parameters?",
-        columns=Row._fields,
-        rows=rows,
+        columns=columns,
+        rows=flat,
         figures=[_figure(rows)],
-        paragraphs=_paragraphs(rows, len(texts), settings.top),
+        paragraphs=[_paragraph(rows, len(cells.names), settings.top)],
     )
 
 
@@ -118,49 +111,17 @@ def is_changed(proxy: Proxy, options: Sequence[tuple[str, str]]) -> bool:
     """True where settings change the measurements of a proxy; sizes are compared once."""
     if proxy.subject == SIZE:
         return False
-    for key, _ in options:
-        section = key.partition(".")[0]
-        # The regions' network has the initialisation of the kernel's.
-        if SUBJECTS.get(section, proxy.subject) == proxy.subject or (
-            key == "ntk.initialisation" and proxy.subject == REGIONS
-        ):
-            return True
-    return False
-
-
-def _oriented(scores: score.Scores, proxies: Sequence[str]) -> dict[str, np.ndarray]:
-    return {
-        name: oriented(
-            np.asarray(scores[name], np.float64),
-            list(scores.columns.get(f"{name}_status", ["ok"] * len(scores[name]))),
-            PROXIES[name].sign,
-        )
-        for name in proxies
-    }
-
-
-def _rows(
-    variant: str, scores: Mapping[str, np.ndarray], accuracy: np.ndarray, top: float, resamples: int
-) -> list[Row]:
-    """Rows of one variant, the highest tau first."""
-    functions = {
-        "kendall": statistics.kendall,
-        "spearman": statistics.spearman,
-        "precision": lambda s, a: statistics.precision_at_top(s, a, top),
-        "regret": statistics.regret,
-    }
-    rows = []
-    for name, values in scores.items():
-        measured: list[Any] = []
-        for function in functions.values():
-            measured += statistics.with_interval(function, values, accuracy, resamples)
-        rows.append(Row._make([variant, name, *measured, int(np.isinf(values).sum())]))
-    return sorted(rows, key=_tau, reverse=True)
+    # The regions' network has the initialisation of the kernel's.
+    return any(
+        SUBJECTS.get(key.partition(".")[0], proxy.subject) == proxy.subject
+        or (key == "ntk.initialisation" and proxy.subject == REGIONS)
+        for key, _ in options
+    )
 
 
 def _tau(row: Row) -> float:
     """Kendall's tau to sort by; nan last."""
-    return float(np.nan_to_num(row.kendall, nan=-2.0))
+    return float(np.nan_to_num(row.ranking.kendall.value, nan=-2.0))
 
 
 def _figure(rows: Sequence[Row]) -> Figure:
@@ -181,8 +142,8 @@ def _figure(rows: Sequence[Row]) -> Figure:
                 number = labels.index(row.variant)
                 colour = INK if row.score in SIZES else COLOURS[number % len(COLOURS)]
                 for axes, (value, low, high) in (
-                    (left, (row.kendall, row.kendall_low, row.kendall_high)),
-                    (right, (row.precision, row.precision_low, row.precision_high)),
+                    (left, row.ranking.kendall),
+                    (right, row.ranking.precision),
                 ):
                     axes.plot([low, high], [y, y], color=colour, linewidth=2, alpha=0.7)
                     axes.plot([value], [y], marker="o^svDP"[number % 6], color=colour, markersize=5)
@@ -207,36 +168,30 @@ def _figure(rows: Sequence[Row]) -> Figure:
     return Figure("rank", caption, draw, size)
 
 
-def _paragraphs(rows: Sequence[Row], count: int, top: float) -> list[str]:
+def _paragraph(rows: Sequence[Row], count: int, top: float) -> str:
     plain = [row for row in rows if row.variant == PLAIN]
-    counted = max((row for row in plain if row.score in SIZES), key=_tau)
+    size = max((row for row in plain if row.score in SIZES), key=_tau)
     scored = [row for row in plain if row.score not in SIZES]
-    sentences = [
-        f"Of the sizes, {counted.score} ranks the {count:,} architectures best: tau {counted.kendall:.3f} "
-        f"[{counted.kendall_low:.3f}, {counted.kendall_high:.3f}]."
-    ]
+    counted = size.ranking.kendall
+    sentences = [f"Of the sizes, {size.score} ranks the {count:,} architectures best: tau {counted}."]
     if scored:
-        best = scored[0]
-        better = [row.score for row in scored if row.kendall_low > counted.kendall_high]
-        worse = [row.score for row in scored if row.kendall_high < counted.kendall_low]
-        sentences.append(
-            f"The best score is {best.score}: tau {best.kendall:.3f} [{best.kendall_low:.3f}, "
-            f"{best.kendall_high:.3f}], precision among the best {100 * top:g} % {best.precision:.2f}, and choosing by "
-            f"it costs {best.regret:.2f} percentage points."
-        )
-        sentences.append(
-            f"Surely better than {counted.score} (intervals apart): {', '.join(better) or 'none'}; surely worse: "
-            f"{', '.join(worse) or 'none'}."
-        )
+        best = scored[0].ranking
+        better = [row.score for row in scored if row.ranking.kendall.low > counted.high]
+        worse = [row.score for row in scored if row.ranking.kendall.high < counted.low]
+        sentences += [
+            f"The best score is {scored[0].score}: tau {best.kendall}, precision among the best {100 * top:g} % "
+            f"{best.precision.value:.2f}, and choosing by it costs {best.regret.value:.2f} percentage points.",
+            f"Surely better than {size.score} (intervals apart): {', '.join(better) or 'none'}; surely worse: "
+            f"{', '.join(worse) or 'none'}.",
+        ]
     # Variants against the settings as configured.
-    before = {row.score: row for row in plain}
+    before = {row.score: row.ranking.kendall for row in plain}
     varied = [row for row in rows if row.variant != PLAIN]
     moved = [
-        f"{row.score} with {row.variant} ({before[row.score].kendall:.3f} to {row.kendall:.3f})"
+        f"{row.score} with {row.variant} ({before[row.score].value:.3f} to {row.ranking.kendall.value:.3f})"
         for row in varied
-        if row.kendall_low > before[row.score].kendall_high
-        or row.kendall_high < before[row.score].kendall_low
+        if row.ranking.kendall.differs(before[row.score])
     ]
     if varied:
         sentences.append(f"Settings that surely change a tau: {'; '.join(moved) or 'none of those tried'}.")
-    return [" ".join(sentences)]
+    return " ".join(sentences)

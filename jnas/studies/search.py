@@ -8,9 +8,7 @@ train.
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jnas import spaces
 from jnas.config.study import StudyConfig
@@ -21,9 +19,9 @@ from jnas.report.plots import INK
 from jnas.run.loop import simulate
 from jnas.run.progress import Progress
 from jnas.run.search import within
-from jnas.spaces import base
 from jnas.strategies import STRATEGIES
-from jnas.studies.base import Figure, Findings, style
+from jnas.studies.base import Figure, Findings, spread, style
+from jnas.studies.statistics import Estimate
 
 BASELINE = "random"
 
@@ -31,7 +29,7 @@ BASELINE = "random"
 class Row(NamedTuple):
     """One strategy after some evaluations.
 
-    accuracy: mean over searches, in percent, with its 95 % interval.
+    accuracy: mean over searches, in percent.
     worst_tenth, best_tenth: the 10th and 90th percentile of searches.
     regret: points below the best of the table.
     simulated_seconds: mean, None where the table does not say.
@@ -39,37 +37,29 @@ class Row(NamedTuple):
 
     strategy: str
     evaluations: int
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
+    accuracy: Estimate
     worst_tenth: float
     best_tenth: float
     regret: float
     simulated_seconds: float | None
 
 
-def strategies_on_tables() -> list[str]:
-    """Names of the strategies that many searches at once can run."""
-    space = spaces.get("nasbench201")
-    return [name for name, member in STRATEGIES.items() if member().make(space, ("accuracy",), 2).jittable]
-
-
 def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     """Search as often as `config.search` says. Raises `InputError` for an unknown or unsuitable strategy."""
     settings, space = config.search, spaces.get(table.space)
     names = list(dict.fromkeys([BASELINE, *(name.strip() for name in settings.strategies.split(","))]))
+    suitable = [name for name, own in STRATEGIES.items() if own().make(space, ("accuracy",), 2).jittable]
     for name in names:
         if name not in STRATEGIES:
             raise unknown_name("strategy", name, STRATEGIES)
-        if name not in strategies_on_tables():
+        if name not in suitable:
             raise InputError(
-                f"strategy {name} does not run many searches at once: choose among {', '.join(strategies_on_tables())}"
+                f"strategy {name} does not run many searches at once: choose among {', '.join(suitable)}"
             )
-    place = len(table.epochs) - 1 if not settings.epoch else table.place(settings.epoch)
     estimator = tabular(table, epoch=settings.epoch)
     members = within(space, estimator)
     worth, seconds = on_space(table, table.mean()), on_space(table, table.seconds)
-    seconds = seconds * (table.epochs[place] / table.epochs[-1])
+    seconds = seconds * (table.epochs[table.place(settings.epoch)] / table.epochs[-1])
     keys = jax.random.split(jax.random.key(config.seed), settings.seeds)
     reached, clocks = {}, {}
     with progress.task("searching", len(names) * settings.seeds, "searches") as advance:
@@ -77,76 +67,59 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
             # One at a time, as an evaluation is a training.
             strategy = STRATEGIES[name](batch=1).make(members, estimator.objectives, settings.evaluations)
             asked, told = simulate(keys, strategy=strategy, estimator=estimator, rounds=settings.evaluations)
-            numbers = np.asarray(base.index(space.decisions, asked))
-            reached[name] = np.asarray(incumbents(told[..., 0], jnp.asarray(worth[numbers])))
+            numbers = np.asarray(space.index(asked))
+            reached[name] = incumbents(np.asarray(told[..., 0]), worth[numbers])
             clocks[name] = np.cumsum(seconds[numbers], axis=1)
             advance(settings.seeds)
     best = float(np.nanmax(worth))
-    rows = [
-        Row(
-            name,
-            step + 1,
-            *_statistics(values[:, step]),
-            best - float(values[:, step].mean()),
-            _clock(clocks[name], step),
-        )
-        for name, values in reached.items()
-        for step in range(settings.evaluations)
-    ]
-    shown_steps = _round_steps(settings.evaluations)
-    timed = bool(np.isfinite(table.seconds).any())
+    rows = []
+    for name, values in reached.items():
+        for step, (accuracy, clock) in enumerate(zip(values.T, clocks[name].T, strict=True)):
+            mean, error = map(float, _mean(accuracy))
+            worst_tenth, best_tenth = map(float, np.percentile(accuracy, [10, 90]))
+            estimate = Estimate(mean, mean - error, mean + error)
+            spent = float(clock.mean()) if np.isfinite(clock).all() else None
+            rows.append(Row(name, step + 1, estimate, worst_tenth, best_tenth, best - mean, spent))
+    steps = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, settings.evaluations)
+    columns, flat = spread(rows)
     return Findings(
         title=f"Search on {len(table.architectures):,} trained architectures",
         question=f"Which accuracy do {settings.seeds} searches by each strategy reach in {settings.evaluations} "
         f"evaluations of {table.space} on {table.data}?",
-        columns=Row._fields,
-        rows=rows,
-        summary=[row for row in rows if row.evaluations in shown_steps],
-        figures=[_figure(reached, clocks if timed else None, best)],
-        paragraphs=_paragraphs(reached, best, settings.evaluations),
+        columns=columns,
+        rows=flat,
+        summary=[cells for cells, row in zip(flat, rows, strict=True) if row.evaluations in steps],
+        figures=[_figure(reached, clocks if np.isfinite(table.seconds).any() else None, best)],
+        paragraphs=[_paragraph(reached, best, settings.evaluations)],
     )
 
 
-def incumbents(told: Array, worth: Array) -> Array:
-    """Worth of the architecture with the best evaluation so far: float[R, T].
+def incumbents(told: np.ndarray, worth: np.ndarray) -> np.ndarray:
+    """Worth of the architecture with the best evaluation so far, the first of equals: float[R, T].
 
     told: float[R, T], the value of each evaluation; worth: float[R, T], of its architecture.
     """
-
-    def better(left, right):
-        newer = right[0] > left[0]
-        return jnp.where(newer, right[0], left[0]), jnp.where(newer, right[1], left[1])
-
-    return jax.lax.associative_scan(better, (told, worth), axis=1)[1]
+    improved = np.zeros(told.shape, bool)
+    improved[:, 1:] = told[:, 1:] > np.maximum.accumulate(told, axis=1)[:, :-1]
+    places = np.maximum.accumulate(np.where(improved, np.arange(told.shape[1]), 0), axis=1)
+    return np.take_along_axis(worth, places, axis=1)
 
 
-def _statistics(values: np.ndarray) -> tuple[float, float, float, float, float]:
-    """Mean with its 95 % interval (normal), and the 10th and 90th percentile of searches."""
-    mean, error = float(values.mean()), 1.96 * float(values.std(ddof=1)) / np.sqrt(len(values))
-    low, high = np.percentile(values, [10, 90])
-    return mean, mean - error, mean + error, float(low), float(high)
-
-
-def _clock(clocks: np.ndarray, step: int) -> float | None:
-    seconds = float(clocks[:, step].mean())
-    return seconds if np.isfinite(seconds) else None
-
-
-def _round_steps(evaluations: int) -> set[int]:
-    steps = [step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if step < evaluations]
-    return {*steps, evaluations}
+def _mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over searches [R, ...], and half of its 95 % interval (normal)."""
+    mean, deviation = values.mean(0).astype(float), values.std(0, ddof=1).astype(float)
+    return mean, 1.96 * deviation / np.sqrt(len(values))
 
 
 def _figure(reached: dict[str, np.ndarray], clocks: dict[str, np.ndarray] | None, best: float) -> Figure:
     def draw(figure: Any) -> None:
         panels = np.atleast_1d(figure.subplots(1, 1 if clocks is None else 2, sharey=True))
         for number, (name, values) in enumerate(reached.items()):
-            mean, error = values.mean(0), 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
-            axes_of = [np.arange(1, values.shape[1] + 1)]
+            mean, error = _mean(values)
+            look, places_of = style(number), [np.arange(1, values.shape[1] + 1)]
             if clocks is not None:
-                axes_of.append(clocks[name].mean(0))
-            for axes, places in zip(panels, axes_of, strict=True):
-                look = style(number)
+                places_of.append(clocks[name].mean(0))
+            for axes, places in zip(panels, places_of, strict=True):
                 axes.plot(places, mean, linewidth=2, label=_spelled(name), **look)
                 axes.fill_between(
                     places, mean - error, mean + error, color=look["color"], alpha=0.2, linewidth=0
@@ -171,35 +144,29 @@ def _figure(reached: dict[str, np.ndarray], clocks: dict[str, np.ndarray] | None
     return Figure("search", caption, draw, size)
 
 
-def _paragraphs(reached: dict[str, np.ndarray], best: float, evaluations: int) -> list[str]:
+def _paragraph(reached: dict[str, np.ndarray], best: float, evaluations: int) -> str:
     final = {name: values[:, -1] for name, values in reached.items()}
-    order = sorted(final, key=lambda name: -final[name].mean())
-    winner = order[0]
-    sentences = [
-        f"After {evaluations} evaluations {_spelled(winner)} is at {final[winner].mean():.2f} % "
-        f"(of {best:.2f} % that the best architecture has)"
-        + "".join(f", {_spelled(name)} at {final[name].mean():.2f} %" for name in order[1:])
-        + "."
-    ]
+    winner, *others = sorted(final, key=lambda name: -final[name].mean())
+    text = f"After {evaluations} evaluations {_spelled(winner)} is at {final[winner].mean():.2f} % "
+    text += f"(of {best:.2f} % that the best architecture has)"
+    text += "".join(f", {_spelled(name)} at {final[name].mean():.2f} %" for name in others)
+    sentences = [f"{text}."]
     baseline = reached[BASELINE].mean(0)
-    for name in order:
+    for name in (winner, *others):
         if name == BASELINE:
             continue
-        difference = final[name] - final[BASELINE]
-        error = 1.96 * difference.std(ddof=1) / np.sqrt(len(difference))
-        surely = abs(difference.mean()) > error
+        difference, error = _mean(final[name] - final[BASELINE])
+        surely = abs(difference) > error
         sentences.append(
             f"{_spelled(name).capitalize()} {'differs from' if surely else 'cannot be told from'} random search: "
-            f"{difference.mean():+.2f} ± {error:.2f} percentage points."
+            f"{difference:+.2f} ± {error:.2f} percentage points."
         )
-        if surely and difference.mean() > 0:
+        if surely and difference > 0:
             sooner = int(np.argmax(reached[name].mean(0) >= baseline[-1])) + 1
             sentences.append(f"It is where random search ends after {sooner} evaluations.")
-    return [" ".join(sentences)]
-
-
-SPELLED = {"random": "random search", "aging": "aging evolution", "local": "local search"}
+    return " ".join(sentences)
 
 
 def _spelled(name: str) -> str:
-    return SPELLED.get(name, name.replace("_", " "))
+    names = {"random": "random search", "aging": "aging evolution", "local": "local search"}
+    return names.get(name, name.replace("_", " "))

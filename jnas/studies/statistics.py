@@ -4,11 +4,28 @@ Scores are oriented, higher is better; -inf is a failure, which ranks last. Lett
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 Statistic = Callable[[np.ndarray, np.ndarray], float]
+
+
+class Estimate(NamedTuple):
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def differs(self, other: "Estimate") -> bool:
+        """True where the intervals are apart."""
+        return self.low > other.high or self.high < other.low
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:
@@ -49,11 +66,33 @@ def regret(scores: np.ndarray, accuracy: np.ndarray) -> float:
     return float(accuracy.max() - accuracy[scores == scores.max()].mean())
 
 
-def with_interval(
-    statistic: Statistic, scores: np.ndarray, accuracy: np.ndarray, resamples: int
-) -> tuple[float, float, float]:
+class Ranking(NamedTuple):
+    """Statistics of a score. precision: among the best. regret: of taking the best score, in percentage points."""
+
+    kendall: Estimate
+    spearman: Estimate
+    precision: Estimate
+    regret: Estimate
+
+
+def ranking(scores: np.ndarray, accuracy: np.ndarray, resamples: int, top: float = 0.05) -> Ranking:
+    """Statistics of scores float[A]; of float[A, S] their means over S, resampled together.
+
+    top: the share of the architectures that precision is counted among.
+    """
+
+    def mean(statistic: Statistic) -> Statistic:
+        return lambda scores, accuracy: float(
+            np.mean([statistic(column, accuracy) for column in np.atleast_2d(scores.T)])
+        )
+
+    functions = (kendall, spearman, partial(precision_at_top, share=top), regret)
+    return Ranking(*(with_interval(mean(function), scores, accuracy, resamples) for function in functions))
+
+
+def with_interval(statistic: Statistic, scores: np.ndarray, accuracy: np.ndarray, resamples: int) -> Estimate:
     """The statistic and its `interval`."""
-    return statistic(scores, accuracy), *interval(statistic, scores, accuracy, resamples)
+    return Estimate(statistic(scores, accuracy), *interval(statistic, scores, accuracy, resamples))
 
 
 def interval(

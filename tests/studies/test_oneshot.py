@@ -55,11 +55,11 @@ def test_the_study(digits):
         ("posterior", "mean"), ("posterior", 0), ("posterior", 1), ("params", None),
     ]  # fmt: skip
     for row in rows:
-        for name in oneshot_study.STATISTICS:
+        for name in statistics.Ranking._fields:
             assert row[f"{name}_low"] <= row[f"{name}_high"]
         assert row["failed"] == 0
     for mean, one, other in (rows[:3], rows[3:6]):
-        for name in (*oneshot_study.STATISTICS, "inherited"):
+        for name in (*statistics.Ranking._fields, "inherited"):
             assert mean[name] == pytest.approx((one[name] + other[name]) / 2)
         assert mean["kendall_spread"] == pytest.approx(abs(one["kendall"] - other["kendall"]) / np.sqrt(2))
         assert 0 < mean["inherited"] < 100
@@ -79,8 +79,8 @@ def test_inherited_accuracy_is_that_of_the_cell_alone(digits):
     work, key = oneshot_study.prepare(config, dataset), jax.random.key(config.seed)
     with Progress(quiet=True).task("", 1) as advance:
         variables = oneshot_study.train(work, "uniform", jax.random.key(3), advance)
-        together = oneshot_study.evaluate(work, variables, key, CELLS, advance)
-        alone = oneshot_study.evaluate(work, variables, key, CELLS[5:6], advance)
+        together = oneshot_study.accuracies(work, variables, key, CELLS, advance)
+        alone = oneshot_study.accuracies(work, variables, key, CELLS[5:6], advance)
     split = work.split
     assert together[5] == alone[0] and len(set(together)) > 1
     # The network of this cell and nothing else, normalised by the same images.
