@@ -90,12 +90,11 @@ def proxies(
             known.clear()
         scores = known.setdefault(data, {})
         places = {text: place for place, text in enumerate(texts) if text not in scores}
-        fresh: dict[bytes, dict[str, tuple[float, str]]] = {text: {} for text in places}
+        columns: dict[str, Scores] = {}
         for measure in measurements if places else []:
-            for objective, pairs in measure(key, rows[list(places.values())]).items():
-                for text, pair in zip(places, pairs, strict=True):
-                    fresh[text][objective] = pair
-        scores.update(fresh)
+            columns |= measure(key, rows[list(places.values())])
+        for place, text in enumerate(places):
+            scores[text] = {objective: pairs[place] for objective, pairs in columns.items()}
         # Orient them: higher is better, a failure is the worst.
         values = np.full((len(rows), len(objectives)), -np.inf)
         statuses = np.zeros(values.shape, np.int8)
@@ -167,8 +166,8 @@ def _measurement(
     }
     drawn: dict[bytes, list[tuple[Any, np.ndarray]]] = {}
 
-    def draw(key: Key) -> list[tuple[Any, np.ndarray]]:
-        """Weights and images on the devices, with the labels, of each repeat; kept until the next key."""
+    def scores(key: Key, rows: np.ndarray) -> dict[str, Scores]:
+        # Weights and images on the devices, with the labels, of each repeat; kept until the next key.
         data = np.asarray(jax.random.key_data(key)).tobytes()
         if data not in drawn:
             drawn.clear()
@@ -182,11 +181,9 @@ def _measurement(
                 shared = programs[np.int32].place(init(weights, *sample.arrays))
                 repeats.append((shared, sample.labels))
             drawn[data] = repeats
-        return drawn[data]
-
-    def scores(key: Key, rows: np.ndarray) -> dict[str, Scores]:
+        # Scores of each repeat, on the host.
         columns: dict[str, Scores] = {}
-        for repeat, (shared, labels) in enumerate(draw(key)):
+        for repeat, (shared, labels) in enumerate(drawn[data]):
             outs = programs[rows.dtype.type](shared, rows)
             for proxy in members:
                 columns[f"{proxy.name}/{repeat}"] = [_finished(proxy, out, labels) for out in outs]

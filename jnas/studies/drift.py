@@ -26,17 +26,8 @@ from jnas.proxies.ntk_spectrum import alignment
 from jnas.report.plots import INK
 from jnas.run.progress import Progress
 from jnas.spaces import nasbench201
-from jnas.studies import statistics
-from jnas.studies.base import (
-    COLOURS,
-    Figure,
-    Findings,
-    convolutions,
-    probe_images,
-    require_space,
-    some_cells,
-    spread,
-)
+from jnas.studies import base, statistics
+from jnas.studies.base import COLOURS, Figure, Findings
 from jnas.studies.statistics import Estimate
 from jnas.theory import empirical_ntk
 
@@ -76,14 +67,14 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     if epochs[0] != 0 or len(epochs) < 2:
         raise InputError(f"drift.epochs is '{settings.epochs}': give 0, before training, and later epochs")
     # The network that trains a batch of cells is NAS-Bench-201's.
-    require_space(table, nasbench201.SPACE.name)
+    base.require_space(table, nasbench201.SPACE.name)
     if max(settings.images, settings.batch) > len(dataset.x_train):
         raise InputError(
             f"batch {settings.batch} and {settings.images} images do not fit: {config.data} has "
             f"{len(dataset.x_train)} images to train on"
         )
-    cells = some_cells(table, settings.cells, config.seed)
-    images, labels = probe_images(config, settings.images)
+    cells = base.some_cells(table, settings.cells, config.seed)
+    images, labels = base.probe_images(config, settings.images)
     observe = _kernel_taker(images.tobytes(), images.shape)
     choices = np.asarray(spaces.get(table.space).choices(cells.architectures), np.int32)
 
@@ -120,15 +111,14 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     ranks = {
         name: [rank(sign * column) for column in measured[field].T] for name, (field, sign) in SCORES.items()
     }
-    counting = rank(convolutions(table, cells.architectures))
-    columns, flat = spread(rows)
+    counting = rank(base.convolutions(table, cells.architectures))
     return Findings(
         title=f"Kernels of {len(choices)} cells of {table.space} before and after training",
         question=f"How far does the neural tangent kernel move in {epochs[-1]} epochs on {config.data}, and does it "
         "rank architectures better before training or after?",
-        columns=columns,
-        rows=flat,
-        summary=flat[: 6 * len(epochs)],
+        columns=Row._fields,
+        rows=rows,
+        summary=rows[: 6 * len(epochs)],
         figures=[_drift_figure(measured, epochs), _rank_figure(ranks, counting, epochs)],
         paragraphs=[_paragraph(measured, epochs[-1], ranks, counting)],
     )

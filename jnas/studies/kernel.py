@@ -19,18 +19,8 @@ from jnas.estimators.compact_table import Table
 from jnas.proxies.ntk import condition_number
 from jnas.report.plots import INK
 from jnas.run.progress import Progress
-from jnas.studies.base import (
-    COLOURS,
-    LINES,
-    Figure,
-    Findings,
-    cells_at,
-    connected_rows,
-    convolutions,
-    probe_images,
-    spread_cells,
-    style,
-)
+from jnas.studies import base
+from jnas.studies.base import COLOURS, LINES, Figure, Findings
 from jnas.studies.statistics import kendall, with_interval
 from jnas.theory import infinite_width
 
@@ -66,8 +56,8 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     """Follow some cells as width grows, and rank more at infinite width. Raises `InputError`."""
     settings = config.kernel
     widths = whole_numbers(settings.widths, "kernel.widths", 1)
-    images, _ = probe_images(config, settings.images)
-    cells = spread_cells(table, settings.cells)
+    images, _ = base.probe_images(config, settings.images)
+    cells = base.spread_cells(table, settings.cells)
     rows: list[Row] = []
     spectra: list[Spectra] = []
     with progress.task("kernels", len(cells.names) * (1 + len(widths)), "kernels") as advance:
@@ -94,7 +84,15 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
                         )
                     )  # fmt: skip
                 advance(1)
-    paragraph = _paragraph(rows, widths)
+    # By cell, width and draw.
+    shape = len(cells.names), len(widths), settings.draws
+    measured = {
+        field: np.reshape([getattr(row, field) for row in rows if row.width != INFINITE], shape)
+        for field in ("ntk_distance", "nngp_distance", "condition_number")
+    }
+    limits = np.array([row.condition_number for row in rows if row.width == INFINITE])
+    labels = [f"{accuracy:.1f} %" for accuracy in cells.accuracy]
+    paragraph = _paragraph(widths, measured, limits)
     if settings.ranked:
         paragraph += " " + _ranking(config, table, images, progress)
     return Findings(
@@ -104,7 +102,7 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
         columns=Row._fields,
         rows=rows,
         summary=[row for row in rows if row.draw in ("", 0)],
-        figures=[_width_figure(rows, widths), _spectrum_figure(rows, spectra)],
+        figures=[_width_figure(labels, widths, measured, limits), _spectrum_figure(labels, spectra)],
         paragraphs=[paragraph],
     )
 
@@ -138,15 +136,15 @@ def _drawn(
 def _ranking(config: StudyConfig, table: Table, images: np.ndarray, progress: Progress) -> str:
     """A sentence: Kendall's tau with accuracy, of the condition number at infinite width and of counting."""
     settings = config.kernel
-    rows = np.random.default_rng(config.seed).permutation(connected_rows(table))[: settings.ranked]
-    cells = cells_at(table, rows)
+    rows = np.random.default_rng(config.seed).permutation(base.connected_rows(table))[: settings.ranked]
+    cells = base.cells_at(table, rows)
     conditions = []
     with progress.task("infinite width", len(rows), "cells") as advance:
         for architecture in cells.architectures:
             _, ntk = infinite_width.kernels(tuple(architecture.tolist()), images, settings.depth)
             conditions.append(-condition_number(ntk)[0])
             advance(1)
-    scores = np.array(conditions), convolutions(table, cells.architectures)
+    scores = np.array(conditions), base.convolutions(table, cells.architectures)
     infinite, counting = (
         with_interval(kendall, score, cells.accuracy, settings.resamples) for score in scores
     )
@@ -156,31 +154,23 @@ def _ranking(config: StudyConfig, table: Table, images: np.ndarray, progress: Pr
     )
 
 
-def _labels(rows: Sequence[Row]) -> dict[str, str]:
-    """Label of each architecture in the figures: its accuracy."""
-    return {row.architecture: f"{row.accuracy:.1f} %" for row in rows}
-
-
-def _width_figure(rows: Sequence[Row], widths: Sequence[int]) -> Figure:
+def _width_figure(
+    labels: Sequence[str], widths: Sequence[int], measured: dict[str, np.ndarray], limits: np.ndarray
+) -> Figure:
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
-        for number, (cell, label) in enumerate(_labels(rows).items()):
-            drawn = [
-                [row for row in rows if row.architecture == cell and row.width == width] for width in widths
-            ]
+        for number, (label, limit) in enumerate(zip(labels, limits, strict=True)):
+            look = base.style(number)
             # Shifted, so that the ranges of cells do not hide one another.
             places = np.array(widths) * 1.06 ** (number - 2)
             for axes, field in ((left, "ntk_distance"), (right, "condition_number")):
-                low, middle, high = np.array(
-                    [np.percentile([getattr(row, field) for row in draws], [0, 50, 100]) for draws in drawn]
-                ).T
+                low, middle, high = np.percentile(measured[field][number], [0, 50, 100], axis=1)
                 axes.errorbar(
                     places, middle, [middle - low, high - middle], marker="o", markersize=4, elinewidth=0.8, capsize=2,
-                    label=label if axes is left else None, **style(number),
+                    label=label if axes is left else None, **look,
                 )  # fmt: skip
-            limit = next(row for row in rows if row.architecture == cell and row.width == INFINITE)
-            right.axhline(limit.condition_number, color=style(number)["color"], linewidth=1, linestyle=":")
-        reference = _typical(rows, widths[0], "ntk_distance") * np.sqrt(widths[0] / np.array(widths))
+            right.axhline(limit, color=look["color"], linewidth=1, linestyle=":")
+        reference = np.median(measured["ntk_distance"][:, 0]) * np.sqrt(widths[0] / np.array(widths))
         left.plot(widths, reference, color=INK, linewidth=1, label="1 / √width")
         for axes in (left, right):
             axes.set_xscale("log", base=2)
@@ -189,16 +179,16 @@ def _width_figure(rows: Sequence[Row], widths: Sequence[int]) -> Figure:
             axes.set_xlabel("channels")
         left.set_ylabel("distance to the kernel of infinite width, relative")
         right.set_ylabel("condition number (dotted: infinite width)")
-        figure.legend(loc="outside upper center", ncols=len(_labels(rows)) + 1, frameon=False)
+        figure.legend(loc="outside upper center", ncols=len(labels) + 1, frameon=False)
 
     caption = "Median over draws, with the least and the largest. Cells are named by their accuracy."
     return Figure("width", caption, draw, (10.6, 4.4))
 
 
-def _spectrum_figure(rows: Sequence[Row], spectra: Sequence[Spectra]) -> Figure:
+def _spectrum_figure(labels: Sequence[str], spectra: Sequence[Spectra]) -> Figure:
     def draw(figure: Any) -> None:
         panels = np.atleast_1d(figure.subplots(1, len(spectra), sharey=True))
-        for axes, label, spectrum in zip(panels, _labels(rows).values(), spectra, strict=True):
+        for axes, label, spectrum in zip(panels, labels, spectra, strict=True):
             for number, (width, eigenvalues) in enumerate(spectrum.items()):
                 places = np.arange(1, len(eigenvalues) + 1)
                 positive = np.where(eigenvalues > 0, eigenvalues, np.nan)[::-1]
@@ -218,16 +208,9 @@ def _spectrum_figure(rows: Sequence[Row], spectra: Sequence[Spectra]) -> Figure:
     return Figure("spectrum", "Eigenvalues of the NTK, mean over draws.", draw, size)
 
 
-def _typical(rows: Sequence[Row], width: int, field: str) -> float:
-    """The median over cells and draws."""
-    return float(np.median([getattr(row, field) for row in rows if row.width == width]))
-
-
-def _paragraph(rows: Sequence[Row], widths: Sequence[int]) -> str:
+def _paragraph(widths: Sequence[int], measured: dict[str, np.ndarray], limits: np.ndarray) -> str:
     first, last = widths[0], widths[-1]
-    ntk, nngp = (
-        [_typical(rows, width, field) for width in widths] for field in ("ntk_distance", "nngp_distance")
-    )
+    ntk, nngp = (np.median(measured[field], axis=(0, 2)) for field in ("ntk_distance", "nngp_distance"))
     sentences = [
         f"From {first} to {last} channels the NTK's distance to infinite width falls from {ntk[0]:.2f} to "
         f"{ntk[-1]:.2f} of its norm, the NNGP kernel's from {nngp[0]:.2f} to {nngp[-1]:.2f}."
@@ -235,17 +218,9 @@ def _paragraph(rows: Sequence[Row], widths: Sequence[int]) -> str:
     if last > first:
         slope = np.polyfit(np.log(widths), np.log(ntk), 1)[0]
         sentences.append(f"The NTK's falls as width to the power of {slope:.2f}, where theory has -0.5.")
-    ratios = []
-    for cell in _labels(rows):
-        wide, infinite = (
-            np.median(
-                [row.condition_number for row in rows if row.architecture == cell and row.width == width]
-            )
-            for width in (last, INFINITE)
-        )
-        ratios.append(wide / infinite)
+    ratios = np.median(measured["condition_number"][:, -1], axis=1) / limits
     sentences.append(
-        f"At {last} channels condition numbers are {min(ratios):.2f} to {max(ratios):.2f} times those of infinite "
+        f"At {last} channels condition numbers are {ratios.min():.2f} to {ratios.max():.2f} times those of infinite "
         "width."
     )
     return " ".join(sentences)
