@@ -7,8 +7,8 @@ Letters: B architectures, D decisions, E edges, K operations.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
@@ -77,14 +77,11 @@ class Graph:
 
     def without(self, *names: str) -> "Graph":
         """The graph on which no edge may carry the operations `names`."""
-        rest = tuple(tuple(k for k in choices if self.operations[k] not in names) for choices in self.choices)
-        return self.restricted(rest)
+        return self.restricted([[k for k in row if self.operations[k] not in names] for row in self.choices])
 
     def restricted(self, allowed: Sequence[Sequence[int]]) -> "Graph":
         """The graph whose edges carry the operations `allowed` alone."""
-        return Graph(
-            self.edges, self.operations, self.inputs, tuple(map(tuple, allowed)), self.stride, self.outputs
-        )
+        return replace(self, allowed=tuple(map(tuple, allowed)))
 
 
 class Coding(NamedTuple):
@@ -236,14 +233,14 @@ class Space:
     def to_string(self, architecture: ArrayLike) -> str:
         """The text of one architecture, int32[D]. Raises `InputError` where it is none of the space."""
         decisions = np.asarray(architecture)
-        if self.text and self.coding:
-            return self.text.write(decisions)
         integers = decisions.shape == (len(self.decisions),) and np.issubdtype(decisions.dtype, np.integer)
         if not integers or (decisions < 0).any() or (decisions >= self.decisions).any():
             raise InputError(
                 f"architecture {decisions.tolist()} is not of the space {self.name}: give {len(self.decisions)} "
                 f"integers below {list(self.decisions)}"
             )
+        if self.text and self.coding:
+            return self.text.write(decisions)
         choices = np.asarray(self.choices(decisions))
         if self.text:
             return self.text.write(choices.reshape(-1))
@@ -271,12 +268,26 @@ class Space:
         return jnp.asarray(architectures, jnp.int32)
 
     def sample(self, key: jax.Array, n: int) -> jax.Array:
-        """`n` architectures, uniform, with replacement: int32[n, D]."""
-        return self.moves.sample(key, n) if self.moves else sample(self.decisions, key, n)
+        """`n` architectures with replacement, every decision uniform and independent: int32[n, D]."""
+        if self.moves:
+            return self.moves.sample(key, n)
+        return jax.random.randint(key, (n, len(self.decisions)), 0, jnp.asarray(self.decisions), jnp.int32)
 
     def mutate(self, key: jax.Array, architectures: ArrayLike) -> jax.Array:
-        """Change exactly one decision of each: int32[..., D] -> int32[..., D]. See `mutate`."""
-        return (self.moves.mutate if self.moves else partial(mutate, self.decisions))(key, architectures)
+        """Change exactly one decision of each architecture: int32[..., D] -> int32[..., D].
+
+        The decision is uniform over the D, its new value uniform over the other choices. Every decision needs at
+        least two choices.
+        """
+        if self.moves:
+            return self.moves.mutate(key, architectures)
+        architectures = jnp.asarray(architectures, jnp.int32)
+        choices = jnp.asarray(self.decisions, jnp.int32)
+        where_key, step_key = jax.random.split(key)
+        where = jax.random.randint(where_key, architectures.shape[:-1], 0, len(choices))
+        step = jax.random.randint(step_key, architectures.shape[:-1], 1, choices[where], jnp.int32)
+        changed = (architectures + step[..., None]) % choices
+        return jnp.where(jnp.arange(len(choices)) == where[..., None], changed, architectures)
 
     def crossover(self, key: jax.Array, first: ArrayLike, second: ArrayLike) -> jax.Array:
         """Each decision from one of two parents with equal chances: int32[..., D], twice, -> int32[..., D]."""
@@ -285,7 +296,12 @@ class Space:
 
     def neighbours(self, architecture: ArrayLike) -> jax.Array:
         """All architectures at Hamming distance one: int32[D] -> int32[M, D], M = sum_d (decisions[d] - 1)."""
-        return neighbours(self.decisions, architecture)
+        entries = np.repeat(np.arange(len(self.decisions)), np.array(self.decisions) - 1)
+        steps = np.concatenate([np.arange(1, choices) for choices in self.decisions])
+        changes = np.where(entries[:, None] == np.arange(len(self.decisions)), steps[:, None], 0).astype(
+            np.int32
+        )
+        return (jnp.asarray(architecture, jnp.int32) + changes) % jnp.asarray(self.decisions, jnp.int32)
 
     def index(self, architectures: ArrayLike) -> jax.Array:
         """Position of each in `all()`: int32[..., D] -> int32[...]."""
@@ -304,47 +320,10 @@ class Space:
             raise InputError(
                 f"the space {self.name} has {self.size:.1e} architectures: score some of them, such as random:1000"
             )
-        return everything(self.decisions)
-
-
-def sample(decisions: tuple[int, ...], key: jax.Array, n: int) -> jax.Array:
-    """Draw `n` architectures uniformly, with replacement: int32[n, D].
-
-    Every decision is independent and uniform over its `decisions[d]` choices.
-    """
-    return jax.random.randint(key, (n, len(decisions)), 0, jnp.asarray(decisions), jnp.int32)
-
-
-def mutate(decisions: tuple[int, ...], key: jax.Array, architectures: ArrayLike) -> jax.Array:
-    """Change exactly one decision of each architecture: int32[..., D] -> int32[..., D].
-
-    The decision is uniform over the D, its new value uniform over the other choices. Every decision needs at
-    least two choices.
-    """
-    architectures = jnp.asarray(architectures, jnp.int32)
-    choices = jnp.asarray(decisions, jnp.int32)
-    where_key, step_key = jax.random.split(key)
-    where = jax.random.randint(where_key, architectures.shape[:-1], 0, len(decisions))
-    step = jax.random.randint(step_key, architectures.shape[:-1], 1, choices[where], jnp.int32)
-    changed = (architectures + step[..., None]) % choices
-    return jnp.where(jnp.arange(len(decisions)) == where[..., None], changed, architectures)
-
-
-def neighbours(decisions: tuple[int, ...], architecture: ArrayLike) -> jax.Array:
-    """All architectures at Hamming distance one: int32[D] -> int32[M, D], M = sum_d (decisions[d] - 1)."""
-    pairs = [(entry, step) for entry, choices in enumerate(decisions) for step in range(1, choices)]
-    steps = np.zeros((len(pairs), len(decisions)), np.int32)
-    for row, (entry, step) in enumerate(pairs):
-        steps[row, entry] = step
-    return (jnp.asarray(architecture, jnp.int32) + steps) % jnp.asarray(decisions, jnp.int32)
-
-
-def everything(decisions: tuple[int, ...]) -> np.ndarray:
-    """Every architecture in lexicographic order: int32[size, D], size = product of `decisions`."""
-    return np.indices(decisions, np.int32).reshape(len(decisions), -1).T.copy()
+        return np.indices(self.decisions, np.int32).reshape(len(self.decisions), -1).T.copy()
 
 
 def index(decisions: tuple[int, ...], architectures: ArrayLike) -> jax.Array:
-    """Position of each architecture in `everything(decisions)`: int32[..., D] -> int32[...]."""
+    """Position in the lexicographic order of all lists of decisions: int32[..., D] -> int32[...]."""
     places = np.cumprod((1, *decisions[:0:-1]))[::-1].astype(np.int32)
     return jnp.sum(jnp.asarray(architectures, jnp.int32) * places, axis=-1, dtype=jnp.int32)

@@ -19,8 +19,8 @@ still have other gradients than none.
 """
 
 from dataclasses import replace
-from functools import cache
-from itertools import combinations, permutations
+from itertools import permutations
+from math import comb
 
 import jax
 import jax.numpy as jnp
@@ -44,45 +44,37 @@ OPERATIONS = (
 NODES = 4
 CELLS = 2
 EDGES = tuple((source, target) for target in range(INPUTS, INPUTS + NODES) for source in range(target))
+# Nodes that are sums, and side by side the output.
+SUMS = tuple(range(INPUTS, INPUTS + NODES))
 # Sources of a node, the higher one counting slowly: the pairs of a node begin with those of the node before.
 PAIRS = tuple((a, b) for b in range(INPUTS + NODES - 1) for a in range(b))
 # An edge that an architecture has carries one of these; the decision is the place in this list.
 CHOICES = OPERATIONS[1:]
-PAIRS_OF_NODE = tuple(len(list(combinations(range(node), 2))) for node in range(INPUTS, INPUTS + NODES))
-# Node 2 has one pair of sources, which is no decision.
+# For each node its pair of sources, and two operations. Node 2 has one pair, which is no decision.
 CELL_DECISIONS = tuple(
-    choices
-    for pairs in PAIRS_OF_NODE
-    for choices in ((len(CHOICES),) * 2 if pairs == 1 else (pairs, len(CHOICES), len(CHOICES)))
+    choices for node in SUMS for choices in (comb(node, 2), len(CHOICES), len(CHOICES)) if choices > 1
 )
 DECISIONS = CELL_DECISIONS * CELLS
-# Where the first operation of each node stands among the decisions of a cell; its pair stands before.
-FIRST_OPERATION = tuple(0 if node == 0 else 3 * node for node in range(NODES))
 
 
-def of_nodes(sources: ArrayLike, operations: ArrayLike) -> jax.Array:
+def of_nodes(sources: jax.Array, operations: jax.Array) -> jax.Array:
     """Decisions of one cell: sources int32[..., 4, 2] ascending and operations int32[..., 4, 2] to int32[..., 11].
 
     Operations are places in `CHOICES`.
     """
-    sources, operations = jnp.asarray(sources), jnp.asarray(operations)
     a, b = sources[..., 0], sources[..., 1]
     pairs = b * (b - 1) // 2 + a
     columns = jnp.stack([pairs, operations[..., 0], operations[..., 1]], axis=-1)
     return columns.reshape(*columns.shape[:-2], -1)[..., 1:].astype(jnp.int32)
 
 
-def to_nodes(cell: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """The inverse of `of_nodes`: int32[..., 11] to sources and operations int32[..., 4, 2]."""
-    cell = jnp.asarray(cell, jnp.int32)
-    columns = jnp.concatenate([jnp.zeros_like(cell[..., :1]), cell], axis=-1)
-    columns = columns.reshape(*cell.shape[:-1], NODES, 3)
-    return jnp.asarray(PAIRS, jnp.int32)[columns[..., 0]], columns[..., 1:]
-
-
-def _cells(architectures: ArrayLike) -> jax.Array:
+def to_nodes(architectures: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Sources and operations of each node, as in `of_nodes`: int32[..., 22] to int32[..., 2, 4, 2] each."""
     architectures = jnp.asarray(architectures, jnp.int32)
-    return architectures.reshape(*architectures.shape[:-1], CELLS, len(CELL_DECISIONS))
+    cells = architectures.reshape(*architectures.shape[:-1], CELLS, len(CELL_DECISIONS))
+    columns = jnp.concatenate([jnp.zeros_like(cells[..., :1]), cells], axis=-1)
+    columns = columns.reshape(*cells.shape[:-1], NODES, 3)
+    return jnp.asarray(PAIRS, jnp.int32)[columns[..., 0]], columns[..., 1:]
 
 
 def gates(architectures: ArrayLike) -> jax.Array:
@@ -90,8 +82,8 @@ def gates(architectures: ArrayLike) -> jax.Array:
 
     An edge that is not there has `none`.
     """
-    sources, operations = to_nodes(_cells(architectures))
-    first_edge = jnp.array([EDGES.index((0, node)) for node in range(INPUTS, INPUTS + NODES)])
+    sources, operations = to_nodes(architectures)
+    first_edge = jnp.array([EDGES.index((0, node)) for node in SUMS])
     edges = first_edge[:, None] + sources
     used = jax.nn.one_hot(edges, len(EDGES), dtype=jnp.float32)
     choice = jax.nn.one_hot(operations + 1, len(OPERATIONS), dtype=jnp.float32)
@@ -104,54 +96,34 @@ def from_gates(gates: ArrayLike) -> np.ndarray:
 
     Raises `InputError` where a node has more or fewer.
     """
-    chosen = np.argmax(np.asarray(gates), axis=-1)
     cells = []
-    for cell in chosen:
-        sources, operations = np.zeros((NODES, 2), int), np.zeros((NODES, 2), int)
-        for node in range(NODES):
-            own = [
-                (source, int(cell[edge]))
-                for edge, (source, target) in enumerate(EDGES)
-                if target == node + INPUTS and cell[edge]
-            ]
-            if len(own) != 2:
-                raise InputError(f"node {node + INPUTS} has {len(own)} operations: a DARTS cell has two")
-            sources[node], operations[node] = zip(*own, strict=True)
-        cells.append(np.asarray(of_nodes(sources, operations - 1)))
-    return np.concatenate(cells).astype(np.int32)
+    for cell in np.argmax(np.asarray(gates), axis=-1):
+        carried = [(edge, OPERATIONS[choice]) for edge, choice in zip(EDGES, cell, strict=True) if choice]
+        for node in SUMS:
+            count = sum(target == node for (_, target), _ in carried)
+            if count != 2:
+                raise InputError(f"node {node} has {count} operations: a DARTS cell has two")
+        cells.append(tuple((operation, source) for (source, _), operation in carried))
+    return of_genotype(Genotype(cells[0], SUMS, cells[1], SUMS))
 
 
 def genotype(architecture: ArrayLike) -> Genotype:
-    """The two cells of one architecture, int32[22]; of two edges into a node, the one from the lower node first.
-
-    Raises `InputError` unless the array is 22 integers within the number of choices.
-    """
-    decisions = np.asarray(architecture)
-    if decisions.shape != (len(DECISIONS),) or not np.issubdtype(decisions.dtype, np.integer):
-        raise InputError(
-            f"architecture {decisions.tolist()} is not of the DARTS space: give {len(DECISIONS)} integers"
-        )
-    if ((decisions < 0) | (decisions >= np.array(DECISIONS))).any():
-        raise InputError(
-            f"architecture {decisions.tolist()} has a decision out of range: "
-            f"their numbers of choices are {list(DECISIONS)}"
-        )
-    sources, operations = (np.asarray(part).reshape(CELLS, -1) for part in to_nodes(_cells(decisions)))
+    """The two cells of one architecture, int32[22]; of two edges into a node, the one from the lower node first."""
+    sources, operations = (np.asarray(part).reshape(CELLS, -1) for part in to_nodes(architecture))
     cells = [
         tuple((CHOICES[operation], int(source)) for operation, source in zip(own, origin, strict=True))
         for own, origin in zip(operations, sources, strict=True)
     ]
-    concat = tuple(range(INPUTS, INPUTS + NODES))
-    return Genotype(cells[0], concat, cells[1], concat)
+    return Genotype(cells[0], SUMS, cells[1], SUMS)
 
 
 def of_genotype(genotype: Genotype) -> np.ndarray:
-    """The architecture of a genotype: int32[22].
+    """The architecture of a genotype, whose edges into a node may stand in either order: int32[22].
 
     Raises `InputError` where the genotype is none of this space: another number of nodes, an operation that it
     does not have, both edges of a node from one source, a node that is left out of the concatenation.
     """
-    cells = []
+    decisions = []
     for name, edges, concat in (
         ("normal", genotype.normal, genotype.normal_concat),
         ("reduce", genotype.reduce, genotype.reduce_concat),
@@ -161,48 +133,27 @@ def of_genotype(genotype: Genotype) -> np.ndarray:
                 f"{name} has {len(edges) // 2} nodes: cells of the DARTS space have {NODES}; "
                 "jnas train takes other genotypes as well"
             )
-        if sorted(concat) != list(range(INPUTS, INPUTS + NODES)):
+        if sorted(concat) != list(SUMS):
             raise InputError(f"{name}_concat is {list(concat)}: the DARTS space concatenates nodes 2 to 5")
-        sources, operations = np.zeros((NODES, 2), int), np.zeros((NODES, 2), int)
-        for node in range(NODES):
-            own = sorted((source, operation) for operation, source in edges[2 * node : 2 * node + 2])
-            if own[0][0] == own[1][0]:
+        for node, first, second in zip(SUMS, edges[::2], edges[1::2], strict=True):
+            low, high = sorted((first, second), key=lambda edge: edge[1])
+            if low[1] == high[1]:
                 raise InputError(
-                    f"node {node + INPUTS} of {name} has both edges from node {own[0][0]}: "
+                    f"node {node} of {name} has both edges from node {low[1]}: "
                     "the DARTS space takes two different sources"
                 )
-            for _, operation in own:
+            for operation in (low[0], high[0]):
                 if operation not in CHOICES:
                     raise unknown_name("operation of the DARTS space", operation, CHOICES)
-            sources[node] = [source for source, _ in own]
-            operations[node] = [CHOICES.index(operation) for _, operation in own]
-        cells.append(np.asarray(of_nodes(sources, operations)))
-    return np.concatenate(cells).astype(np.int32)
-
-
-def to_string(architecture: ArrayLike) -> str:
-    """The genotype of one architecture, int32[22], as text. Raises `InputError` as `genotype` does."""
-    return render(genotype(architecture))
-
-
-def from_string(text: str) -> np.ndarray:
-    """The architecture of a genotype's text: int32[22]. Raises `InputError` as `parse` and `of_genotype` do.
-
-    Edges of a node may stand in either order.
-    """
-    return of_genotype(parse(text))
-
-
-@cache
-def _renumberings() -> np.ndarray:
-    """Every order of the nodes 2 to 5, as the new number of each of the six nodes: int32[24, 6]."""
-    return np.array([(0, 1, *(INPUTS + place for place in order)) for order in permutations(range(NODES))])
+            pair = [PAIRS.index((low[1], high[1]))] if node > INPUTS else []
+            decisions += [*pair, CHOICES.index(low[0]), CHOICES.index(high[0])]
+    return np.array(decisions, np.int32)
 
 
 def canonical(architectures: ArrayLike) -> jax.Array:
     """The representative of each architecture's class (see the head of this file): int32[..., 22] -> int32[..., 22]."""
-    sources, operations = to_nodes(_cells(architectures))
-    places = jnp.arange(INPUTS, INPUTS + NODES)
+    sources, operations = to_nodes(architectures)
+    places = jnp.array(SUMS)
 
     def renumbered(new: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The cells with their nodes renumbered, and their places among all cells; none where edges lead down."""
@@ -216,13 +167,15 @@ def canonical(architectures: ArrayLike) -> jax.Array:
         rank = base.index(CELL_DECISIONS, cell)
         return cell, jnp.where(upwards, rank, jnp.iinfo(jnp.int32).max)
 
-    cells, ranks = jax.vmap(renumbered)(jnp.asarray(_renumberings()))
+    # Every order of the nodes 2 to 5, as the new number of each of the six nodes.
+    orders = jnp.array([(0, 1, *order) for order in permutations(SUMS)])
+    cells, ranks = jax.vmap(renumbered)(orders)
     best = jnp.argmin(ranks, axis=0)
     smallest = jnp.take_along_axis(cells, best[None, ..., None], axis=0)[0]
     return smallest.reshape(*smallest.shape[:-2], -1)
 
 
-_NORMAL = base.Graph(EDGES, OPERATIONS, INPUTS, outputs=tuple(range(INPUTS, INPUTS + NODES)))
+_NORMAL = base.Graph(EDGES, OPERATIONS, INPUTS, outputs=SUMS)
 SPACE = base.Space(
     name="darts",
     graphs=(_NORMAL, replace(_NORMAL, stride=2)),
@@ -230,7 +183,10 @@ SPACE = base.Space(
     node_names=("input 1", "input 2", "node 2", "node 3", "node 4", "node 5"),
     network="two_inputs",
     coding=base.Coding(DECISIONS, gates, from_gates),
-    text=base.Text(to_string, from_string),
+    text=base.Text(
+        lambda architecture: render(genotype(architecture)), lambda text: of_genotype(parse(text))
+    ),
     canonical_form=canonical,
     incoming=2,
 )
+to_string, from_string = SPACE.to_string, SPACE.from_string

@@ -10,7 +10,9 @@ is the sum of two operations, listed in pairs; a cell's output is the concatenat
 """
 
 import ast
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
 
 from jnas.errors import InputError
 
@@ -18,13 +20,19 @@ FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 EXAMPLE = "Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1), ...], normal_concat=[2, 3, 4, 5], ...)"
 INPUTS = 2
 
+Edges = tuple[tuple[str, int], ...]
+# Of a range of nodes, which no text makes a large one.
+Bounds = Annotated[
+    list[Annotated[int, msgspec.Meta(gt=-1000, lt=1000)]], msgspec.Meta(min_length=1, max_length=2)
+]
+
 
 class Genotype(NamedTuple):
     """A normal and a reduction cell: for each further node two (operation, source node), and what is concatenated."""
 
-    normal: tuple[tuple[str, int], ...]
+    normal: Edges
     normal_concat: tuple[int, ...]
-    reduce: tuple[tuple[str, int], ...]
+    reduce: Edges
     reduce_concat: tuple[int, ...]
 
 
@@ -41,18 +49,39 @@ def parse(text: str) -> Genotype:
         raise _bad(text, "it cannot be parsed") from error
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != "Genotype":
         raise _bad(text, "it does not read Genotype(...)")
+    # Fields by their places or by their names, as Python passes arguments.
     values = dict(zip(FIELDS, call.args, strict=False)) | {
         keyword.arg: keyword.value for keyword in call.keywords if keyword.arg in FIELDS
     }
     missing = [name for name in FIELDS if name not in values]
     if missing or len(call.args) + len(call.keywords) != len(FIELDS):
         raise _bad(text, f"it must have the fields {', '.join(FIELDS)}, each once")
+
+    def literal(value: ast.expr, kind: Any, form: str) -> Any:
+        try:
+            return msgspec.convert(ast.literal_eval(value), kind)
+        except msgspec.ValidationError as error:
+            raise _bad(text, f"{form}: {error}") from error
+        except (ValueError, TypeError, SyntaxError) as error:
+            raise _bad(text, f"{name} holds something other than names and numbers") from error
+
     cells: list[Any] = []
     for name in ("normal", "reduce"):
-        edges, concat = _edges(text, name, values[name]), _concat(text, name, values[f"{name}_concat"])
+        edges = literal(values[name], Edges, f"an entry of {name} is not ('operation', node)")
+        if len(edges) % 2 or not edges:
+            raise _bad(text, f"{name} must be a list of an even number of ('operation', node)")
+        for place, edge in enumerate(edges):
+            node = INPUTS + place // 2
+            if not 0 <= edge[1] < node:
+                raise _bad(text, f"{edge} in {name} leads to node {node}: its source must be 0 to {node - 1}")
+        # The nodes of the output, as a list or as a range.
+        value, form = values[f"{name}_concat"], f"{name}_concat must be a list of nodes or range(first, end)"
+        if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "range":
+            concat = tuple(range(*literal(ast.List([*value.args, *value.keywords]), Bounds, form)))
+        else:
+            concat = literal(value, tuple[int, ...], form)
         nodes = INPUTS + len(edges) // 2
-        outside = [node for node in concat if not 0 <= node < nodes]
-        if outside or len(set(concat)) != len(concat) or not concat:
+        if not concat or len(set(concat)) != len(concat) or min(concat) < 0 or max(concat) >= nodes:
             raise _bad(
                 text, f"{name}_concat names {concat}, the nodes are 0 to {nodes - 1} and each counts once"
             )
@@ -64,46 +93,6 @@ def render(genotype: Genotype) -> str:
     """The text of a genotype, which `parse` reads back unchanged."""
     fields = (f"{name}={list(value)}" for name, value in zip(FIELDS, genotype, strict=True))
     return f"Genotype({', '.join(fields)})"
-
-
-def _edges(text: str, name: str, value: ast.expr) -> tuple[tuple[str, int], ...]:
-    entries = _literal(text, name, value)
-    if not isinstance(entries, (list, tuple)) or len(entries) % 2 or not entries:
-        raise _bad(text, f"{name} must be a list of an even number of ('operation', node)")
-    edges = []
-    for place, entry in enumerate(entries):
-        node = INPUTS + place // 2
-        if (
-            not isinstance(entry, (list, tuple))
-            or len(entry) != 2
-            or not isinstance(entry[0], str)
-            or type(entry[1]) is not int
-        ):
-            raise _bad(text, f"{entry!r} in {name} is not ('operation', node)")
-        if not 0 <= entry[1] < node:
-            raise _bad(text, f"{entry!r} in {name} leads to node {node}: its source must be 0 to {node - 1}")
-        edges.append((entry[0], entry[1]))
-    return tuple(edges)
-
-
-def _concat(text: str, name: str, value: ast.expr) -> tuple[int, ...]:
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "range":
-        bounds: list[Any] = [_literal(text, name, bound) for bound in value.args]
-        small = all(type(bound) is int and abs(bound) < 1000 for bound in bounds)
-        if not small or not 1 <= len(bounds) <= 2 or value.keywords:
-            raise _bad(text, f"{name}_concat must be a list of nodes or range(first, end)")
-        return tuple(range(*bounds))
-    nodes = _literal(text, name, value)
-    if not isinstance(nodes, (list, tuple)) or any(type(node) is not int for node in nodes):
-        raise _bad(text, f"{name}_concat must be a list of nodes or range(first, end)")
-    return tuple(nodes)
-
-
-def _literal(text: str, name: str, value: ast.expr) -> object:
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, TypeError, SyntaxError) as error:
-        raise _bad(text, f"{name} holds something other than names and numbers") from error
 
 
 def _bad(text: str, fault: str) -> InputError:

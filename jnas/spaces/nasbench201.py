@@ -19,7 +19,6 @@ one class need not have equally many parameters: edges that carry zero, or that 
 nothing.
 """
 
-from difflib import get_close_matches
 from functools import cache
 
 import jax
@@ -27,12 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jnas.errors import InputError
+from jnas.errors import InputError, unknown_name
 from jnas.spaces import base
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-DECISIONS = (len(OPERATIONS),) * len(EDGES)
 NODES = 4
 EXAMPLE = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
 
@@ -62,7 +60,17 @@ def read(text: str) -> np.ndarray:
         entries = group[1:-1].split("|")
         if len(entries) != node:
             raise _bad(text, f"node {node} has {len(entries)} edges, it needs {node}")
-        decisions += [_operation(text, node, source, entry) for source, entry in enumerate(entries)]
+        for source, entry in enumerate(entries):
+            name, tilde, predecessor = entry.partition("~")
+            if not tilde:
+                raise _bad(text, f"'{entry}' into node {node} has no '~' between operation and source node")
+            if name not in OPERATIONS:
+                raise _bad(text, str(unknown_name("operation", name, OPERATIONS)))
+            if predecessor != str(source):
+                raise _bad(
+                    text, f"'{entry}' into node {node} must come from node {source}, not '{predecessor}'"
+                )
+            decisions.append(OPERATIONS.index(name))
     return np.array(decisions, np.int32)
 
 
@@ -73,7 +81,7 @@ def canonical(architectures: ArrayLike) -> jax.Array:
     `canonical(canonical(a)) == canonical(a)` and 6,466 values occur. A table built once is looked up; this
     works under `jit` and `vmap`.
     """
-    return jnp.asarray(_representatives())[base.index(DECISIONS, architectures)]
+    return jnp.asarray(_representatives())[SPACE.index(architectures)]
 
 
 def expression(architecture: ArrayLike) -> str:
@@ -95,22 +103,9 @@ def _edge(source: str, operation: str) -> str:
 @cache
 def _representatives() -> np.ndarray:
     """Representative of every cell in lexicographic order: int32[15625, 6]."""
-    cells = base.everything(DECISIONS)
+    cells = SPACE.all()
     first: dict[str, int] = {}
     return cells[[first.setdefault(expression(cell), rank) for rank, cell in enumerate(cells)]]
-
-
-def _operation(text: str, node: int, source: int, entry: str) -> int:
-    name, tilde, predecessor = entry.partition("~")
-    if not tilde:
-        raise _bad(text, f"'{entry}' into node {node} has no '~' between operation and source node")
-    if name not in OPERATIONS:
-        close = get_close_matches(name, OPERATIONS, n=1)
-        hint = f", did you mean '{close[0]}'?" if close else ""
-        raise _bad(text, f"unknown operation '{name}'{hint} (operations: {', '.join(OPERATIONS)})")
-    if predecessor != str(source):
-        raise _bad(text, f"'{entry}' into node {node} must come from node {source}, not '{predecessor}'")
-    return OPERATIONS.index(name)
 
 
 def _bad(text: str, fault: str) -> InputError:

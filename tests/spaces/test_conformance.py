@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jnas.errors import InputError
-from jnas.spaces import SPACES, base, get
+from jnas.spaces import SPACES, Graph, Space, get
 
 SEEDS = st.integers(0, 2**31 - 1)
 
@@ -43,7 +43,7 @@ def test_all_is_lexicographic_and_index_inverts_it(name):
     assert architectures.shape == (space.size, len(space.decisions))
     assert architectures.dtype == np.int32
     assert np.array_equal(architectures, np.unique(architectures, axis=0))
-    assert np.array_equal(base.index(space.decisions, architectures), np.arange(space.size))
+    assert np.array_equal(space.index(architectures), np.arange(space.size))
 
 
 def test_sample_is_uniform_seeded_and_pure(space):
@@ -70,6 +70,23 @@ def test_mutation_changes_exactly_one_decision(name, seed):
     assert children.shape == parents.shape and children.dtype == jnp.int32
     assert (jnp.sum(children != parents, axis=-1) == 1).all()
     assert ((children >= 0) & (children < jnp.asarray(space.decisions))).all()
+
+
+@settings(max_examples=10, deadline=None)
+@given(SEEDS)
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_crossover_takes_each_decision_from_a_parent(name, seed):
+    space = get(name)
+    first, second = space.sample(jax.random.key(seed), 120).reshape(2, 3, 20, -1)
+    key = jax.random.key(seed + 1)
+    children = jax.jit(space.crossover)(key, first, second)
+    assert children.shape == first.shape and children.dtype == jnp.int32
+    assert ((children == first) | (children == second)).all()
+    assert jnp.array_equal(space.crossover(key, first, first), first)
+    # Where the parents differ, either is as likely: five standard deviations of a binomial count.
+    differ = first != second
+    taken, count = (children == first)[differ].sum(), differ.sum()
+    assert abs(taken - count / 2) < 5 * np.sqrt(count / 4)
 
 
 def test_mutation_reaches_every_neighbour_as_often_as_it_should(space):
@@ -134,11 +151,14 @@ def test_unknown_space_names_the_known_and_guesses():
 
 
 def test_unequal_numbers_of_choices():
-    decisions = (2, 3, 4)
-    everything = base.everything(decisions)
-    assert everything.shape == (24, 3)
-    assert np.array_equal(base.index(decisions, everything), np.arange(24))
-    assert base.neighbours(decisions, everything[5]).shape == (1 + 2 + 3, 3)
-    children = base.mutate(decisions, jax.random.key(0), everything)
-    assert ((children != everything).sum(axis=1) == 1).all() and (children < jnp.asarray(decisions)).all()
-    assert (base.sample(decisions, jax.random.key(0), 300).max(axis=0) == jnp.array([1, 2, 3])).all()
+    graph = Graph(
+        ((0, 1), (0, 2), (1, 2)), ("none", "a", "b", "c"), allowed=((0, 1), (0, 1, 2), (0, 1, 2, 3))
+    )
+    space = Space("unequal", (graph,))
+    everything = space.all()
+    assert space.decisions == (2, 3, 4) and everything.shape == (24, 3)
+    assert np.array_equal(space.index(everything), np.arange(24))
+    assert space.neighbours(everything[5]).shape == (1 + 2 + 3, 3)
+    children = space.mutate(jax.random.key(0), everything)
+    assert ((children != everything).sum(axis=1) == 1).all() and (children < jnp.array([2, 3, 4])).all()
+    assert (space.sample(jax.random.key(0), 300).max(axis=0) == jnp.array([1, 2, 3])).all()

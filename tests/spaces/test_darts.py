@@ -138,5 +138,5 @@ def test_wrong_genotypes(text, fault):
 def test_wrong_arrays():
     with pytest.raises(InputError, match="give 22 integers"):
         darts.to_string(np.zeros(6, int))
-    with pytest.raises(InputError, match="out of range"):
+    with pytest.raises(InputError, match="integers below"):
         darts.to_string(np.full(22, 7))
