@@ -1,6 +1,5 @@
-"""Settings of a scoring, from a mapping or the command line, and the part that its scores depend on."""
+"""Settings of a scoring, from a mapping or the command line."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
@@ -39,9 +38,3 @@ class ScoreConfig(Settings, frozen=True, kw_only=True):
 
 
 from_mapping = partial(read.from_mapping, ScoreConfig)
-
-
-def described(config: Settings) -> str:
-    """The settings that scores depend on, as JSON that `from_mapping` reads back: equal texts for equal scores."""
-    fields = {name: value for name, value in read.to_mapping(config).items() if name not in FREE}
-    return json.dumps(fields, sort_keys=True)

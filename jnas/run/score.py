@@ -29,8 +29,8 @@ from jnas.run.progress import Progress
 from jnas.store.records import Evaluation
 from jnas.store.score_files import (
     SUFFIXES,
-    CsvTable,
     columns,
+    open_csv,
     open_journal,
     require_pyarrow,
     write_parquet,
@@ -169,16 +169,16 @@ def run(
         ]
         # Proxies that every architecture has, from a call that asked for fewer, are not computed again.
         lacking = tuple(name for name in measured if any((text, name) not in known for text in missing))
-        growing = CsvTable(path, names) if path is not None and path.suffix == ".csv" else None
-        if growing is not None:
-            stack.callback(growing.close)
+        append = None
+        if path is not None and path.suffix == ".csv":
+            append = stack.enter_context(open_csv(path, columns(names)))
         rows: list[list[Any]] = []
 
         def extend(known: Mapping[tuple[str, str], Evaluation]) -> None:
             fresh = list(_rows(space, architectures, representatives, counted, names, known, len(rows)))
             rows.extend(fresh)
-            if growing is not None and fresh:
-                growing.append(fresh)
+            if append is not None and fresh:
+                append(fresh)
 
         extend(known)
         if missing:

@@ -10,24 +10,23 @@ Files other than the records and the log are replaced in one step: a reader neve
 """
 
 import contextlib
-import fcntl
 import json
 import logging
-import math
 import os
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import yaml
 
 import jnas
 from jnas.config import read
 from jnas.errors import InputError, RunError
 from jnas.settings import Settings
-from jnas.store.records import Records, open_records
+from jnas.store.records import Records, locked, open_records
 
 log = logging.getLogger("jnas")
 
@@ -36,8 +35,7 @@ KINDS = ("search", "training", "study")
 FORMAT = 2
 
 
-@dataclass(frozen=True)
-class RunFolder:
+class RunFolder(NamedTuple):
     """An open run: its folder and its records."""
 
     path: Path
@@ -45,7 +43,9 @@ class RunFolder:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json; a number that is not finite becomes null. Raises `RunError` when that fails."""
-        write_file(self.path / "result.json", json.dumps(_finite(result), indent=1, allow_nan=False) + "\n")
+        # JSON has neither nan nor infinity; the records have.
+        finite = json.loads(json.dumps(result), parse_constant=lambda name: None)
+        write_file(self.path / "result.json", json.dumps(finite, indent=1) + "\n")
 
 
 @contextlib.contextmanager
@@ -57,19 +57,25 @@ def open_run(path: str | Path, config: Settings) -> Iterator[RunFolder]:
     configuration; `RunError` when the disk is full. Exceptions from inside also go to log.txt.
     """
     path = Path(path)
-
-    def compare(stored: str) -> list[str]:
-        return read.differences(read.from_mapping(type(config), json.loads(stored)), config)
-
-    _make_folder(path)
-    with _lock(path):
-        _require_same_config(path, config)
-        if not (path / "config.yaml").exists():
-            write_file(path / "config.yaml", _config_text(config))
-        with (
-            open_records(path / "records.sqlite", json.dumps(read.to_mapping(config)), compare) as records,
-            _log_file(path),
-        ):
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(
+            f"--out '{path}' is a file: give a folder, which is made where it is missing"
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot make the folder '{path}' ({error.strerror}): give another --out") from None
+    with locked(path / ".lock", f"cannot write into '{path}'", f"another run is writing into '{path}'"):
+        resolved = path / "config.yaml"
+        if not resolved.exists():
+            content = {"format": read.FORMAT, **read.to_mapping(config), "environment": environment()}
+            write_file(resolved, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        elif changes := read.stored_differences(resolved, config):
+            raise InputError(
+                f"'{path}' holds a run of another configuration ({'; '.join(changes)}): "
+                "give another --out, or the same configuration to resume"
+            )
+        with open_records(path / "records.sqlite", config) as records, _log_file(path):
             yield RunFolder(path, records)
 
 
@@ -105,14 +111,22 @@ def write_file(path: Path, content: str | bytes) -> None:
     """Write a file in one step, by a temporary file in the same folder. Raises `RunError` when that fails."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as stream:
+        with writing(path), temporary.open("wb") as stream:
             stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
+            os.replace(temporary, path)
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the disk that holds the file `path` as `RunError`."""
+    try:
+        yield
+    except OSError as error:
         raise RunError(
             f"cannot write '{path}' ({error.strerror}): mend that, then run the same command again"
         ) from error
@@ -132,61 +146,6 @@ def environment() -> dict[str, Any]:
         "versions": {"jnas": jnas.__version__, "python": platform.python_version()}
         | {name: metadata.version(name) for name in names},
     }
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise InputError(
-            f"--out '{path}' is a file: give a folder, which is made where it is missing"
-        ) from None
-    except OSError as error:
-        raise InputError(f"cannot make the folder '{path}' ({error.strerror}): give another --out") from None
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    # The system frees such a lock when its process ends, however it ends: no kill leaves a stale one.
-    try:
-        stream = (path / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"cannot write into '{path}' ({error.strerror}): give another --out") from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"another run is writing into '{path}': wait for it, or give another --out"
-            ) from None
-        yield
-
-
-def _require_same_config(path: Path, config: Settings) -> None:
-    if not (path / "config.yaml").exists():
-        return
-    changes = read.stored_differences(path / "config.yaml", config)
-    if changes:
-        raise InputError(
-            f"'{path}' holds a run of another configuration ({'; '.join(changes)}): "
-            "give another --out, or the same configuration to resume"
-        )
-
-
-def _config_text(config: Settings) -> str:
-    import yaml
-
-    content = {"format": read.FORMAT, **read.to_mapping(config), "environment": environment()}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
-
-def _finite(value: Any) -> Any:
-    # JSON has neither nan nor infinity; the records have.
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextlib.contextmanager

@@ -13,11 +13,16 @@ import fcntl
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
+from jnas.config import read
 from jnas.errors import InputError, RunError
+from jnas.settings import Settings
 
 FORMAT = "2"
 
@@ -56,12 +61,12 @@ class Evaluation(NamedTuple):
     seconds: float
 
 
+@dataclass(frozen=True)
 class Records:
     """The evaluations in one file; made by `open_records`."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path):
-        self._connection = connection
-        self._path = path
+    connection: sqlite3.Connection
+    path: Path
 
     def add(self, evaluations: Iterable[Evaluation]) -> None:
         """Store evaluations, all or none; one stored before under the same first five fields is replaced.
@@ -70,21 +75,20 @@ class Records:
         """
         # SQLite has no nan: the value stays empty.
         rows = [(*e[:5], None if math.isnan(e.value) else float(e.value), *e[6:]) for e in evaluations]
-        with translated(self._path), self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?,?,?,?,?)", rows)
+        with translated(self.path), self.connection:
+            self.connection.executemany("INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?,?,?,?,?)", rows)
 
     def note(self, stage: str, round: int, info: Mapping[str, Any]) -> None:
         """Store the information of a round, plain values by name. Raises `RunError` when the disk is full."""
-        with translated(self._path), self._connection:
-            self._connection.execute(
-                "INSERT OR REPLACE INTO rounds VALUES (?,?,?)", (stage, round, json.dumps(info))
-            )
+        row = stage, round, json.dumps(info)
+        with translated(self.path), self.connection:
+            self.connection.execute("INSERT OR REPLACE INTO rounds VALUES (?,?,?)", row)
 
     def rounds(self, stage: str) -> dict[int, dict[str, Any]]:
         """The information of each round, by its number."""
         query = "SELECT round, info FROM rounds WHERE stage=? ORDER BY round"
-        with translated(self._path):
-            return {round: json.loads(info) for round, info in self._connection.execute(query, (stage,))}
+        with translated(self.path):
+            return {round: json.loads(info) for round, info in self.connection.execute(query, (stage,))}
 
     def values(self, stage: str) -> dict[tuple[str, str], Evaluation]:
         """The first evaluation of each subject and objective, exactly as it was added."""
@@ -97,55 +101,65 @@ class Records:
         """Every evaluation by stage, round, place and objective."""
         return self._select("ORDER BY stage, round, place, objective, subject")
 
-    def merge(self, path: Path, compare: Callable[[str], Sequence[str]]) -> None:
-        """Take over the evaluations in another file of the same settings. Raises `InputError` as `open_records`."""
-        with _connect(path, read_only=True) as other:
-            _require_same_settings(path, other, compare)
-            self.add(Records(other, path)._select(""))
-
     def _select(self, condition: str, *values: Any) -> list[Evaluation]:
-        with translated(self._path):
-            rows = self._connection.execute(f"SELECT * FROM evaluations {condition}", values).fetchall()
+        with translated(self.path):
+            rows = self.connection.execute(f"SELECT * FROM evaluations {condition}", values).fetchall()
         evaluations = map(Evaluation._make, rows)
         return [e._replace(value=math.nan) if e.value is None else e for e in evaluations]
 
 
 @contextlib.contextmanager
-def open_records(path: Path, settings: str, compare: Callable[[str], Sequence[str]]) -> Iterator[Records]:
+def open_records(
+    path: Path, config: Settings, free: Sequence[str] = (), parts: Sequence[Path] = ()
+) -> Iterator[Records]:
     """The records in the file `path`, made where there are none, for this process alone.
 
     Args:
-      settings: everything that the values depend on, as text; kept in a new file.
-      compare: the settings kept in the file to their differences from these ones, a line each. They are read again,
-        so that a key that is new since then has its default in both.
+      config: everything that the values depend on, kept in a new file. A key that is new since then has its default
+        there too.
+      free: names of fields of `config` on which no value depends.
+      parts: further files of the same settings, whose evaluations are taken over.
 
     Raises `InputError` for a file that is no database, is damaged, in use, of another format or of other settings;
     `RunError` when the disk is full.
     """
+    with (
+        locked(path, f"cannot use '{path}'", f"'{path}' is in use by another process"),
+        _connect(path) as connection,
+    ):
+        settings = {name: value for name, value in read.to_mapping(config).items() if name not in free}
+        with translated(path), connection:
+            # In one transaction: a kill leaves all tables or none.
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            meta = [("format", FORMAT), ("settings", json.dumps(settings, sort_keys=True))]
+            connection.executemany("INSERT OR IGNORE INTO meta VALUES (?,?)", meta)
+        _require_same_settings(path, connection, config, free)
+        records = Records(connection, path)
+        for part in parts:
+            with _connect(part, read_only=True) as other:
+                _require_same_settings(part, other, config, free)
+                records.add(Records(other, part).all())
+        yield records
+
+
+@contextlib.contextmanager
+def locked(path: Path, cannot: str, busy: str) -> Iterator[None]:
+    """Hold the file `path`, made where it is missing, for this process alone; the errors begin with `cannot`, `busy`.
+
+    The system lets go of such a lock when its process ends, however it ends: no kill leaves a stale one.
+    """
     try:
         stream = path.open("a")
     except OSError as error:
-        raise InputError(
-            f"cannot use '{path}' ({error.strerror}): remove it, or choose another --out"
-        ) from None
+        raise InputError(f"{cannot} ({error.strerror}): give another --out") from None
     with stream:
         try:
-            # The system lets go of such a lock when its process ends, however it ends.
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(
-                f"'{path}' is in use by another process: wait for it, or choose another --out"
-            ) from None
-        with _connect(path) as connection:
-            with translated(path), connection:
-                # In one transaction: a kill leaves all tables or none.
-                connection.execute("BEGIN IMMEDIATE")
-                for statement in _SCHEMA.split(";"):
-                    connection.execute(statement)
-                meta = [("format", FORMAT), ("settings", settings)]
-                connection.executemany("INSERT OR IGNORE INTO meta VALUES (?,?)", meta)
-            _require_same_settings(path, connection, compare)
-            yield Records(connection, path)
+            raise InputError(f"{busy}: wait for it, or give another --out") from None
+        yield
 
 
 def read_records(path: Path) -> list[Evaluation]:
@@ -187,12 +201,15 @@ def _connect(path: Path, read_only: bool = False) -> Iterator[sqlite3.Connection
 
 
 def _require_same_settings(
-    path: Path, connection: sqlite3.Connection, compare: Callable[[str], Sequence[str]]
+    path: Path, connection: sqlite3.Connection, config: Settings, free: Sequence[str]
 ) -> None:
     with translated(path):
         (stored,) = connection.execute("SELECT value FROM meta WHERE key='settings'").fetchone()
     try:
-        changes = compare(stored)
+        old = read.from_mapping(type(config), json.loads(stored))
+        changes = read.differences(
+            msgspec.structs.replace(old, **{name: getattr(config, name) for name in free}), config
+        )
     except ValueError as error:
         raise InputError(f"{path}: its settings cannot be read ({error}): choose another --out") from None
     if changes:
@@ -216,10 +233,7 @@ def translated(path: Path) -> Iterator[None]:
             f"cannot write '{path}' ({text}): free the disk, then run the same command again"
         ) from error
     except sqlite3.DatabaseError as error:
+        text = " ".join(str(error).replace("***", "").split())
         raise InputError(
-            f"'{path}' is damaged ({_one_line(error)}): restore it, or delete it to evaluate everything anew"
+            f"'{path}' is damaged ({text}): restore it, or delete it to evaluate everything anew"
         ) from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).replace("***", "").split())

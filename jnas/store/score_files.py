@@ -10,18 +10,15 @@ it. A call that returned is on disk.
 import contextlib
 import csv
 import io
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from jnas.config import read
 from jnas.config import score as scoring_config
-from jnas.errors import InputError, RunError
+from jnas.errors import InputError
 from jnas.settings import Settings
+from jnas.store.folder import write_file, writing
 from jnas.store.records import Records, open_records
 
 SUFFIXES = (".csv", ".parquet")
@@ -34,14 +31,14 @@ def open_journal(out: Path, config: Settings, parts: Sequence[str | Path] = ()) 
     config: of a scoring or a table. Raises `InputError` when a journal is damaged, in use, of another configuration or
     cannot be written, and when `out` exists without one.
     """
-    path = journal_path(out)
+    path, others = journal_path(out), [journal_path(Path(part)) for part in parts]
     if out.is_dir():
         raise InputError(f"--out '{out}' is a folder: give a file ending in {' or '.join(SUFFIXES)}")
     if out.exists() and out.stat().st_size and not path.exists():
         raise InputError(f"'{out}' exists and is not an unfinished or finished scoring: give another --out")
-    for part in parts:
-        if not journal_path(Path(part)).is_file():
-            raise InputError(f"no '{journal_path(Path(part))}': --merge takes the --out of finished shards")
+    for other in others:
+        if not other.is_file():
+            raise InputError(f"no '{other}': --merge takes the --out of finished shards")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.exists():
@@ -50,16 +47,8 @@ def open_journal(out: Path, config: Settings, parts: Sequence[str | Path] = ()) 
             path.open("a").close()
     except OSError as error:
         raise InputError(f"cannot write '{out}' ({error.strerror}): give another --out") from None
-
-    def compare(stored: str) -> list[str]:
-        # Settings on which no value depends are not compared.
-        free = {name: getattr(config, name) for name in scoring_config.FREE if hasattr(config, name)}
-        old = read.from_mapping(type(config), json.loads(stored))
-        return read.differences(msgspec.structs.replace(old, **free), config)
-
-    with open_records(path, scoring_config.described(config), compare) as records:
-        for part in parts:
-            records.merge(journal_path(Path(part)), compare)
+    free = [name for name in scoring_config.FREE if hasattr(config, name)]
+    with open_records(path, config, free, others) as records:
         yield records
 
 
@@ -74,33 +63,28 @@ def columns(proxies: Sequence[str]) -> list[str]:
     return ["architecture", *scored, *(name for name in ("params", "flops") if name not in proxies)]
 
 
-class CsvTable:
-    """A CSV that grows by whole rows; each is on its way to the disk when `append` returns."""
+@contextlib.contextmanager
+def open_csv(path: Path, header: Sequence[str]) -> Iterator[Callable[[Iterable[Sequence[object]]], None]]:
+    """A new CSV as a function that appends whole rows, which are on their way to the disk when it returns.
 
-    def __init__(self, path: Path, proxies: Sequence[str]):
-        self._path = path
-        with _writing(path):
-            self._stream = path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._stream, lineterminator="\n")
-        try:
-            self._write([columns(proxies)])
-        except RunError:
-            self.close()
-            raise
+    Raises `RunError` when the disk is full.
+    """
+    with writing(path):
+        stream = path.open("w", encoding="utf-8", newline="")
+    writer = csv.writer(stream, lineterminator="\n")
 
-    def append(self, rows: Iterable[Sequence[object]]) -> None:
-        """Raises `RunError` when the disk is full."""
-        self._write(rows)
+    def append(rows: Iterable[Sequence[object]]) -> None:
+        with writing(path):
+            writer.writerows(rows)
+            stream.flush()
 
-    def close(self) -> None:
+    try:
+        append([header])
+        yield append
+    finally:
         # On a full disk what is still buffered cannot be written; the journal has it.
         with contextlib.suppress(OSError):
-            self._stream.close()
-
-    def _write(self, rows: Iterable[Sequence[object]]) -> None:
-        with _writing(self._path):
-            self._writer.writerows(rows)
-            self._stream.flush()
+            stream.close()
 
 
 def as_csv(rows: Iterable[Sequence[object]]) -> str:
@@ -113,10 +97,9 @@ def as_csv(rows: Iterable[Sequence[object]]) -> str:
 def write_parquet(path: Path, table: Mapping[str, np.ndarray]) -> None:
     """Write columns as Parquet in one step. Raises `InputError` without pyarrow, `RunError` on a full disk."""
     pyarrow, parquet = require_pyarrow()
-    temporary = path.with_name(f".{path.name}.tmp")
-    with _writing(path):
-        parquet.write_table(pyarrow.table({name: list(values) for name, values in table.items()}), temporary)
-        os.replace(temporary, path)
+    with io.BytesIO() as stream:
+        parquet.write_table(pyarrow.table({name: list(values) for name, values in table.items()}), stream)
+        write_file(path, stream.getvalue())
 
 
 def require_pyarrow():
@@ -127,13 +110,3 @@ def require_pyarrow():
     except ImportError:
         raise InputError("Parquet needs pyarrow: pip install 'jnas[parquet]', or write a .csv") from None
     return pyarrow, pyarrow.parquet
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"cannot write '{path}' ({error.strerror}): mend that, then run the same command again"
-        ) from error

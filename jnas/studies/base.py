@@ -1,7 +1,5 @@
 """Findings of a study, its folder, and the parts that several studies share."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +19,7 @@ from jnas.report import plots
 from jnas.report.report import write_report
 from jnas.spaces import nasbench201
 from jnas.store.folder import FORMAT, RunFolder, write_file
+from jnas.store.score_files import as_csv
 from jnas.studies.statistics import Estimate
 from jnas.theory import infinite_width
 
@@ -174,11 +173,7 @@ def leave(findings: Findings, kind: str, folder: RunFolder) -> Path:
 
     Raises `RunError` when the disk is full.
     """
-    with io.StringIO() as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(findings.columns)
-        writer.writerows(findings.rows)
-        write_file(folder.path / "study.csv", stream.getvalue())
+    write_file(folder.path / "study.csv", as_csv([findings.columns, *findings.rows]))
     for figure in findings.figures:
         svg = plots.as_svg(figure.draw, figure.size, figure.name)
         write_file(folder.path / f"{figure.name}.svg", svg)

@@ -7,6 +7,7 @@ import pytest
 from jnas import spaces
 from jnas.errors import RunError
 from jnas.run.evaluate import Evaluator
+from jnas.settings import Settings
 from jnas.store.records import Records, open_records
 from jnas.types import STATUSES, Candidates, Estimator, Values
 
@@ -41,7 +42,7 @@ class Fake:
 
 @pytest.fixture
 def records(tmp_path):
-    with open_records(tmp_path / "records", "", lambda old: []) as records:
+    with open_records(tmp_path / "records", Settings()) as records:
         yield records
 
 

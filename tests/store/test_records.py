@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jnas.errors import InputError, RunError
+from jnas.settings import Settings
 from jnas.store.records import Evaluation, Records, open_records, read_records
 
 
@@ -21,9 +22,14 @@ def evaluation(place: int, value: float, objective: str = "ntk", round: int = 0)
     return Evaluation("prune", f"candidate {place}", objective, round, place, value, status, 0.5)
 
 
-def open_file(path, settings="settings"):
-    """The records, whose settings may differ in nothing."""
-    return open_records(path, settings, lambda old: [] if old == settings else [f"all: {old} -> {settings}"])
+class Config(Settings, frozen=True, kw_only=True):
+    seed: int = 1
+    memory: int = 0
+
+
+def open_file(path, parts=(), **settings):
+    """The records, whose settings may differ in the memory alone."""
+    return open_records(path, Config(**settings), ["memory"], parts)
 
 
 # Each example waits for the disk some times.
@@ -64,14 +70,15 @@ def test_rounds_have_information(tmp_path):
 def test_evaluations_of_another_file_are_taken_over(tmp_path):
     with open_file(tmp_path / "part") as part:
         part.add([evaluation(0, 1.0), evaluation(1, math.nan)])
-    with open_file(tmp_path / "whole") as whole:
+    with open_file(tmp_path / "whole", memory=2) as whole:
         whole.add([evaluation(2, 3.0)])
-        whole.merge(tmp_path / "part", lambda old: [])
+    with open_file(tmp_path / "whole", [tmp_path / "part"]) as whole:
         assert [entry.place for entry in whole.all()] == [0, 1, 2]
-        with pytest.raises(
-            InputError, match=r"part: holds results of another configuration \(seed: 1 -> 2\)"
-        ):
-            whole.merge(tmp_path / "part", lambda old: ["seed: 1 -> 2"])
+    with (
+        pytest.raises(InputError, match=r"part: holds results of another configuration \(seed: 1 -> 2\)"),
+        open_file(tmp_path / "other", [tmp_path / "part"], seed=2),
+    ):
+        pass
 
 
 def test_a_failing_batch_leaves_nothing_of_itself(tmp_path):
@@ -88,8 +95,11 @@ def test_a_failing_batch_leaves_nothing_of_itself(tmp_path):
 WRITER = """
 import itertools, sys
 from pathlib import Path
+from jnas.settings import Settings
 from jnas.store.records import Evaluation, open_records
-with open_records(Path(sys.argv[1]), "settings", lambda old: []) as records:
+class Config(Settings, frozen=True, kw_only=True):
+    seed: int = 1
+with open_records(Path(sys.argv[1]), Config()) as records:
     start = 1 + max((entry.round for entry in records.all()), default=-1)
     for number in itertools.count(start):
         records.add(Evaluation("prune", str(c), "ntk", number, c, number + c / 8, "ok", 0.0) for c in range(8))
@@ -149,7 +159,7 @@ def test_records_of_another_configuration_or_format(tmp_path):
     path = tmp_path / "records.sqlite"
     with open_file(path):
         pass
-    with pytest.raises(InputError, match="another configuration"), open_file(path, "other"):
+    with pytest.raises(InputError, match="another configuration"), open_file(path, seed=2):
         pass
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE meta SET value = '99' WHERE key = 'format'")
@@ -171,7 +181,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_rest(tmp_path):
 
 
 def limit(records: Records, pages: int) -> None:
-    records._connection.execute(f"PRAGMA max_page_count = {pages}")
+    records.connection.execute(f"PRAGMA max_page_count = {pages}")
 
 
 def test_a_folder_that_is_not_there():

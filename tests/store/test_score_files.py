@@ -23,7 +23,7 @@ from jnas.run.progress import Progress
 from jnas.run.score import score
 from jnas.store import records
 from jnas.store.records import Evaluation
-from jnas.store.score_files import CsvTable, as_csv, columns, journal_path, open_journal, write_parquet
+from jnas.store.score_files import as_csv, columns, journal_path, open_csv, open_journal, write_parquet
 
 ROOT = Path(__file__).parents[2]
 SPACE = spaces.get("nasbench201")
@@ -422,13 +422,12 @@ def test_columns():
 
 def test_the_csv_is_plain_and_complete_after_each_append(tmp_path):
     path = tmp_path / "a.csv"
-    table = CsvTable(path, ["zen"])
-    assert path.read_bytes() == b"architecture,zen,zen_status,params,flops\n"
-    table.append([["|a|", 0.1, "ok", 3, 4], ["|b|", math.nan, "not_finite", 5, 6]])
-    assert path.read_bytes().splitlines()[1:] == [b"|a|,0.1,ok,3,4", b"|b|,nan,not_finite,5,6"]
-    table.append([])
-    table.append([["|c|", np.float64(1) / 3, "ok", 7, 8]])
-    table.close()
+    with open_csv(path, columns(["zen"])) as append:
+        assert path.read_bytes() == b"architecture,zen,zen_status,params,flops\n"
+        append([["|a|", 0.1, "ok", 3, 4], ["|b|", math.nan, "not_finite", 5, 6]])
+        assert path.read_bytes().splitlines()[1:] == [b"|a|,0.1,ok,3,4", b"|b|,nan,not_finite,5,6"]
+        append([])
+        append([["|c|", np.float64(1) / 3, "ok", 7, 8]])
     assert path.read_bytes().splitlines()[3:] == [b"|c|,0.3333333333333333,ok,7,8"]
     assert as_csv([["x,y", 1]]) == '"x,y",1\n'
 
@@ -476,7 +475,7 @@ def test_a_disk_full_for_parquet_keeps_the_table_before(scorer, tmp_path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(parquet, "write_table", full)
+        patch.setattr("jnas.store.folder.os.fsync", full)
         with pytest.raises(RunError, match=r"cannot write '.*a.parquet' \(No space left on device\)"):
             call(out, "random:20")
     assert out.read_bytes() == kept
