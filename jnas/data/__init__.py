@@ -25,10 +25,8 @@ def load(name_or_path: str | Path) -> Dataset:
     name_or_path = str(name_or_path)
     if name_or_path == "digits":
         return digits.load()
-    if name_or_path.startswith("tfds:"):
+    if name_or_path.startswith("tfds:") or name_or_path in DATA:
         return tfds.load(name_or_path.removeprefix("tfds:"))
-    if name_or_path in DATA:
-        return tfds.load(name_or_path)
     path = Path(name_or_path).expanduser()
     try:
         if path.is_dir():

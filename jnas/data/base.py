@@ -46,31 +46,29 @@ def dataset(
     labels that are not integers of the allowed range, splits or labels that do not fit one another, and a
     single class.
     """
-    x_train, x_test = _images(name, "x_train", x_train), _images(name, "x_test", x_test)
+    data = f"data '{name}':"
+    x_train, x_test = _images(f"{data} x_train", x_train), _images(f"{data} x_test", x_test)
     if x_train.shape[1:] != x_test.shape[1:]:
+        train, test = ("x".join(map(str, images.shape[1:])) for images in (x_train, x_test))
         raise InputError(
-            f"data '{name}': images of x_train are {_size(x_train)} but those of x_test {_size(x_test)} "
-            "(height x width x channels); make them equal"
+            f"{data} images of x_train are {train} but those of x_test {test} (height x width x channels); "
+            "make them equal"
         )
     if x_train.dtype != x_test.dtype:
-        raise InputError(
-            f"data '{name}': x_train holds {x_train.dtype} but x_test {x_test.dtype}; store both alike"
-        )
-    y_train = _labels(name, "y_train", y_train, len(x_train), classes)
+        raise InputError(f"{data} x_train holds {x_train.dtype} but x_test {x_test.dtype}; store both alike")
+    y_train = _labels(f"{data} y_train", y_train, len(x_train), classes)
     if len(np.unique(y_train)) < 2:
-        raise InputError(
-            f"data '{name}': every label in y_train is {y_train[0]}; give images of two classes or more"
-        )
+        raise InputError(f"{data} every label in y_train is {y_train[0]}; give images of two classes or more")
     counted = int(y_train.max()) + 1
     if classes is None and counted > len(y_train):
         raise InputError(
-            f"data '{name}': y_train holds label {counted - 1} but only {len(y_train)} images; "
+            f"{data} y_train holds label {counted - 1} but only {len(y_train)} images; "
             "number the classes 0, 1, 2, ..."
         )
     classes = classes or counted
-    y_test = _labels(name, "y_test", y_test, len(x_test), classes)
+    y_test = _labels(f"{data} y_test", y_test, len(x_test), classes)
     if first := min(int(y_train.min()), int(y_test.min())):
-        raise InputError(f"data '{name}': labels begin with {first}; number the classes 0, 1, 2, ...")
+        raise InputError(f"{data} labels begin with {first}; number the classes 0, 1, 2, ...")
     mean, std = _moments(x_train)
     return Dataset(name, x_train, y_train, x_test, y_test, classes, mean, std)
 
@@ -90,69 +88,55 @@ def stratified_split(labels: np.ndarray, seed: int, fraction: float = 0.2) -> tu
     return np.setdiff1d(np.arange(len(labels)), chosen), chosen
 
 
-def _size(images: np.ndarray) -> str:
-    return "x".join(str(side) for side in images.shape[1:])
-
-
-def _images(name: str, key: str, images: Any) -> np.ndarray:
+def _images(key: str, images: Any) -> np.ndarray:
+    """Images as `Dataset` holds them; errors begin with `key`."""
     images = np.asarray(images)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4:
         raise InputError(
-            f"data '{name}': {key} has shape {images.shape}; images are [N, height, width, channels], or "
+            f"{key} has shape {images.shape}; images are [N, height, width, channels], or "
             "[N, height, width] when gray"
         )
     if 0 in images.shape:
-        raise InputError(
-            f"data '{name}': {key} is empty, its shape is {images.shape}; give at least one image"
-        )
+        raise InputError(f"{key} is empty, its shape is {images.shape}; give at least one image")
     if images.shape[1] in (1, 3) and images.shape[3] > 4:
         raise InputError(
-            f"data '{name}': {key} has shape {images.shape}, channels first; transpose it to "
-            "[N, height, width, channels]"
+            f"{key} has shape {images.shape}, channels first; transpose it to [N, height, width, channels]"
         )
     if np.issubdtype(images.dtype, np.integer):
         low, high = images.min(), images.max()
         if low < 0 or high > 255:
-            raise InputError(
-                f"data '{name}': {key} holds integers from {low} to {high}; allowed are 0..255, or floats"
-            )
+            raise InputError(f"{key} holds integers from {low} to {high}; allowed are 0..255, or floats")
         return images.astype(np.uint8, copy=False)
     if not np.issubdtype(images.dtype, np.floating):
-        raise InputError(
-            f"data '{name}': {key} holds {images.dtype}; store integers from 0 to 255, or floats"
-        )
+        raise InputError(f"{key} holds {images.dtype}; store integers from 0 to 255, or floats")
     with np.errstate(over="ignore"):
         images = images.astype(np.float32, copy=False)
     bad = ~np.isfinite(images).all(axis=(1, 2, 3))
     if bad.any():
         raise InputError(
-            f"data '{name}': {key} holds NaN or infinity in {bad.sum()} of {len(bad)} images, first in image "
+            f"{key} holds NaN or infinity in {bad.sum()} of {len(bad)} images, first in image "
             f"{bad.argmax()}; remove or repair them"
         )
     return images
 
 
-def _labels(name: str, key: str, labels: Any, images: int, classes: int | None) -> np.ndarray:
+def _labels(key: str, labels: Any, images: int, classes: int | None) -> np.ndarray:
+    """Labels as `Dataset` holds them; errors begin with `key`."""
     labels = np.asarray(labels)
     if labels.ndim != 1:
-        raise InputError(
-            f"data '{name}': {key} has shape {labels.shape}; give an integer for each image, ({images},)"
-        )
+        raise InputError(f"{key} has shape {labels.shape}; give an integer for each image, ({images},)")
     if len(labels) != images:
-        raise InputError(
-            f"data '{name}': {key} has {len(labels)} labels for {images} images; give one for each image"
-        )
+        raise InputError(f"{key} has {len(labels)} labels for {images} images; give one for each image")
     if not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"data '{name}': {key} holds {labels.dtype}; labels are integers 0, 1, 2, ...")
+        raise InputError(f"{key} holds {labels.dtype}; labels are integers 0, 1, 2, ...")
     highest = np.iinfo(np.int32).max - 1 if classes is None else classes - 1
     wrong = (labels < 0) | (labels > highest)
     if wrong.any():
         allowed = "0, 1, 2, ..." if classes is None else f"0..{highest}"
         raise InputError(
-            f"data '{name}': {key} holds label {labels[wrong.argmax()]} at position {wrong.argmax()}; "
-            f"allowed are {allowed}"
+            f"{key} holds label {labels[wrong.argmax()]} at position {wrong.argmax()}; allowed are {allowed}"
         )
     return labels.astype(np.int32)
 

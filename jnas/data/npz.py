@@ -29,24 +29,25 @@ def load(path: Path) -> base.Dataset:
     Raises `InputError` when the file is no such archive, is damaged, or lacks a key, and as `base.dataset`
     does.
     """
+    wanted = f"needed is a .npz file with {', '.join(ARRAYS)}, as numpy.savez writes it"
     try:
         # NumPy leaves a file that it opened itself open when the content is damaged.
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
-                raise InputError(f"data '{path}' is a single array; {_wanted()}")
+                raise InputError(f"data '{path}' is a single array; {wanted}")
             keys = JPEG if "jpeg_train" in archive and "x_train" not in archive else ARRAYS
             missing = [key for key in keys if key not in archive]
             if missing:
                 raise InputError(
-                    f"data '{path}' has no {', '.join(missing)}, only {', '.join(archive) or 'nothing'}; "
-                    f"{_wanted()}"
+                    f"data '{path}' has no {', '.join(missing)}, only {', '.join(archive) or 'nothing'}; {wanted}"
                 )
             arrays = {key: archive[key] for key in keys}
     except InputError:
         raise
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"data '{path}' cannot be read ({_line(error)}); {_wanted()}") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"data '{path}' cannot be read ({reason}); {wanted}") from error
     if keys is JPEG:
         x_train = _unpack(path, "train", arrays["jpeg_train"], arrays["offset_train"])
         x_test = _unpack(path, "test", arrays["jpeg_test"], arrays["offset_test"])
@@ -69,11 +70,3 @@ def _unpack(path: Path, split: str, data: np.ndarray, offsets: np.ndarray) -> np
     content = data.tobytes()
     files = (io.BytesIO(content[low:high]) for low, high in pairwise(offsets.tolist()))
     return decode((f"image {i} of jpeg_{split} in '{path}'", file) for i, file in enumerate(files))
-
-
-def _wanted() -> str:
-    return f"needed is a .npz file with {', '.join(ARRAYS)}, as numpy.savez writes it"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

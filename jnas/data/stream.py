@@ -144,7 +144,6 @@ def random_part(image: Any, side: int, generator: np.random.Generator) -> np.nda
     from PIL import Image
 
     width, height = image.size
-    box = None
     # As everywhere: ten tries, then the middle.
     for _ in range(10):
         area = width * height * generator.uniform(*AREA)
@@ -154,7 +153,7 @@ def random_part(image: Any, side: int, generator: np.random.Generator) -> np.nda
             left, top = generator.integers(0, width - w + 1), generator.integers(0, height - h + 1)
             box = (left, top, left + w, top + h)
             break
-    if box is None:
+    else:
         return middle_part(image, side)
     resized = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=box), np.uint8)
     return resized[:, ::-1] if generator.random() < 0.5 else resized

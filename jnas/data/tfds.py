@@ -5,8 +5,6 @@ Source: https://www.tensorflow.org/datasets. Data in the array_record format are
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +33,24 @@ def load(name: str) -> base.Dataset:
             f"data '{name}' needs tensorflow-datasets ({reason}); install it with: pip install 'jnas[tfds]'"
         ) from error
 
-    with _reading(name, folder):
+    try:
         builder = tensorflow_datasets.builder_from_directory(folder)
-    image, label = _features(name, builder.info)
-    test = _test_split(name, builder.info)
-    with _reading(name, folder):
+        info = builder.info
+        image, label = info.supervised_keys or ("image", "label")
+        kinds = {key: type(feature).__name__ for key, feature in info.features.items()}
+        if kinds.get(image) != "Image" or kinds.get(label) != "ClassLabel":
+            listed = ", ".join(f"{key} ({kind})" for key, kind in kinds.items())
+            raise InputError(
+                f"data '{name}' is not made of images with one label each; its features are {listed}"
+            )
+        test = next((split for split in ("test", "validation") if split in info.splits), None)
+        if "train" not in info.splits or test is None:
+            raise InputError(
+                f"data '{name}' has the splits {', '.join(info.splits)}; "
+                "needed are train and test (or validation)"
+            )
         x_train, y_train = _read(builder, "train", image, label)
         x_test, y_test = _read(builder, test, image, label)
-    classes = builder.info.features[label].num_classes
-    return base.dataset(builder.info.name, x_train, y_train, x_test, y_test, classes=classes)
-
-
-@contextmanager
-def _reading(name: str, folder: Path) -> Iterator[None]:
-    try:
-        yield
     except InputError:
         raise
     # Damaged files raise nearly anything from the readers of tensorflow-datasets.
@@ -58,28 +59,8 @@ def _reading(name: str, folder: Path) -> Iterator[None]:
         raise InputError(
             f"data '{name}' in '{folder}' cannot be read ({reason}); remove the folder and prepare it again"
         ) from error
-
-
-def _features(name: str, info: Any) -> tuple[str, str]:
-    """Names of the features that hold the image and the label."""
-    image, label = info.supervised_keys or ("image", "label")
-    kinds = {key: type(feature).__name__ for key, feature in info.features.items()}
-    if kinds.get(image) != "Image" or kinds.get(label) != "ClassLabel":
-        listed = ", ".join(f"{key} ({kind})" for key, kind in kinds.items())
-        raise InputError(
-            f"data '{name}' is not made of images with one label each; its features are {listed}"
-        )
-    return image, label
-
-
-def _test_split(name: str, info: Any) -> str:
-    test = next((split for split in ("test", "validation") if split in info.splits), None)
-    if "train" not in info.splits or test is None:
-        raise InputError(
-            f"data '{name}' has the splits {', '.join(info.splits)}; "
-            "needed are train and test (or validation)"
-        )
-    return test
+    classes = info.features[label].num_classes
+    return base.dataset(info.name, x_train, y_train, x_test, y_test, classes=classes)
 
 
 def _find(name: str) -> Path:

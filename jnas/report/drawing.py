@@ -76,26 +76,39 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 def cell_svg(edges: Sequence[Edge], colours: Mapping[str, str], names: Sequence[str]) -> str:
     """Draw a cell as SVG: nodes on a line, longer edges as arcs, each operation a label in its colour."""
-    heights = [_height(source, target) for source, target, _ in edges]
+    # Tops of the arcs, downwards from the line. Arcs of one node stay on one side, so that those of its neighbours do
+    # not cross them.
+    heights = [
+        0 if target - source == 1 else LIFT * (target - source - 0.35) * (-1 if source % 2 == 0 else 1)
+        for source, target, _ in edges
+    ]
     above, below = 40 + max(0, -min(heights)), 40 + max(0, *heights)
     x = [MARGIN + STEP * node for node in range(len(names))]
     lines, labels = [], []
     for (source, target, name), height in zip(edges, heights, strict=True):
-        middle, colour = (x[source] + x[target]) / 2, colours[name]
-        empty = name == "none"
-        stroke = '1.5" stroke-dasharray="3 6' if empty else "3"
+        middle, colour, ink, fill, stroke = (x[source] + x[target]) / 2, colours[name], "#6b7280", "#fff", "3"
+        if name == "none":
+            stroke = '1.5" stroke-dasharray="3 6'
+        else:
+            red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+            fill, ink = colour, "#fff" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5 else "#111827"
         # The control point of a parabola is twice as far away as its top.
         lines.append(
             f'<path d="M{x[source]} {above} Q{middle} {above + 2 * height:.1f} {x[target]} {above}" fill="none"'
             f' stroke="{colour}" stroke-width="{stroke}"/>'
         )
-        if not empty:
+        if name != "none":
             angle = degrees(atan2(-2 * height, x[target] - middle))
             lines.append(
                 f'<path d="M-{RADIUS + 1} 0l-14 -7v14z" fill="{colour}"'
                 f' transform="translate({x[target]} {above}) rotate({angle:.1f})"/>'
             )
-        labels.append(_label(middle, above + height, name, colour))
+        y, half = above + height, 4.1 * len(name) + 12
+        labels.append(
+            f'<rect x="{middle - half:.1f}" y="{y - 14:.1f}" width="{2 * half:.1f}" height="28" rx="14" fill="{fill}"/>'
+            f'<text x="{middle:.1f}" y="{y + 5:.1f}" text-anchor="middle" font-size="14" fill="{ink}">{escape(name)}'
+            "</text>"
+        )
     circles = [
         f'<circle cx="{x[node]}" cy="{above}" r="{RADIUS}" fill="#fff" stroke="#1f2937" stroke-width="2"/>'
         f'<text x="{x[node]}" y="{above + 5}" text-anchor="middle" font-size="15" font-weight="600"'
@@ -108,26 +121,3 @@ def cell_svg(edges: Sequence[Edge], colours: Mapping[str, str], names: Sequence[
         + "".join(lines + circles + labels)
         + "</svg>"
     )
-
-
-def _height(source: int, target: int) -> float:
-    """Height of the top of an edge's arc, downwards; 0 on the line.
-
-    Arcs of one node stay on one side, so that those of its neighbours do not cross them.
-    """
-    span = target - source
-    return 0 if span == 1 else LIFT * (span - 0.35) * (-1 if source % 2 == 0 else 1)
-
-
-def _label(x: float, y: float, name: str, colour: str) -> str:
-    half = 4.1 * len(name) + 12
-    ink, fill = ("#6b7280", "#fff") if name == "none" else (_ink_on(colour), colour)
-    return (
-        f'<rect x="{x - half:.1f}" y="{y - 14:.1f}" width="{2 * half:.1f}" height="28" rx="14" fill="{fill}"/>'
-        f'<text x="{x:.1f}" y="{y + 5:.1f}" text-anchor="middle" font-size="14" fill="{ink}">{escape(name)}</text>'
-    )
-
-
-def _ink_on(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return "#fff" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5 else "#111827"

@@ -1,7 +1,7 @@
 """Evaluations of a search as arrays, read from its records."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,17 +37,26 @@ class Evaluations(NamedTuple):
         """One number an evaluation, higher is better: the value, or the sum of log ranks of several: float64[B]."""
         return fitness(np.where(np.isnan(self.values), -np.inf, self.values))
 
-    def frame(self) -> Any:
-        """Evaluations as a `pandas.DataFrame`: architecture, a column an objective as measured, seconds.
+    def of(self, architecture: str) -> dict[str, float]:
+        """Measured values of an architecture by objective; empty where it was not evaluated."""
+        if architecture not in self.architectures:
+            return {}
+        values = self.measured[self.architectures.index(architecture)]
+        return dict(zip(self.objectives, values.tolist(), strict=True))
 
-        Raises `InputError` where pandas is not installed.
-        """
-        try:
-            import pandas
-        except ImportError:
-            raise InputError("a data frame needs pandas: pip install pandas") from None
+    def frame(self) -> Any:
+        """Evaluations as `data_frame` makes one: architecture, a column an objective as measured, seconds."""
         columns = dict(zip(self.objectives, self.measured.T, strict=True))
-        return pandas.DataFrame({"architecture": self.architectures, **columns, "seconds": self.seconds})
+        return data_frame({"architecture": self.architectures, **columns, "seconds": self.seconds})
+
+
+def data_frame(columns: Mapping[str, Any]) -> Any:
+    """A `pandas.DataFrame`. Raises `InputError` where pandas is not installed."""
+    try:
+        import pandas
+    except ImportError:
+        raise InputError("a data frame needs pandas: pip install pandas") from None
+    return pandas.DataFrame(dict(columns))
 
 
 def read(records: Sequence[Evaluation], stage: str = "search") -> Evaluations:

@@ -1,9 +1,10 @@
-"""Parts that all pages share: templates, numbers, settings, colours of operations."""
+"""Parts that pages share, some of them with the terminal: templates, numbers, settings, cells and their comparison."""
 
 import itertools
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jnas.report.drawing import cell_edges, cell_svg
 from jnas.spaces.base import Space
@@ -80,3 +81,49 @@ def mean(values: Sequence[float | None]) -> float | None:
     """Mean of the values that are there; None where none is."""
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if present else None
+
+
+class Row(NamedTuple):
+    """One cell of the comparison.
+
+    test_accuracy: in percent, None where it was not trained.
+    scores: by name, None where one is not finite.
+    """
+
+    name: str
+    architecture: str
+    test_accuracy: float | None
+    scores: Mapping[str, float | None]
+
+
+def comparison(result: Mapping[str, Any]) -> list[Row]:
+    """The found cell, then the random cells in the order of their draws; empty where the search compared none."""
+    if not result["scores"]:
+        return []
+    training = result.get("training") or {}
+    trained = [training.get("found") or {}, *training.get("random", [])]
+    scores = [result["scores"]["found"], *result["scores"].get("random", [])]
+    trained += [{}] * (len(scores) - len(trained))
+    names = ["found", *(f"random {number}" for number in range(1, len(scores)))]
+    return [
+        Row(
+            name,
+            score["architecture"],
+            run.get("test_accuracy"),
+            {key: value for key, value in score.items() if key != "architecture"},
+        )
+        for name, score, run in zip(names, scores, trained, strict=True)
+    ]
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """One sentence on the test accuracy of the found cell and the random ones; empty without training."""
+    if not rows or rows[0].test_accuracy is None:
+        return ""
+    found = rows[0].test_accuracy
+    random = [row.test_accuracy for row in rows[1:] if row.test_accuracy is not None]
+    text = f"Test accuracy of the found cell: {found:.2f} %"
+    if random:
+        beaten = sum(found > value for value in random)
+        text += f"; better than {beaten} of {len(random)} random cells (mean {statistics.mean(random):.2f} %)"
+    return text

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jnas.report.terminal import Row
+from jnas.report.page import Row
 
 FOUND = "#9d174d"
 OTHERS = "#7b8ba3"
@@ -18,6 +18,9 @@ _STYLE: Any = {
     "font.size": 11,
     "axes.edgecolor": "#9ca3af",
     "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -85,12 +88,10 @@ def curves_svg(training: Mapping[str, Any]) -> str:
     runs = [(run, False) for run in training.get("random", [])] + [(training["found"], True)]
     curves = [run.get("test_accuracy_by_epoch") or [] for run, _ in runs]
     settled = [value for curve in curves for value in curve[len(curve) // 4 :] if value is not None]
-    panels = [("test_accuracy_by_epoch", "test accuracy, %"), ("train_loss_by_epoch", "training loss")]
 
     def draw(figure: Any) -> None:
-        from matplotlib.ticker import MaxNLocator
-
-        for axes, (key, title) in zip(figure.subplots(1, 2), panels, strict=True):
+        left, right = figure.subplots(1, 2)
+        for axes, key in ((left, "test_accuracy_by_epoch"), (right, "train_loss_by_epoch")):
             for number, (run, found) in enumerate(runs):
                 values = [math.nan if value is None else value for value in run.get(key) or []]
                 label = "found cell" if found else ("random cells" if number == 0 else None)
@@ -100,16 +101,11 @@ def curves_svg(training: Mapping[str, Any]) -> str:
                     color=FOUND if found else OTHERS, linewidth=2.4 if found else 1.3,
                     alpha=1 if found else 0.75,
                 )  # fmt: skip
-            axes.set_title(title, loc="left", size=11, color=INK)
-            axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            if key == "train_loss_by_epoch":
-                _show_loss(axes)
-                axes.legend(frameon=False, loc="upper right")
-            elif settled:
-                # The first epochs would take the room in which the cells differ.
-                axes.set_ylim(min(settled) - 1, min(100.5, max(settled) + 1))
-        figure.get_layout_engine().set(wspace=0.08)
+        right.legend(frameon=False, loc="upper right")
+        if settled:
+            # The first epochs would take the room in which the cells differ.
+            left.set_ylim(min(settled) - 1, min(100.5, max(settled) + 1))
+        _finish(figure, left, right, "test accuracy, %")
 
     return as_svg(draw, (10.6, 3.7), "curves")
 
@@ -118,38 +114,35 @@ def training_svg(curves: Mapping[str, Sequence[float]]) -> str:
     """Accuracy of training and test images, and training loss, by epoch."""
 
     def draw(figure: Any) -> None:
-        from matplotlib.ticker import MaxNLocator
-
         left, right = figure.subplots(1, 2)
-        epochs = range(1, 1 + len(curves["test_accuracy"]))
-        marker = "o" if len(epochs) == 1 else None
-        for key, label, colour in (
-            ("train_accuracy", "training images", OTHERS), ("test_accuracy", "test images", FOUND),
+        for axes, key, label, colour in (
+            (left, "train_accuracy", "training images", OTHERS), (left, "test_accuracy", "test images", FOUND),
+            (right, "train_loss", None, OTHERS),
         ):  # fmt: skip
-            left.plot(epochs, curves[key], label=label, color=colour, linewidth=2, marker=marker)
-        left.set_title("accuracy, %", loc="left", size=11, color=INK)
+            epochs = range(1, 1 + len(curves[key]))
+            marker = "o" if len(epochs) == 1 else None
+            axes.plot(epochs, curves[key], label=label, color=colour, linewidth=2, marker=marker)
         left.legend(frameon=False, loc="lower right")
-        right.plot(epochs, curves["train_loss"], color=OTHERS, linewidth=2, marker=marker)
-        _show_loss(right)
-        right.set_title("training loss", loc="left", size=11, color=INK)
-        for axes in (left, right):
-            axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.get_layout_engine().set(wspace=0.08)
+        _finish(figure, left, right, "accuracy, %")
 
     return as_svg(draw, (10.6, 3.7), "training")
 
 
-def _show_loss(axes: Any) -> None:
-    """A logarithmic axis for the losses that were drawn, with plain numbers however little they vary."""
+def _finish(figure: Any, left: Any, right: Any, title: str) -> None:
+    """Titles and axes of accuracies by epoch, left, and of losses, right, with plain numbers on a logarithmic axis."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-    axes.set_yscale("log", nonpositive="mask")
-    low, high = axes.get_ylim()
+    for axes, heading in ((left, title), (right, "training loss")):
+        axes.set_title(heading)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set_yscale("log", nonpositive="mask")
+    low, high = right.get_ylim()
     # Within a factor of a few there may be no round number of a logarithmic axis.
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)) if high > 10 * low else MaxNLocator(5))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_locator(NullLocator())
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 3)) if high > 10 * low else MaxNLocator(5))
+    right.yaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_minor_locator(NullLocator())
+    figure.get_layout_engine().set(wspace=0.08)
 
 
 def as_svg(draw: Any, size: tuple[float, float], name: str) -> str:

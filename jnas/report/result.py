@@ -31,9 +31,7 @@ class SearchResult:
     @property
     def value(self) -> float:
         """Value of the architecture by the first objective, as it was measured; nan where it was not evaluated."""
-        if self.architecture not in self.evaluations.architectures:
-            return math.nan
-        return float(self.evaluations.measured[self.evaluations.architectures.index(self.architecture), 0])
+        return next(iter(self.evaluations.of(self.architecture).values()), math.nan)
 
     def frame(self) -> Any:
         """Evaluations as a `pandas.DataFrame`. Raises `InputError` where pandas is not installed."""

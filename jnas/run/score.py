@@ -23,6 +23,7 @@ from jnas.config import score as scoring_config
 from jnas.errors import InputError
 from jnas.estimators.proxies import check, proxies, sizes
 from jnas.proxies import is_measured, proxy_value
+from jnas.report.evaluations import data_frame
 from jnas.run.evaluate import Evaluator
 from jnas.run.executors import runner
 from jnas.run.progress import Progress
@@ -64,11 +65,7 @@ class Scores:
 
     def to_pandas(self):
         """As a `pandas.DataFrame`; pandas is not installed with jnas, and `InputError` says so."""
-        try:
-            import pandas
-        except ImportError:
-            raise InputError("a data frame needs pandas: pip install pandas") from None
-        return pandas.DataFrame(dict(self.columns))
+        return data_frame(self.columns)
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in self.columns)

@@ -12,10 +12,10 @@ from jnas import spaces
 from jnas.errors import InputError
 from jnas.report import evaluations, page
 from jnas.report.drawing import cell_edges, cell_svg, cell_text
-from jnas.report.page import operation_colours
+from jnas.report.page import comparison, headline, operation_colours
 from jnas.report.report import write_report
 from jnas.report.result import SearchResult
-from jnas.report.terminal import comparison, headline, print_summary
+from jnas.report.terminal import print_summary
 from jnas.report.views.search import render
 from jnas.store.folder import open_run
 from jnas.store.records import Evaluation

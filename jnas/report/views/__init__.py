@@ -1,1 +1,1 @@
-"""Views: one page for each kind of run, and the parts that a search's page is made of."""
+"""The page of a search and its parts."""

@@ -9,7 +9,7 @@ import numpy as np
 from jnas.proxies import sign
 from jnas.report import page
 from jnas.report.evaluations import Evaluations, read
-from jnas.report.plots import FOUND, INK, OTHERS, as_svg
+from jnas.report.plots import FOUND, OTHERS, as_svg
 from jnas.store.records import Evaluation
 
 # Architectures in the table of the best.
@@ -78,7 +78,7 @@ def figure(evaluations: Evaluations, found: str) -> str:
             finite = values[np.isfinite(values)]
             if len(finite) and finite.min() > 0 and finite.max() / finite.min() >= LOGARITHMIC:
                 axes.set_yscale("log")
-            axes.set_title(title, loc="left", size=11, color=INK)
+            axes.set_title(title)
             axes.set_xlabel("architectures evaluated")
             axes.xaxis.set_tick_params(labelbottom=True)
         figure.get_layout_engine().set(wspace=0.06, hspace=0.08)
@@ -88,10 +88,4 @@ def figure(evaluations: Evaluations, found: str) -> str:
 
 def summary(evaluations: Evaluations, found: str) -> str:
     """One line on the found architecture: its value by each objective; empty where it was not evaluated."""
-    if found not in evaluations.architectures:
-        return ""
-    values = evaluations.measured[evaluations.architectures.index(found)]
-    return ", ".join(
-        f"{name} {page.number(float(value), 4)}"
-        for name, value in zip(evaluations.objectives, values, strict=True)
-    )
+    return ", ".join(f"{name} {page.number(value, 4)}" for name, value in evaluations.of(found).items())

@@ -13,32 +13,34 @@ from jnas.store.records import Evaluation
 
 # More lines or bars than these have no room for names.
 NAMED_GROUPS = 40
-CURVES = ("cross_entropy", "regulariser")
 
 
 def view(result: Mapping[str, Any], records: Sequence[Evaluation]) -> dict[str, Any]:
     """Variables of the template, from the `posterior` part of a result and the records."""
     learned = result["posterior"]
-    drawn = {
-        name: {
-            "count": len(learned[name]["accuracy"]),
-            "best": max((a for a in learned[name]["accuracy"] if a is not None), default=None),
-            "mean": mean(learned[name]["accuracy"]),
-            "parameters": mean(learned[name]["parameters"]),
-        }
-        for name in ("candidates", "blind")
+    accuracies = {
+        name: [a for a in learned[name]["accuracy"] if a is not None] for name in ("candidates", "blind")
     }
+    tested = [a for a in learned["test"].values() if a is not None]
     return {
-        "drawn": drawn,
+        "drawn": {
+            name: {
+                "count": len(learned[name]["accuracy"]),
+                "best": max(present, default=None),
+                "mean": mean(present),
+                "parameters": mean(learned[name]["parameters"]),
+            }
+            for name, present in accuracies.items()
+        },
         "training": _training_svg(records),
-        "histogram": _histogram_svg(learned),
+        "histogram": _histogram_svg(accuracies, learned["found_validation"]),
         "kept": _kept_svg(learned["groups"]),
         "test": [
             {"name": name, "accuracy": accuracy, "found": name == "found"}
             for name, accuracy in learned["test"].items()
         ],
-        "lowest": min((a for a in learned["test"].values() if a is not None), default=0),
-        "highest": max((a for a in learned["test"].values() if a is not None), default=0),
+        "lowest": min(tested, default=0),
+        "highest": max(tested, default=0),
         "parameters": learned["parameters"],
         "found_parameters": learned["found_parameters"],
         "channels": result["space"] not in spaces.SPACES,
@@ -55,25 +57,21 @@ def _training_svg(records: Sequence[Evaluation]) -> str:
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
-        for name, colour in zip(CURVES, (FOUND, OTHERS), strict=True):
+        for name, colour in (("cross_entropy", FOUND), ("regulariser", OTHERS)):
             values = series[name][0]
             left.plot(
-                range(1, len(values) + 1),
-                values,
-                color=colour,
-                linewidth=2.2,
-                label=name.replace("_", "-"),
+                range(1, len(values) + 1), values, color=colour, linewidth=2.2, label=name.replace("_", "-"),
                 marker="o" if len(values) == 1 else None,
-            )
+            )  # fmt: skip
         left.set_yscale("log")
-        left.set_title("loss: cross-entropy and regulariser", loc="left", size=11, color=INK)
+        left.set_title("loss: cross-entropy and regulariser")
         left.legend(frameon=False)
         for values in probabilities:
             right.plot(
                 range(1, len(values) + 1), values, color=FOUND, linewidth=1.2, marker="o" if len(values) == 1 else None,
                 alpha=max(0.08, min(0.7, 12 / len(probabilities))),
             )  # fmt: skip
-        right.set_title("drop probability of each group", loc="left", size=11, color=INK)
+        right.set_title("drop probability of each group")
         right.set_ylim(0, 1)
         for axes in (left, right):
             axes.set_xlabel("epoch")
@@ -82,12 +80,9 @@ def _training_svg(records: Sequence[Evaluation]) -> str:
     return as_svg(draw, (10.6, 3.7), "supernet")
 
 
-def _histogram_svg(learned: Mapping[str, Any]) -> str:
-    """Validation accuracy of candidates from the posterior and of blind ones."""
-    drawn = {
-        name: [a for a in learned[name]["accuracy"] if a is not None] for name in ("candidates", "blind")
-    }
-    values = [value for accuracies in drawn.values() for value in accuracies]
+def _histogram_svg(accuracies: Mapping[str, Sequence[float]], found: float) -> str:
+    """Validation accuracies of candidates from the posterior, of blind ones, and of the found one."""
+    values = [value for drawn in accuracies.values() for value in drawn]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -99,11 +94,11 @@ def _histogram_svg(learned: Mapping[str, Any]) -> str:
             ("blind", OTHERS, "drawn blindly"),
             ("candidates", FOUND, "drawn from the posterior"),
         ):
-            axes.hist(drawn[name], bins=edges, color=colour, alpha=0.75, label=label)
+            axes.hist(accuracies[name], bins=edges, color=colour, alpha=0.75, label=label)
         axes.margins(y=0.14)
-        axes.axvline(learned["found_validation"], color=INK, linewidth=1.2, linestyle="--")
+        axes.axvline(found, color=INK, linewidth=1.2, linestyle="--")
         axes.annotate(
-            "found", (learned["found_validation"], axes.get_ylim()[1]), xytext=(-5, -12),
+            "found", (found, axes.get_ylim()[1]), xytext=(-5, -12),
             textcoords="offset points", ha="right", color=INK, weight="bold",
         )  # fmt: skip
         axes.set_xlabel("validation accuracy with inherited weights, %")

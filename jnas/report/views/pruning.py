@@ -41,6 +41,11 @@ def _round(number: int, entry: Mapping[str, Any], space: Space) -> dict[str, Any
     nodes = short_names(space.nodes)
     # Edges as a whole compete where every edge has a single candidate.
     whole_edges = len(edges) == len(candidates)
+    # Mean score of the supernet by objective, as measured; stored by `objective/repeat`, higher is better.
+    supernet: dict[str, list[float | None]] = {}
+    for key, value in (entry.get("supernet") or {}).items():
+        name = key.partition("/")[0]
+        supernet.setdefault(name, []).append(None if value is None else sign(name) * value)
     return {
         "number": number + 1,
         "operations": operations,
@@ -57,16 +62,5 @@ def _round(number: int, entry: Mapping[str, Any], space: Space) -> dict[str, Any
         "largest": max((cell["total"] for cell in cells.values()), default=0) or 1,
         "pruned": sum(bool(c["pruned"]) for c in candidates),
         "objectives": names,
-        "supernet": [
-            (NAMES.get(name, name), value) for name, value in _supernet(entry.get("supernet") or {}).items()
-        ],
+        "supernet": [(NAMES.get(name, name), page.mean(values)) for name, values in supernet.items()],
     }
-
-
-def _supernet(scores: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Mean score of the supernet by objective, as measured. scores: by `objective/repeat`, higher is better."""
-    values: dict[str, list[float | None]] = {}
-    for name, value in scores.items():
-        objective = name.partition("/")[0]
-        values.setdefault(objective, []).append(None if value is None else sign(objective) * value)
-    return {name: page.mean(row) for name, row in values.items()}

@@ -6,7 +6,6 @@ from typing import Any
 
 from jnas import spaces
 from jnas.report import page, plots
-from jnas.report.terminal import comparison, headline
 from jnas.report.views import evaluations, posterior, pruning
 from jnas.store.records import Evaluation
 
@@ -24,13 +23,13 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
     """The page as text, from the result, the config.yaml and the records of a run."""
     # A network of masked channels is no cell of a space.
     space = spaces.SPACES.get(result["space"])
-    rows = comparison(result)
+    rows = page.comparison(result)
     training = result.get("training")
     accuracies = [row.test_accuracy or 0 for row in rows]
     return page.template("search.html.j2").render(
         result=result,
         rows=rows,
-        headline=headline(rows),
+        headline=page.headline(rows),
         best=max(accuracies, default=0),
         worst=min(accuracies, default=0),
         cells=page.cells(space, result["architecture"]) if space else [],
