@@ -86,23 +86,22 @@ def cell_svg(edges: Sequence[Edge], colours: Mapping[str, str], names: Sequence[
     x = [MARGIN + STEP * node for node in range(len(names))]
     lines, labels = [], []
     for (source, target, name), height in zip(edges, heights, strict=True):
-        middle, colour, ink, fill, stroke = (x[source] + x[target]) / 2, colours[name], "#6b7280", "#fff", "3"
-        if name == "none":
-            stroke = '1.5" stroke-dasharray="3 6'
-        else:
-            red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-            fill, ink = colour, "#fff" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5 else "#111827"
-        # The control point of a parabola is twice as far away as its top.
-        lines.append(
-            f'<path d="M{x[source]} {above} Q{middle} {above + 2 * height:.1f} {x[target]} {above}" fill="none"'
-            f' stroke="{colour}" stroke-width="{stroke}"/>'
-        )
+        middle, colour = (x[source] + x[target]) / 2, colours[name]
+        fill, ink, stroke, arrow = "#fff", "#6b7280", '1.5" stroke-dasharray="3 6', ""
         if name != "none":
+            red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+            dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
+            fill, ink, stroke = colour, "#fff" if dark else "#111827", "3"
             angle = degrees(atan2(-2 * height, x[target] - middle))
-            lines.append(
+            arrow = (
                 f'<path d="M-{RADIUS + 1} 0l-14 -7v14z" fill="{colour}"'
                 f' transform="translate({x[target]} {above}) rotate({angle:.1f})"/>'
             )
+        # The control point of a parabola is twice as far away as its top.
+        lines.append(
+            f'<path d="M{x[source]} {above} Q{middle} {above + 2 * height:.1f} {x[target]} {above}" fill="none"'
+            f' stroke="{colour}" stroke-width="{stroke}"/>{arrow}'
+        )
         y, half = above + height, 4.1 * len(name) + 12
         labels.append(
             f'<rect x="{middle - half:.1f}" y="{y - 14:.1f}" width="{2 * half:.1f}" height="28" rx="14" fill="{fill}"/>'
