@@ -84,12 +84,6 @@ class Records:
         with translated(self.path), self.connection:
             self.connection.execute("INSERT OR REPLACE INTO rounds VALUES (?,?,?)", row)
 
-    def rounds(self, stage: str) -> dict[int, dict[str, Any]]:
-        """The information of each round, by its number."""
-        query = "SELECT round, info FROM rounds WHERE stage=? ORDER BY round"
-        with translated(self.path):
-            return {round: json.loads(info) for round, info in self.connection.execute(query, (stage,))}
-
     def values(self, stage: str) -> dict[tuple[str, str], Evaluation]:
         """The first evaluation of each subject and objective, exactly as it was added."""
         first: dict[tuple[str, str], Evaluation] = {}

@@ -123,6 +123,15 @@ def test_gates_are_one_hot(space):
     assert (gates.sum(axis=-1) == 1).all() and (gates.max(axis=-1) == 1).all()
 
 
+def test_decisions_are_one_hot(space):
+    architectures = np.asarray(space.sample(jax.random.key(9), 6).reshape(2, 3, -1))
+    encoded = space.one_hot(architectures)
+    assert encoded.shape == (2, 3, sum(space.decisions)) and encoded.dtype == jnp.float32
+    parts = np.split(np.asarray(encoded), np.cumsum(space.decisions)[:-1], axis=-1)
+    assert np.array_equal(np.stack([part.argmax(-1) for part in parts], axis=-1), architectures)
+    assert (encoded.sum(-1) == len(space.decisions)).all()
+
+
 def test_gates_are_inverted(space):
     for architecture in np.asarray(space.sample(jax.random.key(8), 20)):
         inverted = space.from_gates(space.gates(architecture))

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import math
 import os
 import signal
@@ -63,8 +64,9 @@ def test_rounds_have_information(tmp_path):
         records.note("search", 1, {"best": [1, 2], "value": 0.1})
         records.note("search", 0, {})
         records.note("search", 0, {"best": None})
-        assert records.rounds("search") == {0: {"best": None}, 1: {"best": [1, 2], "value": 0.1}}
-        assert records.rounds("final") == {}
+        rows = records.connection.execute("SELECT * FROM rounds ORDER BY round").fetchall()
+    stored = [(stage, number, json.loads(info)) for stage, number, info in rows]
+    assert stored == [("search", 0, {"best": None}), ("search", 1, {"best": [1, 2], "value": 0.1})]
 
 
 def test_evaluations_of_another_file_are_taken_over(tmp_path):
