@@ -1,7 +1,7 @@
 """Bases of all settings: frozen fields by keyword, with bounds and help in `Annotated[int, Meta(ge=1, ...)]`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -26,6 +26,8 @@ class Member(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     short: ClassVar[str] = ""
 
 
+# Candidates that a strategy asks for and an estimator takes.
+Kind: TypeAlias = Literal["architectures", "gates"]
 # A JAX key is made from 32 bits.
 Seed: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1, description="seed of everything random")]
 Data: TypeAlias = Annotated[

@@ -12,11 +12,12 @@ Letters: B candidates, D decisions, E edges, K operations, P objectives, M masks
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from jax import Array
 
+from jnas.settings import Kind as Kind
 from jnas.settings import Member as Member
 
 Key: TypeAlias = Array
@@ -24,7 +25,6 @@ Key: TypeAlias = Array
 State: TypeAlias = Any
 # Plain values and arrays by name, for records and reports.
 Info: TypeAlias = Mapping[str, Any]
-Kind: TypeAlias = Literal["architectures", "gates"]
 
 # A status is stored as its place here. `missing`: a table does not hold the architecture.
 STATUSES = ("ok", "not_finite", "singular", "out_of_memory", "one_class", "missing", "failed")

@@ -395,7 +395,8 @@ def python(*arguments: str, **options) -> subprocess.CompletedProcess:
 
 def test_help_is_light():
     code = (
-        "import sys; from jnas import cli; cli.main(['--help']); cli.main(['train', '--help']);"
+        "import sys; from jnas import cli; cli.main(['--help']);"
+        "[cli.main([name, '--help']) for name in ('search', 'score', 'train', 'study')];"
         "heavy = {'jax', 'flax', 'matplotlib', 'sklearn', 'tensorflow', 'neural_tangents', 'scipy', 'numpy'};"
         "print(*sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )

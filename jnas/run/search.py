@@ -43,7 +43,8 @@ from jnas.spaces import Space
 from jnas.spaces.subset import subset
 from jnas.store.folder import FORMAT, RunFolder, open_run
 from jnas.store.records import Records
-from jnas.strategies.listed import Draw, distinct, listed
+from jnas.strategies.listed import distinct, listed
+from jnas.strategies.settings import Draw
 from jnas.types import (
     STATUSES,
     Candidates,

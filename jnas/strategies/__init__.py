@@ -1,13 +1,9 @@
 """Search strategies, one file each; `STRATEGIES` holds their settings, which make them, by name."""
 
-from jnas.strategies.aging import Aging
-from jnas.strategies.evolution import Evolution
-from jnas.strategies.listed import Draw
-from jnas.strategies.local import Local
-from jnas.strategies.pruning import Pruning
-from jnas.strategies.random import Random
+from jnas.settings import Member
+from jnas.strategies.settings import Aging, Draw, Evolution, Local, Pruning, Random
 
-STRATEGIES = {
+STRATEGIES: dict[str, type[Member]] = {
     "pruning": Pruning,
     "evolution": Evolution,
     "random": Random,

@@ -5,63 +5,34 @@ https://arxiv.org/abs/1802.01548. As every child takes the place of the oldest m
 `population` evaluations. Members of a tournament are drawn with replacement, as in the authors' code.
 """
 
-from typing import Annotated, ClassVar
-
 import jax
 import jax.numpy as jnp
 from jax import Array
-from msgspec import Meta
 
 from jnas.spaces import Space
 from jnas.strategies import archive
 from jnas.strategies.archive import Archive
-from jnas.types import Candidates, Key, Kind, Member, Strategy
+from jnas.strategies.settings import Aging
+from jnas.types import Candidates, Key, Strategy
 
 
-class Aging(Member, frozen=True, kw_only=True, tag="aging"):
-    """Evolution: the best of a tournament is mutated, its child replaces the oldest member."""
-
-    # 30 and 10 find better cells of NAS-Bench-201 than the published 100 and 25 do within 500 evaluations.
-    population: Annotated[int, Meta(ge=1, description="members of the population")] = 30
-    tournament: Annotated[int, Meta(ge=1, description="members drawn for a tournament")] = 10
-    batch: Annotated[int, Meta(ge=1, description="children asked for at a time")] = 1
-    asks: ClassVar[Kind] = "architectures"
-
-    def make(self, space: Space, objectives: tuple[str, ...], budget: int) -> Strategy:
-        """The strategy that these settings describe."""
-        return aging(
-            space,
-            budget=budget,
-            objectives=len(objectives),
-            population=self.population,
-            tournament=self.tournament,
-            batch=self.batch,
-        )
-
-
-def aging(
-    space: Space,
-    *,
-    budget: int,
-    objectives: int = 1,
-    population: int = 30,
-    tournament: int = 10,
-    batch: int = 1,
-) -> Strategy:
+def aging(space: Space, settings: Aging, objectives: int, budget: int) -> Strategy:
     """The first `population` at random, then mutants of tournament winners, `batch` at a time."""
-    size = min(population, budget)
+    size = min(settings.population, budget)
 
     def children(key: Key, state: Archive) -> Array:
         choice_key, mutation_key = jax.random.split(key)
         # With replacement among the youngest; an archive that is filling up has fewer.
-        ages = jax.random.randint(choice_key, (batch, tournament), 0, jnp.clip(state.told, 1, size))
+        ages = jax.random.randint(
+            choice_key, (settings.batch, settings.tournament), 0, jnp.clip(state.told, 1, size)
+        )
         members = jnp.maximum(state.told - 1 - ages, 0)
         winners = jax.vmap(lambda rows: rows[jnp.argmax(archive.fitness(state.values[rows]))])(members)
         return space.mutate(mutation_key, state.architectures[winners])
 
     def ask(key: Key, state: Archive) -> tuple[Candidates, Archive]:
         fresh_key, child_key = jax.random.split(key)
-        fresh = space.sample(fresh_key, batch)
+        fresh = space.sample(fresh_key, settings.batch)
         return Candidates(jnp.where(state.told < size, fresh, children(child_key, state))), state
 
     return Strategy(

@@ -12,30 +12,18 @@ it is taken anew at every generation.
 Equivalent architectures count as one (`Space.canonical`); none is asked for twice.
 """
 
-from typing import Annotated, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from msgspec import Meta
 
 from jnas.proxies.combination import fitness
 from jnas.spaces import Space
-from jnas.types import Candidates, Info, Key, Kind, Member, Strategy, Values
+from jnas.strategies.settings import Evolution
+from jnas.types import Candidates, Info, Key, Strategy, Values
 
 # Mutants that are in the archive are drawn again; a neighbourhood that is nearly used up ends in random ones.
 ATTEMPTS = 20
-
-
-class Evolution(Member, frozen=True, kw_only=True, tag="evolution"):
-    """Mutants of the best of all evaluations, by the combined rank of all objectives."""
-
-    children: Annotated[int, Meta(ge=1, description="architectures of one generation")] = 64
-    parents: Annotated[int, Meta(ge=1, description="best architectures of all that are mutated")] = 64
-    asks: ClassVar[Kind] = "architectures"
-
-    def make(self, space: Space, objectives: tuple[str, ...], budget: int) -> Strategy:
-        """The strategy that these settings describe."""
-        return evolution(space, children=self.children, parents=self.parents)
 
 
 class State(NamedTuple):
@@ -45,19 +33,17 @@ class State(NamedTuple):
     values: np.ndarray
 
 
-def ranked(state: State, count: int) -> np.ndarray:
-    """Places of the `count` best in the archive, the best first; of equals the one told first. Failures are none."""
-    worth = fitness(state.values)
-    order = np.argsort(-worth, kind="stable")
-    return order[np.isfinite(worth[order])][:count]
-
-
-def evolution(space: Space, *, children: int = 64, parents: int = 64) -> Strategy:
+def evolution(space: Space, settings: Evolution, objectives: int = 1) -> Strategy:
     """Generations of `children`, mutants of the `parents` best."""
+    children, parents = settings.children, settings.parents
 
     def ask(key: Key, state: State) -> tuple[Candidates, State]:
         archived = {tuple(row) for row in state.architectures.tolist()}
-        pool = state.architectures[ranked(state, parents)]
+        # The best first, of equals the one told first; failures are no parents.
+        worth = fitness(state.values)
+        order = np.argsort(-worth, kind="stable")
+        pool = state.architectures[order[np.isfinite(worth[order])][:parents]]
+        # Draw until there are enough that are new.
         fresh: dict[tuple[int, ...], None] = {}
         for attempt in range(2 * ATTEMPTS):
             draw = jax.random.fold_in(key, attempt)
@@ -78,17 +64,14 @@ def evolution(space: Space, *, children: int = 64, parents: int = 64) -> Strateg
     def tell(state: State, candidates: Candidates, values: Values) -> tuple[State, Info]:
         after = State(
             np.concatenate([state.architectures, np.asarray(candidates.architectures, np.int32)]),
-            np.concatenate([state.values, np.asarray(values.value, np.float64)])
-            if len(state.values)
-            else np.asarray(values.value, np.float64),
+            np.concatenate([state.values, np.asarray(values.value, np.float64)]),
         )
         return after, {"evaluated": len(after.architectures), "best": best(after).tolist()}
 
     def best(state: State) -> np.ndarray:
-        first = ranked(state, 1)
-        return state.architectures[first[0] if len(first) else 0]
+        return state.architectures[np.argmax(fitness(state.values))]
 
-    nothing = State(np.zeros((0, len(space.decisions)), np.int32), np.zeros((0, 1)))
+    nothing = State(np.zeros((0, len(space.decisions)), np.int32), np.zeros((0, objectives)))
     return Strategy(
         name="evolution", init=lambda key: nothing, ask=ask, tell=tell, done=lambda state: False, best=best
     )

@@ -4,31 +4,18 @@ The best has the highest value or, with several objectives, the highest sum of l
 """
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from msgspec import Meta
 
 from jnas.proxies.combination import fitness
-from jnas.spaces import Space
-from jnas.types import Candidates, Info, Key, Kind, Member, Strategy, Values
+from jnas.types import Candidates, Info, Key, Strategy, Values
 
 # A sharp distribution draws the same architecture again and again: after so many times as many draws as are asked for,
 # the different ones are taken for all.
 ROUNDS_OF_DRAWING = 8
-
-
-class Draw(Member, frozen=True, kw_only=True, tag="draw"):
-    """Different architectures drawn from the space, or from what a supernet learned, each evaluated once."""
-
-    candidates: Annotated[int, Meta(ge=1, description="architectures drawn")] = 50
-    asks: ClassVar[Kind] = "architectures"
-
-    def make(self, space: Space, objectives: tuple[str, ...], budget: int) -> Strategy:
-        """The strategy that these settings describe."""
-        return listed(lambda key: distinct(space.sample, key, self.candidates), self.candidates, "draw")
 
 
 class State(NamedTuple):

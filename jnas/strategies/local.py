@@ -6,28 +6,17 @@ https://arxiv.org/abs/2005.02960. It starts anew from a random architecture when
 Departure: neighbours are drawn with replacement, and the start is new after as many failures as there are neighbours.
 """
 
-from typing import Annotated, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from msgspec import Meta
 
 from jnas.spaces import Space
 from jnas.strategies import archive
 from jnas.strategies.archive import Archive
-from jnas.types import Candidates, Info, Key, Kind, Member, Strategy, Values
-
-
-class Local(Member, frozen=True, kw_only=True, tag="local"):
-    """Local search: a better neighbour is taken at once, with restarts."""
-
-    batch: Annotated[int, Meta(ge=1, description="neighbours asked for at a time")] = 1
-    asks: ClassVar[Kind] = "architectures"
-
-    def make(self, space: Space, objectives: tuple[str, ...], budget: int) -> Strategy:
-        """The strategy that these settings describe."""
-        return local(space, budget=budget, objectives=len(objectives), batch=self.batch)
+from jnas.strategies.settings import Local
+from jnas.types import Candidates, Info, Key, Strategy, Values
 
 
 class State(NamedTuple):
@@ -38,7 +27,7 @@ class State(NamedTuple):
     failures: Array
 
 
-def local(space: Space, *, budget: int, objectives: int = 1, batch: int = 1) -> Strategy:
+def local(space: Space, settings: Local, objectives: int, budget: int) -> Strategy:
     """First improvement, with restarts; `batch` neighbours of one architecture at a time."""
     patience = sum(choices - 1 for choices in space.decisions)
 
@@ -48,10 +37,12 @@ def local(space: Space, *, budget: int, objectives: int = 1, batch: int = 1) -> 
 
     def ask(key: Key, state: State) -> tuple[Candidates, State]:
         fresh_key, mutation_key = jax.random.split(key)
-        current = jnp.broadcast_to(state.archive.architectures[state.place], (batch, len(space.decisions)))
+        current = jnp.broadcast_to(
+            state.archive.architectures[state.place], (settings.batch, len(space.decisions))
+        )
         neighbours = space.mutate(mutation_key, current)
         return Candidates(
-            jnp.where(state.failures >= patience, space.sample(fresh_key, batch), neighbours)
+            jnp.where(state.failures >= patience, space.sample(fresh_key, settings.batch), neighbours)
         ), state
 
     def tell(state: State, candidates: Candidates, values: Values) -> tuple[State, Info]:

@@ -23,39 +23,15 @@ finite score loses or wins by rule (`improvements`), where theirs stops.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from msgspec import Meta
 
 from jnas.spaces import Space
-from jnas.types import Candidates, Info, Kind, Member, Strategy, Values
+from jnas.strategies.settings import Pruning
+from jnas.types import Candidates, Info, Strategy, Values
 
 REMOVED_FIRST = "none"
-
-
-class Pruning(Member, frozen=True, kw_only=True, tag="pruning"):
-    """TE-NAS: prune a supernet, operation by operation, to one cell."""
-
-    # 1 as released for NAS-Bench-201; the authors take 3 and 2 in the larger DARTS space.
-    operations_per_round: Annotated[
-        int,
-        Meta(ge=1, description="operations pruned on each edge in each round; the protocol sets the default"),
-    ] = 1
-    # The authors' code rounds relative changes to three decimals; the paper does not say.
-    decimals: Annotated[
-        int, Meta(ge=0, description="decimals of relative changes; 0: all; the protocol sets the default")
-    ] = 0
-    asks: ClassVar[Kind] = "gates"
-
-    def make(self, space: Space, objectives: tuple[str, ...], budget: int) -> Strategy:
-        """The strategy that these settings describe."""
-        return pruning(
-            space,
-            objectives,
-            operations_per_round=self.operations_per_round,
-            decimals=self.decimals or None,
-        )
 
 
 class State(NamedTuple):
@@ -235,13 +211,12 @@ def planned(space: Space, operations_per_round: int = 1) -> list[int]:
     return counts
 
 
-def pruning(
-    space: Space, objectives: Sequence[str], *, operations_per_round: int = 1, decimals: int | None = None
-) -> Strategy:
+def pruning(space: Space, settings: Pruning, objectives: Sequence[str]) -> Strategy:
     """TE-NAS's pruning as a strategy that asks for gates.
 
     objectives: the names of the estimator's, in their order; repeats apart, as `improvements` says.
     """
+    operations_per_round, decimals = settings.operations_per_round, settings.decimals or None
 
     def tell(state: State, candidates: Candidates, values: Values) -> tuple[State, Info]:
         told = np.asarray(values.value, np.float64)

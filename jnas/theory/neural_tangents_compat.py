@@ -15,7 +15,6 @@ Departures from the release:
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
@@ -193,7 +192,7 @@ class AdaptedLoader(importlib.machinery.SourceFileLoader):
         return compile(self.get_source(fullname), self.path, "exec", dont_inherit=True)
 
 
-class AdaptingFinder(importlib.abc.MetaPathFinder):
+class AdaptingFinder:
     """Finds the modules named in `adaptations` where Python would, and hands them to `AdaptedLoader`."""
 
     def __init__(self, adaptations: Mapping[str, Substitutions]) -> None:

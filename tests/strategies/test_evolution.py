@@ -7,6 +7,7 @@ from jnas import spaces
 from jnas.run.loop import run
 from jnas.strategies.evolution import evolution
 from jnas.strategies.random import random
+from jnas.strategies.settings import Evolution, Random
 from jnas.types import Candidates, Values
 
 SPACE = spaces.get("nasbench201")
@@ -21,7 +22,10 @@ def agreement(number: int, candidates: Candidates) -> Values:
 
 def test_it_beats_random_search():
     budget = 120
-    strategies = evolution(SPACE, children=10, parents=10), random(SPACE, budget=budget, batch=10)
+    strategies = (
+        evolution(SPACE, Evolution(children=10, parents=10)),
+        random(SPACE, Random(batch=10), 1, budget),
+    )
     bests = np.array(
         [
             [run(strategy, agreement, jax.random.key(seed), budget=budget).best for strategy in strategies]
@@ -33,7 +37,7 @@ def test_it_beats_random_search():
 
 
 def test_children_are_mutants_of_the_parents():
-    strategy = evolution(SPACE, children=20, parents=3)
+    strategy = evolution(SPACE, Evolution(children=20, parents=3))
     state = strategy.init(jax.random.key(0))
     first, state = strategy.ask(jax.random.key(1), state)
     values = agreement(0, first)
@@ -53,7 +57,7 @@ def test_children_are_mutants_of_the_parents():
 
 def test_a_space_that_is_used_up_gives_what_is_left():
     graph = SPACE.graphs[0].restricted([(1,), (1, 3), (1,), (1, 3), (1,), (1,)])
-    strategy = evolution(spaces.Space("four", (graph,)), children=3, parents=2)
+    strategy = evolution(spaces.Space("four", (graph,)), Evolution(children=3, parents=2))
     state, sizes = strategy.init(jax.random.key(0)), []
     for number in range(3):
         asked, state = strategy.ask(jax.random.key(number), state)
