@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from jnas.spaces import Space
 from jnas.strategies.settings import Pruning
@@ -72,43 +73,22 @@ def finished(state: State) -> bool:
     return not len(removable(state))
 
 
-def of_edges(state: State) -> bool:
-    """True where whole edges may go next."""
-    return bool((state.active.sum(-1) == 1).all())
-
-
 def removable(state: State) -> np.ndarray:
     """The (cell, edge, operation) that may go: int64[M, 3], in the end all but those of a finished search.
 
     All that are not alone on their edge; when all are, those of edges into a node that keeps fewer.
     """
-    active = state.active
-    if not of_edges(state):
-        return np.argwhere(active & (active.sum(-1, keepdims=True) > 1))
-    crowded = _present(state) & _crowded(state)
-    return np.argwhere(active & crowded[..., None])
-
-
-def _present(state: State) -> np.ndarray:
-    """Edges that carry an operation other than `none`: bool[cells, E]."""
-    names = state.space.operations
-    carried = [place for place, name in enumerate(names) if name != REMOVED_FIRST]
-    return np.logical_or.reduce(state.active[..., carried], axis=-1)
-
-
-def _crowded(state: State) -> np.ndarray:
-    """Edges into a node with more edges than it keeps: bool[cells, E]."""
-    if state.space.incoming is None:
-        return np.zeros(state.active.shape[:2], bool)
-    targets = np.array([target for _, target in state.space.edges])
-    present = _present(state)
+    active, space = state.active, state.space
+    alone = active.sum(-1, keepdims=True) == 1
+    if not alone.all():
+        return np.argwhere(active & ~alone)
+    if space.incoming is None:
+        return np.zeros((0, 3), int)
+    # Edges that carry an operation other than `none`, and how many of them arrive at the same node: [cells, E].
+    present = active[..., [name != REMOVED_FIRST for name in space.operations]].any(-1)
+    targets = np.array([target for _, target in space.edges])
     arriving = np.stack([present[:, targets == target].sum(-1) for target in targets], axis=-1)
-    return np.greater(arriving, state.space.incoming)
-
-
-def gates_of(active: np.ndarray) -> np.ndarray:
-    """Equal gates over the active operations of each edge: bool[..., E, K] to float32[..., E, K]."""
-    return (active / active.sum(-1, keepdims=True)).astype(np.float32)
+    return np.argwhere(active & (present & (arriving > space.incoming))[..., None])
 
 
 def _without(state: State, active: np.ndarray, index: Sequence[int]) -> np.ndarray:
@@ -124,12 +104,8 @@ def _without(state: State, active: np.ndarray, index: Sequence[int]) -> np.ndarr
 def ask(state: State) -> np.ndarray:
     """Gates to score: float32[1 + M, cells, E, K], the supernet and then it without each removable one."""
     candidates = [_without(state, state.active, index) for index in removable(state)]
-    return gates_of(np.stack([state.active, *candidates]))
-
-
-def largest_ask(space: Space) -> int:
-    """The most gates that `ask` ever returns."""
-    return len(ask(init(space)))
+    active = np.stack([state.active, *candidates])
+    return (active / active.sum(-1, keepdims=True)).astype(np.float32)
 
 
 def improvements(values: np.ndarray, objectives: Sequence[str], decimals: int | None = None) -> np.ndarray:
@@ -153,11 +129,6 @@ def improvements(values: np.ndarray, objectives: Sequence[str], decimals: int | 
     return means if decimals is None else np.round(means, decimals + 2)
 
 
-def dense_rank(values: np.ndarray) -> np.ndarray:
-    """Rank from 0, ascending; equal values share one and the next value takes the next: int64[M]."""
-    return np.unique(values, return_inverse=True)[1].reshape(values.shape)
-
-
 def prune(state: State, changes: np.ndarray, operations_per_round: int = 1) -> tuple[State, list[Decision]]:
     """Prune by the improvements float64[P, M] of leaving out each of `removable(state)`.
 
@@ -166,7 +137,7 @@ def prune(state: State, changes: np.ndarray, operations_per_round: int = 1) -> t
     """
     indices = removable(state)
     cells, edges, _ = indices.T
-    whole_edges = of_edges(state)
+    whole_edges = bool((state.active.sum(-1) == 1).all())
     # Candidates compete for a place with those on one edge, or with the edges into one node.
     places = np.array([target for _, target in state.space.edges])[edges] if whole_edges else edges
     groups = [
@@ -176,7 +147,7 @@ def prune(state: State, changes: np.ndarray, operations_per_round: int = 1) -> t
     ranks = np.zeros(changes.shape, int)
     for ranked in groups if whole_edges else [np.arange(len(indices))]:
         for rank, change in zip(ranks, changes, strict=True):
-            rank[ranked] = dense_rank(-change[ranked])
+            rank[ranked] = rankdata(-change[ranked], method="dense") - 1
     active = state.active
     pruned = np.zeros(len(indices), bool)
     for group in groups:
@@ -202,26 +173,17 @@ def result(state: State) -> np.ndarray:
     return state.space.from_gates(state.active)
 
 
-def planned(space: Space, operations_per_round: int = 1) -> list[int]:
-    """Number of supernets that each round of a pruning asks for."""
-    state, counts = init(space), []
-    while not finished(state):
-        counts.append(1 + len(removable(state)))
-        state, _ = prune(state, np.zeros((1, counts[-1] - 1)), operations_per_round)
-    return counts
-
-
 def pruning(space: Space, settings: Pruning, objectives: Sequence[str]) -> Strategy:
     """TE-NAS's pruning as a strategy that asks for gates.
 
     objectives: the names of the estimator's, in their order; repeats apart, as `improvements` says.
     """
-    operations_per_round, decimals = settings.operations_per_round, settings.decimals or None
+    names = list(dict.fromkeys(name.partition("/")[0] for name in objectives))
 
     def tell(state: State, candidates: Candidates, values: Values) -> tuple[State, Info]:
         told = np.asarray(values.value, np.float64)
-        after, decisions = prune(state, improvements(told, objectives, decimals), operations_per_round)
-        names = list(dict.fromkeys(name.partition("/")[0] for name in objectives))
+        changes = improvements(told, objectives, settings.decimals or None)
+        after, decisions = prune(state, changes, settings.operations_per_round)
         rows = [
             {
                 "cell": decision.cell,
@@ -238,6 +200,12 @@ def pruning(space: Space, settings: Pruning, objectives: Sequence[str]) -> Strat
         supernet = {name: told[0, place] for place, name in enumerate(objectives)}
         return after, {"candidates": rows, "supernet": supernet}
 
+    # Supernets that a whole pruning asks for: each round all of them with equal changes.
+    state, total = init(space), 0
+    while not finished(state):
+        candidates = len(removable(state))
+        total += 1 + candidates
+        state, _ = prune(state, np.zeros((1, candidates)), settings.operations_per_round)
     return Strategy(
         name="pruning",
         init=lambda key: init(space),
@@ -246,5 +214,5 @@ def pruning(space: Space, settings: Pruning, objectives: Sequence[str]) -> Strat
         done=finished,
         best=result,
         asks="gates",
-        total=sum(planned(space, operations_per_round)),
+        total=total,
     )

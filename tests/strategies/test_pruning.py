@@ -110,7 +110,6 @@ def test_what_is_asked():
     state = pruning.init(NASBENCH201)
     gates = pruning.ask(state)
     assert gates.shape == (25, 1, 6, 5) and gates.dtype == np.float32
-    assert pruning.largest_ask(NASBENCH201) == 25
     assert np.array_equal(gates[0], np.where(state.active, np.float32(0.25), 0))
     for candidate, removed in zip(gates[1:], pruning.removable(state), strict=True):
         changed = np.argwhere((candidate > 0) != state.active)
@@ -136,14 +135,14 @@ def test_how_much_a_search_of_darts_scores(each, asked):
         counts.append(len(pruning.ask(state)) - 1)
         ntk, regions = draw_scores(len(counts), 3, 1 + counts[-1], 0.1)
         state, _ = tell(state, ntk, regions, each)
-    assert counts == asked and pruning.largest_ask(DARTS) == 197
+    assert counts == asked
     assert pruning.result(state).shape == (22,)
-    assert np.array_equal(DARTS.gates(pruning.result(state)), pruning.gates_of(state.active))
+    assert np.array_equal(DARTS.gates(pruning.result(state)), pruning.ask(state)[0])
 
 
 def test_edges_go_by_ranks_among_those_into_one_node():
     state = pruning.init(DARTS)
-    while not pruning.of_edges(state):
+    while (state.active.sum(-1) > 1).any():
         ones = np.ones((1, 1 + len(pruning.removable(state))))
         state, _ = tell(state, ones, ones, 3)
     gates = pruning.ask(state)
@@ -307,13 +306,6 @@ def test_equal_decimals_tie_after_averaging():
     ntk = 1000 * np.array([[1.0, 0.9, 0.7], [1.0, 0.8, 0.8], [1.0, 0.7, 0.9]])
     _, decisions = tell(pruning.init(space(1, 1, 2)), ntk, np.ones((3, 3)), decimals=3)
     assert [(d.ntk_change, d.ntk_rank) for d in decisions] == [(0.2, 0), (0.2, 0)]
-
-
-@settings(deadline=None)
-@given(st.lists(st.sampled_from([-math.inf, -1.5, 0.0, -0.0, 2.0, 3.0, math.inf]), min_size=1, max_size=12))
-def test_dense_ranks(values):
-    expected = scipy.stats.rankdata(values, method="dense") - 1
-    assert np.array_equal(pruning.dense_rank(np.array(values)), expected)
 
 
 @settings(deadline=None, max_examples=30)
