@@ -13,9 +13,15 @@ value has a meaning within its population alone.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.scipy import stats as jax_stats
 from scipy.stats import rankdata
+
+A = TypeVar("A", np.ndarray, Array)
 
 
 def oriented(values: np.ndarray, statuses: Sequence[str] | np.ndarray | None, sign: int) -> np.ndarray:
@@ -45,12 +51,13 @@ def log_rank_sum(scores: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.sum([np.log(ranks(values)) for values in scores.values()], axis=0)
 
 
-def fitness(values: np.ndarray) -> np.ndarray:
-    """One number for each row of oriented values [B, P], higher is better: float64[B].
+def fitness(values: A) -> A:
+    """One number for each row of oriented values [B, P], higher is better: float[B].
 
-    The value where P is 1, else `log_rank_sum`; -inf where an objective failed.
+    The value where P is 1, else `log_rank_sum`; -inf where an objective failed. JAX's arrays may be under jit.
     """
     if values.shape[1] == 1:
-        return np.asarray(values[:, 0], np.float64)
-    total = log_rank_sum({str(place): column for place, column in enumerate(values.T)})
-    return np.where(np.isfinite(values).all(axis=1), total, -np.inf)
+        return values[:, 0]
+    library, rank = (np, rankdata) if isinstance(values, np.ndarray) else (jnp, jax_stats.rankdata)
+    total = sum(library.log(rank(column) / len(values)) for column in values.T)
+    return library.where(library.isfinite(values).all(axis=1), total, -np.inf)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jnas.proxies.combination import fitness
 from jnas.spaces import Space
 from jnas.strategies import archive
 from jnas.strategies.archive import Archive
@@ -27,7 +28,7 @@ def aging(space: Space, settings: Aging, objectives: int, budget: int) -> Strate
             choice_key, (settings.batch, settings.tournament), 0, jnp.clip(state.told, 1, size)
         )
         members = jnp.maximum(state.told - 1 - ages, 0)
-        winners = jax.vmap(lambda rows: rows[jnp.argmax(archive.fitness(state.values[rows]))])(members)
+        winners = jax.vmap(lambda rows: rows[jnp.argmax(fitness(state.values[rows]))])(members)
         return space.mutate(mutation_key, state.architectures[winners])
 
     def ask(key: Key, state: Archive) -> tuple[Candidates, Archive]:

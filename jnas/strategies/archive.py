@@ -1,7 +1,6 @@
 """An archive of evaluations, as arrays of fixed size: what strategies under jit remember.
 
-With several objectives an architecture is compared by the sum of the logarithms of its ranks (Lee and Ham, AZ-NAS,
-CVPR 2024, https://arxiv.org/abs/2403.19232), with one by its value. A failed evaluation has -inf: it is never a parent.
+Architectures are compared by `jnas.proxies.combination.fitness`. A failed evaluation has -inf: it is never a parent.
 
 Letters: T evaluations that fit, D decisions, P objectives.
 """
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from jnas.proxies.combination import fitness
 from jnas.types import Candidates, Values
 
 
@@ -45,20 +45,6 @@ def add(archive: Archive, candidates: Candidates, values: Values) -> Archive:
         archive.values.at[places].set(jnp.where(good, given, -jnp.inf), mode="drop"),
         archive.told + len(architectures),
     )
-
-
-def fitness(values: Array) -> Array:
-    """One number for each row of values [T, P], higher is better: float32[T]; -inf for a failure.
-
-    The value where P is 1, else the sum over objectives of log(rank / T), ranks from 1 and the mean of ties.
-    """
-    if values.shape[1] == 1:
-        return values[:, 0]
-    below = (values[:, None] > values[None]).sum(axis=1)
-    equal = (values[:, None] == values[None]).sum(axis=1)
-    ranks = below + (equal + 1) / 2
-    total = jnp.log(ranks / len(values)).sum(axis=1)
-    return jnp.where(jnp.isfinite(values).all(axis=1), total, -jnp.inf)
 
 
 def best(archive: Archive) -> Array:

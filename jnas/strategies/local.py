@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jnas.proxies.combination import fitness
 from jnas.spaces import Space
 from jnas.strategies import archive
 from jnas.strategies.archive import Archive
@@ -49,7 +50,7 @@ def local(space: Space, settings: Local, objectives: int, budget: int) -> Strate
         before, after = state.archive, archive.add(state.archive, candidates, values)
         count = len(values.value)
         rows = jnp.concatenate([state.place[None], before.told + jnp.arange(count)])
-        compared = archive.fitness(after.values[jnp.minimum(rows, budget - 1)])
+        compared = fitness(after.values[jnp.minimum(rows, budget - 1)])
         # A new start is taken whatever it is worth, unless it failed.
         anew = state.failures >= patience
         winner = jnp.where(anew, 1 + jnp.argmax(compared[1:]), jnp.argmax(compared))
