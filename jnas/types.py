@@ -23,6 +23,8 @@ from jnas.settings import Member as Member
 Key: TypeAlias = Array
 # State of an algorithm: a pytree that its own functions alone look into.
 State: TypeAlias = Any
+# Parameters of a network, nested by module.
+Params: TypeAlias = Mapping[str, Any]
 # Plain values and arrays by name, for records and reports.
 Info: TypeAlias = Mapping[str, Any]
 

@@ -16,6 +16,7 @@ from flax import traverse_util
 from tenas_fixtures import darts_params, nasbench201_params
 
 from jnas import spaces
+from jnas.estimators.settings import NtkConfig
 from jnas.nets import networks
 from jnas.nets.modules import Build
 from jnas.nets.sizes import Macro
@@ -73,10 +74,9 @@ def kernel_function():
                 return network.apply({"params": params}, images, gates)
 
             if planes:
-                kernel = ntk.kernel_function(
-                    params, images, lambda build: network.clone(build=build), normalisation="train",
-                    logits="sum", parameters="weights", implementation="jnas",
-                )(gates)  # fmt: skip
+                kernel = ntk.kernel(
+                    params, images, lambda build: network.clone(build=build), gates, NtkConfig()
+                )
             else:
                 counted, rest = empirical_ntk.split(params, "weights")
 

@@ -15,7 +15,7 @@ on unchanged, or gives zero, has a trainability of -inf, status `"not_finite"`, 
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,10 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jnas.proxies.base import Proxy, status_of
+from jnas.proxies.base import Proxy, finite
 from jnas.proxies.probe import Probe
 
-REFERENCE = "Lee and Ham, CVPR 2024, https://arxiv.org/abs/2403.19232"
 # Of the authors: keeps 0 log 0 and 1 / 0 finite.
 SMALL_SHARE, SMALL_SINGULAR_VALUE = 1e-8, 1e-6
 
@@ -100,11 +99,8 @@ def entropies(matrices: tuple[np.ndarray, ...]) -> np.ndarray:
     return np.array(values)
 
 
-def _with_status(value: float) -> tuple[float, str]:
-    return float(value), status_of(value)
-
-
-def _trainability(matrices: tuple[tuple[np.ndarray, np.ndarray], ...]) -> float:
+def isometry(matrices: tuple[tuple[np.ndarray, np.ndarray], ...]) -> float:
+    """Trainability from the `transfers` of the blocks."""
     scores = []
     for matrix, degenerate in matrices:
         largest = np.linalg.norm(np.asarray(matrix, np.float64), 2)
@@ -113,30 +109,26 @@ def _trainability(matrices: tuple[tuple[np.ndarray, np.ndarray], ...]) -> float:
     return float(np.mean(scores))
 
 
-EXPRESSIVITY = Proxy(
-    name="az_expressivity",
-    sign=1,
-    needs_labels=False,
-    summary="AZ-NAS: entropy of the features' principal components, summed over blocks",
-    reference=REFERENCE,
-    measure=covariances,
-    finish=lambda matrices, labels: _with_status(entropies(matrices).sum()),
+def _proxy(name: str, summary: str, measure: Callable[[Probe], Any], score: Callable[[Any], float]) -> Proxy:
+    reference = "Lee and Ham, CVPR 2024, https://arxiv.org/abs/2403.19232"
+    return Proxy(
+        name, 1, False, f"AZ-NAS: {summary}", reference, measure=measure,
+        finish=lambda measured, labels: finite(score(measured), labels),
+    )  # fmt: skip
+
+
+EXPRESSIVITY = _proxy(
+    "az_expressivity",
+    "entropy of the features' principal components, summed over blocks",
+    covariances,
+    lambda matrices: entropies(matrices).sum(),
 )
-PROGRESSIVITY = Proxy(
-    name="az_progressivity",
-    sign=1,
-    needs_labels=False,
-    summary="AZ-NAS: least increase of that entropy from block to block",
-    reference=REFERENCE,
-    measure=covariances,
-    finish=lambda matrices, labels: _with_status(np.diff(entropies(matrices)).min()),
+PROGRESSIVITY = _proxy(
+    "az_progressivity",
+    "least increase of that entropy from block to block",
+    covariances,
+    lambda matrices: np.diff(entropies(matrices)).min(),
 )
-TRAINABILITY = Proxy(
-    name="az_trainability",
-    sign=1,
-    needs_labels=False,
-    summary="AZ-NAS: how close to an isometry the blocks pass gradients on",
-    reference=REFERENCE,
-    measure=transfers,
-    finish=lambda matrices, labels: _with_status(_trainability(matrices)),
+TRAINABILITY = _proxy(
+    "az_trainability", "how close to an isometry the blocks pass gradients on", transfers, isometry
 )

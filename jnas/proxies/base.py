@@ -3,15 +3,21 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat, TypeAlias
 
 import numpy as np
 
 from jnas.errors import InputError, unknown_name
+from jnas.proxies.probe import Probe
 
 # Subjects: the network to be trained, as `Probe` shows it; the small networks of TE-NAS, of which the kernel or the
 # activation patterns are taken (`jnas.proxies.subjects`); or nothing but the architecture's sizes.
 NETWORK, KERNEL, REGIONS, SIZE = "network", "kernel", "regions", "size"
+
+# (measurement, labels int[N]) -> (value, status of `jnas.types.STATUSES`).
+Finish: TypeAlias = Callable[[Any, np.ndarray], tuple[float, str]]
+# (kernel float64[M, M], labels int[N]) -> value.
+KernelScore: TypeAlias = Callable[[np.ndarray, np.ndarray], float]
 
 
 def status_of(value: float) -> str:
@@ -19,10 +25,30 @@ def status_of(value: float) -> str:
     return "ok" if math.isfinite(value) else "not_finite"
 
 
-def finite(measured: Any, labels: np.ndarray) -> tuple[float, str]:
+def finite(measured: SupportsFloat, labels: np.ndarray) -> tuple[float, str]:
     """A measurement that is the score itself, with its status: `"ok"` or `"not_finite"`."""
     value = float(measured)
     return value, status_of(value)
+
+
+def of_kernel(score: KernelScore, needs_classes: bool = False) -> Finish:
+    """The `finish` of a score of a kernel float64[M, M] and labels [N].
+
+    Statuses: `"not_finite"` where an entry is not; `"singular"` with -inf where the trace is zero; `"one_class"` where
+    `needs_classes` and the images are of one class.
+    """
+
+    def finish(kernel: np.ndarray, labels: np.ndarray) -> tuple[float, str]:
+        kernel = np.asarray(kernel, np.float64)
+        if not np.isfinite(kernel).all():
+            return float("nan"), "not_finite"
+        if np.trace(kernel) <= 0:
+            return float("-inf"), "singular"
+        if needs_classes and len(np.unique(labels)) == 1:
+            return float("nan"), "one_class"
+        return finite(score(kernel, labels), labels)
+
+    return finish
 
 
 @dataclass(frozen=True)
@@ -46,8 +72,8 @@ class Proxy:
     summary: str
     reference: str
     subject: str = NETWORK
-    measure: Callable[[Any], Any] | None = None
-    finish: Callable[[Any, np.ndarray], tuple[float, str]] = finite
+    measure: Callable[[Probe], Any] | None = None
+    finish: Finish = finite
     batches: int = 1
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jnas.proxies.base import Proxy, status_of
+from jnas.proxies.base import Proxy, of_kernel
 from jnas.proxies.probe import Probe
 
 RIDGE = 1e-3
@@ -28,19 +28,13 @@ def kernel(probe: Probe) -> Array:
     return jnp.matmul(features, features.T, precision=jax.lax.Precision.HIGHEST) / features.shape[1]
 
 
-def leave_one_out(kernel: np.ndarray, labels: np.ndarray) -> tuple[float, str]:
-    """The score of a kernel [N, N], with its status; `"singular"` where it is zero."""
-    kernel = np.asarray(kernel, np.float64)
-    if not np.isfinite(kernel).all():
-        return float("nan"), "not_finite"
-    if np.trace(kernel) <= 0:
-        return float("-inf"), "singular"
+def leave_one_out(kernel: np.ndarray, labels: np.ndarray) -> float:
+    """The score of a kernel float64[N, N]."""
     targets = np.eye(labels.max() + 1)[labels]
     targets = targets - targets.mean(axis=0)
     inverse = np.linalg.inv(kernel + RIDGE * np.trace(kernel) / len(kernel) * np.eye(len(kernel)))
     errors = inverse @ targets / np.diag(inverse)[:, None]
-    value = float(-np.mean(np.sum(errors**2, axis=1)))
-    return value, status_of(value)
+    return float(-np.mean(np.sum(errors**2, axis=1)))
 
 
 PROXY = Proxy(
@@ -50,5 +44,5 @@ PROXY = Proxy(
     summary="how well labels are predicted by the Gaussian process of the features",
     reference="Park, Lee, Peng, Cao and Sohl-Dickstein, 2020, https://arxiv.org/abs/2011.06006",
     measure=kernel,
-    finish=leave_one_out,
+    finish=of_kernel(leave_one_out),
 )

@@ -9,7 +9,8 @@ Departure: the authors' code finds eigenvalues in float32, where lambda_min can 
 kernel whose lambda_min is beyond the precision of its entries is `"singular"`, with value inf.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import numpy as np
@@ -18,6 +19,10 @@ from jax import Array
 from jnas.nets.modules import Build
 from jnas.proxies.base import KERNEL, Proxy
 from jnas.theory import empirical_ntk
+from jnas.types import Params
+
+if TYPE_CHECKING:
+    from jnas.estimators.settings import NtkConfig
 
 PROXY = Proxy(
     name="ntk",
@@ -49,50 +54,35 @@ def condition_number(kernel: np.ndarray) -> tuple[float, str]:
     return float(largest / smallest), "ok"
 
 
-def kernel_function(
-    params: Mapping,
+def kernel(
+    params: Params,
     images: Array,
     network: Callable[[Build], nn.Module],
-    *,
-    normalisation: str,
-    logits: str,
-    parameters: str,
-    implementation: str,
-) -> Callable[[Array], Array]:
-    """gates [cells, E, K] to the kernel [M, M] of one network, by the implementation asked for.
+    row: Array,
+    settings: "NtkConfig",
+) -> Array:
+    """The kernel float32[M, M] of one network, M = N, or N O for full logits, by the implementation of the settings.
 
-    network: a build to the network to score; M = N, or N O for `logits="full"`.
+    network: a build to the network to score. row: gates [cells, E, K], or choices int[cells, E] for jnas's own kernel.
     """
-    own = implementation == "jnas"
-    axis_name = "images" if normalisation == "frozen" else None
-    built = network(Build(statistics=normalisation, planes=own, axis_name=axis_name))
+    own, frozen = settings.implementation == "jnas", settings.normalisation == "frozen"
+    form = Build(statistics=settings.normalisation, planes=own, axis_name="images" if frozen else None)
+    built: Any = network(form)
+    options = {
+        "statistics": settings.normalisation,
+        "logits": settings.logits,
+        "parameters": settings.parameters,
+    }
 
-    def kernel(gates: Array) -> Array:
-        def apply(params, images):
-            return built.apply({"params": params}, images, gates)
+    def apply(params: Params, images: Array) -> Array:
+        return built.apply({"params": params}, images, row)
 
-        if not own:
-            return empirical_ntk.by_neural_tangents(
-                apply,
-                params,
-                images,
-                implementation=implementation,
-                statistics=normalisation,
-                logits=logits,
-                parameters=parameters,
-            )
-        jacobian = empirical_ntk.jacobian(
-            apply,
-            params,
-            images,
-            statistics=normalisation,
-            logits=logits,
-            parameters=parameters,
-            channels=built.channels,
-        )
-        return empirical_ntk.kernel_of(jacobian, logits)
-
-    return kernel
+    if own:
+        rows = empirical_ntk.jacobian(apply, params, images, channels=built.channels, **options)
+        return empirical_ntk.kernel_of(rows, settings.logits)
+    return empirical_ntk.by_neural_tangents(
+        apply, params, images, implementation=settings.implementation, **options
+    )
 
 
 def condition_numbers(kernels: Array) -> tuple[np.ndarray, list[str]]:

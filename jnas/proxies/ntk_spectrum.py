@@ -19,11 +19,9 @@ Images of one class alone leave nothing of Y: status `"one_class"`. A full kerne
 as it is, with Y flattened.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
-from jnas.proxies.base import KERNEL, Proxy, status_of
+from jnas.proxies.base import KERNEL, KernelScore, Proxy, of_kernel
 
 
 def _targets(kernel: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -49,24 +47,9 @@ def training_speed(kernel: np.ndarray, labels: np.ndarray) -> float:
     return float(1 - np.sum(energies * left) / energies.sum())
 
 
-def _checked(score: Callable[[np.ndarray, np.ndarray], float], needs_labels: bool) -> Callable:
-    def finish(kernel: np.ndarray, labels: np.ndarray) -> tuple[float, str]:
-        kernel = np.asarray(kernel, np.float64)
-        if not np.isfinite(kernel).all():
-            return float("nan"), "not_finite"
-        if np.trace(kernel) <= 0:
-            return float("-inf"), "singular"
-        if needs_labels and len(np.unique(labels)) == 1:
-            return float("nan"), "one_class"
-        value = score(kernel, labels)
-        return value, status_of(value)
-
-    return finish
-
-
-def _proxy(name: str, score: Callable, summary: str, reference: str, needs_labels: bool) -> Proxy:
+def _proxy(name: str, score: KernelScore, summary: str, reference: str, needs_labels: bool) -> Proxy:
     return Proxy(
-        name, 1, needs_labels, summary, reference, subject=KERNEL, finish=_checked(score, needs_labels)
+        name, 1, needs_labels, summary, reference, subject=KERNEL, finish=of_kernel(score, needs_labels)
     )
 
 

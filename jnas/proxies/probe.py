@@ -14,10 +14,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from flax import traverse_util
 from jax import Array
 
 from jnas.nets.modules import PER_CHANNEL, Build
+from jnas.types import Params
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,15 @@ class Probe:
     """
 
     key: Array
-    network: Callable[[Build], Any]
-    params: Mapping[str, Any]
+    network: Callable[[Build], nn.Module]
+    params: Params
     choices: Array
     images: Array
     labels: Array
     classes: int
 
     def forward(
-        self, params: Mapping[str, Any], images: Array, statistics: str = "train", **collections: Any
+        self, params: Params, images: Array, statistics: str = "train", **collections: Mapping[str, Any]
     ) -> tuple[Array, Mapping[str, Any]]:
         """Logits [N, O] and everything that the network sowed; `collections` are passed to it as they are."""
         network = self.network(Build(statistics=statistics, loops=True))
@@ -79,7 +81,7 @@ class Probe:
         """Features that the classifier reads: float32[N, F]."""
         return self._plain[1]["features"]["pooled"][0]
 
-    def loss(self, params: Mapping[str, Any], batch: int, channel_gates: Mapping[str, Any]) -> Array:
+    def loss(self, params: Params, batch: int, channel_gates: Mapping[str, Any]) -> Array:
         """Mean cross-entropy of a batch."""
         logits, _ = self.forward(params, self.images[batch], channel_gates=channel_gates)
         return jnp.mean(cross_entropy(logits, self.labels[batch]))
@@ -118,7 +120,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
 
 
-def kernels_of(params: Mapping[str, Any]) -> dict[tuple[str, ...], Array]:
+def kernels_of(params: Params) -> dict[tuple[str, ...], Array]:
     """The weights of convolutions and of the classifier, by path; no scales, offsets or biases."""
     flat = traverse_util.flatten_dict(dict(params))
     return {path: value for path, value in flat.items() if path[-1] not in PER_CHANNEL}
@@ -130,7 +132,7 @@ def by_layer(weights: Array) -> Array:
     return weights.reshape(layers, -1)
 
 
-def channel_gates(params: Mapping[str, Any], images: int) -> dict[str, Any]:
+def channel_gates(params: Params, images: int) -> dict[str, Any]:
     """Ones [..., N, channels] for the output of every convolution, in the place of its weights."""
     gates = {
         path: jnp.ones((*value.shape[:-4], images, value.shape[-1]), value.dtype)

@@ -10,9 +10,6 @@ Departure: patterns are compared exactly, by sorting, where the authors' code co
 floating-point pattern matrices.
 """
 
-from collections.abc import Mapping
-
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -54,10 +51,3 @@ def count_distinct(patterns: Array) -> Array:
 
     known, _ = jax.lax.scan(refine, jnp.zeros(count, jnp.int32), words.T)
     return jnp.max(known) + 1
-
-
-def of_network(network: nn.Module, params: Mapping, inputs: Array, gates: Array) -> Array:
-    """R of one network on inputs [N, H, W, C]: int32[]."""
-    _, sown = network.apply({"params": params}, inputs, gates, mutable=["patterns"])
-    leaves = jax.tree.leaves(sown["patterns"])
-    return count_distinct(jnp.concatenate([leaf.reshape(len(inputs), -1) for leaf in leaves], axis=1))

@@ -13,8 +13,8 @@ function objects, so that JAX traces them once.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -32,27 +32,40 @@ from jnas.proxies import ntk, regions
 from jnas.proxies.base import KERNEL, NETWORK, REGIONS, Proxy
 from jnas.proxies.probe import Probe
 from jnas.spaces.base import Space
+from jnas.types import Params
+
+if TYPE_CHECKING:
+    from jnas.estimators.settings import NetworkConfig, NtkConfig, RegionsConfig
+
+
+class Sections(Protocol):
+    """Settings of all subjects, such as a `ScoreConfig` or the `Proxies` of a search."""
+
+    @property
+    def network(self) -> "NetworkConfig": ...
+    @property
+    def ntk(self) -> "NtkConfig": ...
+    @property
+    def regions(self) -> "RegionsConfig": ...
 
 
 class Functions(NamedTuple):
     """init: (key, *arrays) -> shared, compiled; measure: (shared, row) -> arrays, for a `Program`."""
 
-    init: Callable[..., Any]
-    measure: Callable[[Any, Any], Any]
+    init: Callable[..., tuple[Any, ...]]
+    measure: Callable[[Any, Array], Any]
 
 
 class Sample(NamedTuple):
     """Training images of one repeat: arrays for `init`, and the labels int[N] for `Proxy.finish`."""
 
-    arrays: tuple[Any, ...]
+    arrays: tuple[Array, ...]
     labels: np.ndarray
 
 
 @dataclass(frozen=True)
 class Subject:
     """A network that proxies look at.
-
-    Every function takes `settings`, an object with the sections `network`, `ntk` and `regions`.
 
     stream: folded into a key first, so that no two subjects draw the same numbers.
     size: settings, proxies -> name of the key and number of the training images that it draws.
@@ -65,135 +78,121 @@ class Subject:
     """
 
     stream: int
-    size: Callable[[Any, Sequence[Proxy]], tuple[str, int]]
-    draw: Callable[[Array, Dataset, Any, Sequence[Proxy]], Sample]
-    functions: Callable[[str | Space, Any, tuple[Proxy, ...], int], Functions]
-    repeats: Callable[[Any], int]
-    fresh_weights: Callable[[Any], bool]
+    size: Callable[[Sections, Sequence[Proxy]], tuple[str, int]]
+    draw: Callable[[Array, Dataset, Sections, Sequence[Proxy]], Sample]
+    functions: Callable[[str | Space, Sections, tuple[Proxy, ...], int], Functions]
+    repeats: Callable[[Sections], int]
+    fresh_weights: Callable[[Sections], bool]
     takes_gates: bool = True
     width_of_gates: int = 1
 
 
 def network(
-    space: str | Space, settings: Any, proxies: tuple[Proxy, ...], classes: int, stages: int = 3
+    space: str | Space, settings: "NetworkConfig", proxies: tuple[Proxy, ...], classes: int, stages: int = 3
 ) -> Functions:
     """The network to be trained, as a `Probe` shows it: init(key, images, labels); arrays by the proxies' names.
 
-    settings: a `NetworkConfig`. images: float32[batches, N, H, W, C], standardised; labels: int32[batches, N].
+    images: float32[batches, N, H, W, C], standardised; labels: int32[batches, N].
     Raises `InputError` where the images do not fit the network, or a proxy reads an array that it does not sow.
     """
     return _network(spaces.get(space), settings, proxies, classes, stages)
 
 
-def kernel(space: str | Space, settings: Any, classes: int, stages: int | None = None) -> Functions:
+def kernel(space: str | Space, settings: "NtkConfig", classes: int, stages: int | None = None) -> Functions:
     """The network of the tangent kernel: init(key, images); float32[M, M], M = N, or N O for full logits.
 
-    settings: an `NtkConfig`. images: float32[N, H, W, C], standardised. stages: those of TE-NAS where None. Raises
+    images: float32[N, H, W, C], standardised. stages: those of TE-NAS where None. Raises
     `InputError` where the images do not fit the network.
     """
     known = spaces.get(space)
     return _kernel(known, settings, classes, stages or networks.kind_of(known).kernel_stages)
 
 
-def linear_regions(space: str | Space, settings: Any, initialisation: str = "kaiming_normal") -> Functions:
+def linear_regions(
+    space: str | Space, settings: "RegionsConfig", initialisation: str = "kaiming_normal"
+) -> Functions:
     """The network of the linear regions: init(key, inputs float32[N, H, W, C]); their number, int32[].
 
-    settings: a `RegionsConfig`. The network has no stem where the inputs have its channels.
+    The network has no stem where the inputs have its channels.
     """
     return _regions(spaces.get(space), settings, initialisation)
 
 
 @lru_cache(maxsize=64)
-def _network(space: Space, settings: Any, proxies: tuple[Proxy, ...], classes: int, stages: int) -> Functions:
+def _network(
+    space: Space, settings: "NetworkConfig", proxies: tuple[Proxy, ...], classes: int, stages: int
+) -> Functions:
     macro = Macro(settings.channels, settings.cells_per_stage, stages, classes=classes)
+    build = partial(networks.build, space, macro)
 
-    def build(build: Build) -> nn.Module:
-        network: nn.Module = networks.build(space, macro, build)
-        return network
-
-    def init(key: Array, images: Array, labels: Array) -> Any:
+    def init(key: Array, images: Array, labels: Array) -> tuple[Params, Array, Array, Array]:
         networks.kind_of(space).check_images(images.shape, stages)
         weights_key, probe_key = jax.random.split(key)
         initial = build(Build(initialisation=settings.initialisation))
         choices = jnp.zeros((space.cells, len(space.edges)), jnp.int32)
         return initial_parameters(initial, weights_key, images[0, :1], choices), images, labels, probe_key
 
-    def measure(shared: Any, choices: Array) -> dict[str, Any]:
+    def measure(shared: tuple[Params, Array, Array, Array], choices: Array) -> dict[str, Any]:
         params, images, labels, key = shared
         probe = Probe(key, build, params, choices, images, labels, classes)
-        return {proxy.name: _measured(proxy, space.name, probe) for proxy in proxies}
+        measured: dict[str, Any] = {}
+        for proxy in proxies:
+            assert proxy.measure is not None
+            try:
+                measured[proxy.name] = proxy.measure(probe)
+            except KeyError as error:
+                raise InputError(
+                    f"{proxy.name} reads {error}, which the network of {space.name} does not have: sow it there, or "
+                    "choose another proxy"
+                ) from error
+            if not jax.tree.leaves(measured[proxy.name]):
+                raise InputError(f"{proxy.name} measured nothing: return arrays")
+        return measured
 
     return Functions(jax.jit(init), measure)
 
 
-def _measured(proxy: Proxy, space: str, probe: Probe) -> Any:
-    assert proxy.measure is not None
-    try:
-        measured = proxy.measure(probe)
-    except KeyError as error:
-        raise InputError(
-            f"{proxy.name} reads {error}, which the network of {space} does not have: sow it there, or choose "
-            "another proxy"
-        ) from error
-    if not jax.tree.leaves(measured):
-        raise InputError(f"{proxy.name} measured nothing: return arrays")
-    return measured
-
-
 @lru_cache(maxsize=64)
-def _kernel(space: Space, settings: Any, classes: int, stages: int) -> Functions:
+def _kernel(space: Space, settings: "NtkConfig", classes: int, stages: int) -> Functions:
     macro = Macro(settings.channels, settings.cells_per_stage, stages, classes=classes)
+    build = partial(networks.build, space, macro, search=True)
 
-    def build(build: Build) -> nn.Module:
-        network: nn.Module = networks.build(space, macro, build, search=True)
-        return network
-
-    def init(key: Array, images: Array) -> Any:
+    def init(key: Array, images: Array) -> tuple[Params, Array]:
         networks.kind_of(space).check_images(images.shape, stages)
         initial = build(Build(initialisation=settings.initialisation))
-        return initial_parameters(initial, key, images[:1], _gates(space)), images
+        return initial_parameters(initial, key, images[:1], jnp.zeros(space.allowed.shape)), images
 
-    def measure(shared: Any, row: Array) -> Array:
+    def measure(shared: tuple[Params, Array], row: Array) -> Array:
         params, images = shared
         if settings.implementation != "jnas" and jnp.issubdtype(row.dtype, jnp.integer):
             # neural-tangents differentiates forwards as well, which needs plain gates.
             row = jax.nn.one_hot(row, len(space.operations))
-        return ntk.kernel_function(
-            params,
-            images,
-            build,
-            normalisation=settings.normalisation,
-            logits=settings.logits,
-            parameters=settings.parameters,
-            implementation=settings.implementation,
-        )(row)
+        return ntk.kernel(params, images, build, row, settings)
 
     return Functions(jax.jit(init), measure)
 
 
 @lru_cache(maxsize=64)
-def _regions(space: Space, settings: Any, initialisation: str) -> Functions:
+def _regions(space: Space, settings: "RegionsConfig", initialisation: str) -> Functions:
     kind = networks.kind_of(space)
     macro = Macro(settings.channels, settings.cells_per_stage, kind.region_stages, classes=1)
+    form = Build(planes=kind.planes_for_regions, initialisation=initialisation)
 
     def network(inputs: Array) -> nn.Module:
-        build = Build(planes=kind.planes_for_regions, initialisation=initialisation)
         stem = inputs.shape[-1] != settings.channels
-        network: nn.Module = networks.build(space, macro, build, search=True, stem=stem)
-        return network
+        return networks.build(space, macro, form, search=True, stem=stem)
 
-    def init(key: Array, inputs: Array) -> Any:
-        return initial_parameters(network(inputs), key, inputs[:1], _gates(space)), inputs
+    def init(key: Array, inputs: Array) -> tuple[Params, Array]:
+        gates = jnp.zeros(space.allowed.shape)
+        return initial_parameters(network(inputs), key, inputs[:1], gates), inputs
 
-    def measure(shared: Any, row: Array) -> Array:
+    def measure(shared: tuple[Params, Array], row: Array) -> Array:
         params, inputs = shared
-        return regions.of_network(network(inputs), params, inputs, row)
+        _, sown = network(inputs).apply({"params": params}, inputs, row, mutable=["patterns"])
+        signs = [leaf.reshape(len(inputs), -1) for leaf in jax.tree.leaves(sown["patterns"])]
+        return regions.count_distinct(jnp.concatenate(signs, axis=1))
 
     return Functions(jax.jit(init), measure)
-
-
-def _gates(space: Space) -> Array:
-    return jnp.zeros((space.cells, len(space.edges), len(space.operations)))
 
 
 def _images(dataset: Dataset, key: Array, count: int) -> tuple[Array, np.ndarray]:
@@ -206,19 +205,19 @@ def _batches(proxies: Sequence[Proxy]) -> int:
     return max(proxy.batches for proxy in proxies)
 
 
-def _draw_network(key: Array, dataset: Dataset, settings: Any, proxies: Sequence[Proxy]) -> Sample:
+def _draw_network(key: Array, dataset: Dataset, settings: Sections, proxies: Sequence[Proxy]) -> Sample:
     shape = _batches(proxies), settings.network.batch
     images, labels = _images(dataset, key, math.prod(shape))
     arrays = images.reshape(*shape, *images.shape[1:]), jnp.asarray(labels.reshape(shape))
     return Sample(arrays, labels[: settings.network.batch])
 
 
-def _draw_kernel(key: Array, dataset: Dataset, settings: Any, proxies: Sequence[Proxy]) -> Sample:
+def _draw_kernel(key: Array, dataset: Dataset, settings: Sections, proxies: Sequence[Proxy]) -> Sample:
     images, labels = _images(dataset, key, settings.ntk.batch)
     return Sample((images,), labels)
 
 
-def _draw_regions(key: Array, dataset: Dataset, settings: Any, proxies: Sequence[Proxy]) -> Sample:
+def _draw_regions(key: Array, dataset: Dataset, settings: Sections, proxies: Sequence[Proxy]) -> Sample:
     image_key, crop_key = jax.random.split(key)
     inputs, labels = _images(dataset, image_key, settings.regions.inputs)
     if settings.regions.crop:

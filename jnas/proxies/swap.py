@@ -15,15 +15,14 @@ from jax import Array
 
 from jnas.proxies.base import Proxy
 from jnas.proxies.probe import Probe
-from jnas.proxies.regions import WORD
+from jnas.proxies.regions import WORD, pack
 
 
 def distinct_units(probe: Probe) -> Array:
     """The score: float32[]."""
     words, read = [], []
     for signs, readers in probe.patterns:
-        bits = signs[:WORD].astype(jnp.uint32) << jnp.arange(min(WORD, len(signs)), dtype=jnp.uint32)[:, None]
-        words.append(jnp.sum(bits, axis=0, dtype=jnp.uint32))
+        words.append(pack(signs[:WORD].T)[:, 0])
         read.append(jnp.broadcast_to(readers > 0, words[-1].shape))
     every, is_read = jnp.concatenate(words), jnp.concatenate(read)
     # A node that nothing reads has no ReLU: its units repeat a pattern that counts anyway.

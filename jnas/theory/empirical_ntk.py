@@ -14,8 +14,8 @@ independent and one backward pass gives them all.
 https://arxiv.org/abs/1912.02803).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,10 @@ from flax import traverse_util
 from jax import Array
 
 from jnas.errors import unknown_name
+from jnas.types import Params
+
+# Parameters by their path.
+Flat: TypeAlias = dict[tuple[str, ...], Array]
 
 LOGITS = ("sum", "trace", "full")
 # The authors of TE-NAS count the parameters that PyTorch calls "weight": no offsets, no biases.
@@ -36,7 +40,7 @@ CPU_BLOCK_BYTES = 8 * 2**20
 ACCELERATOR_BLOCK_BYTES = 2**30
 
 
-def split(params: Mapping[str, Any], parameters: str) -> tuple[dict, dict]:
+def split(params: Params, parameters: str) -> tuple[Flat, Flat]:
     """Split flat parameters into those that count in the kernel and the others."""
     flat = traverse_util.flatten_dict(dict(params))
     if parameters == "all":
@@ -50,16 +54,9 @@ def _cotangents(outputs: int, logits: str, dtype: jnp.dtype) -> Array:
     return jnp.ones((1, outputs), dtype) if logits == "sum" else jnp.eye(outputs, dtype=dtype)
 
 
-def _block(rows: int, plane_bytes: int) -> int:
-    """Number of cotangents to carry at once: a divisor of `rows`, as a remainder would compile a second time."""
-    limit = CPU_BLOCK_BYTES if jax.default_backend() == "cpu" else ACCELERATOR_BLOCK_BYTES
-    most = max(1, limit // plane_bytes)
-    return max(size for size in range(1, rows + 1) if rows % size == 0 and size <= most)
-
-
 def jacobian(
-    apply: Callable[[Mapping, Array], Array],
-    params: Mapping,
+    apply: Callable[[Params, Array], Array],
+    params: Params,
     images: Array,
     *,
     statistics: str,
@@ -101,25 +98,26 @@ def jacobian(
         (gradient,) = pullback(jnp.zeros_like(out).at[image].set(seeds[seed]))
         return jnp.concatenate([value.reshape(-1) for value in gradient.values()])
 
-    indices = jnp.arange(len(images) * len(seeds))
-    plane_bytes = channels * images[..., 0].size * out.dtype.itemsize
-    rows = jax.lax.map(row_of, indices, batch_size=_block(len(indices), plane_bytes))
+    # Cotangents to carry at once divide their number, as a remainder would compile a second time.
+    count = len(images) * len(seeds)
+    limit = CPU_BLOCK_BYTES if jax.default_backend() == "cpu" else ACCELERATOR_BLOCK_BYTES
+    most = max(1, limit // (channels * images[..., 0].size * out.dtype.itemsize))
+    block = max(size for size in range(1, count + 1) if count % size == 0 and size <= most)
+    rows = jax.lax.map(row_of, jnp.arange(count), batch_size=block)
     return rows.reshape(len(images), len(seeds), -1)
 
 
 def kernel_of(jacobian: Array, logits: str) -> Array:
     """The kernel of Jacobian rows [N, R, P]: float[N, N], or [N O, N O] for `"full"`."""
-    images, rows, size = jacobian.shape
-    if logits == "trace":
-        flat = jacobian.reshape(images, rows * size)
-        return jnp.matmul(flat, flat.T, precision=jax.lax.Precision.HIGHEST) / rows
-    flat = jacobian.reshape(images * rows, size)
-    return jnp.matmul(flat, flat.T, precision=jax.lax.Precision.HIGHEST)
+    images, rows, _ = jacobian.shape
+    flat = jacobian.reshape(images if logits == "trace" else images * rows, -1)
+    kernel = jnp.matmul(flat, flat.T, precision=jax.lax.Precision.HIGHEST)
+    return kernel / rows if logits == "trace" else kernel
 
 
 def by_neural_tangents(
-    apply: Callable[[Mapping, Array], Array],
-    params: Mapping,
+    apply: Callable[[Params, Array], Array],
+    params: Params,
     images: Array,
     *,
     implementation: str,
@@ -147,27 +145,23 @@ def by_neural_tangents(
 
     if statistics == "train":
         # One input whose outputs are the logits of all images: their kernel is the one between images.
-        def whole_batch(by_name, batch):
-            return logits_of(by_name, batch[0]).reshape(1, -1)
+        inputs = images[None]
 
-        f, x, batched = whole_batch, images[None], None
+        def f(by_name, inputs):
+            return logits_of(by_name, inputs[0]).reshape(1, -1)
+
     else:
+        inputs = images
 
-        def one_by_one(by_name, batch):
-            return jax.vmap(lambda image: logits_of(by_name, image[None])[0], axis_name="images")(batch)
+        def f(by_name, inputs):
+            return jax.vmap(lambda image: logits_of(by_name, image[None])[0], axis_name="images")(inputs)
 
-        f, x, batched = one_by_one, images, None
-    kernel_fn = nt.empirical_ntk_fn(
-        f,
-        trace_axes=(),
-        vmap_axes=batched,
-        implementation=getattr(nt.NtkImplementation, implementation.upper()),
-    )
-    kernel = kernel_fn(x, None, counted_by_name)
+    implemented = getattr(nt.NtkImplementation, implementation.upper())
+    kernel = nt.empirical_ntk_fn(f, trace_axes=(), implementation=implemented)(inputs, None, counted_by_name)
     count = len(images)
-    rows = kernel.size // count**2
     if statistics == "train":
-        kernel = kernel.reshape(count, round(rows**0.5), count, round(rows**0.5))
+        rows = round(kernel.size**0.5) // count
+        kernel = kernel.reshape(count, rows, count, rows)
     else:
         kernel = jnp.moveaxis(kernel, 1, 2)
     if logits == "trace":

@@ -15,8 +15,8 @@ wrong wherever two such paths meet: three skips give 2 x, not the sum of two ind
 Letters: N images, H, W pixels, S = H W.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,13 @@ from jax.typing import ArrayLike
 
 from jnas.nets import operations
 from jnas.spaces import nasbench201
+from jnas.types import Params
+
+if TYPE_CHECKING:
+    from neural_tangents import Kernel
+
+Init: TypeAlias = Callable[[Array, Sequence[int]], Params]
+Apply: TypeAlias = Callable[[Params, Array], Array]
 
 SKIP, POOL = "skip_connect", "avg_pool_3x3"
 KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
@@ -60,7 +67,9 @@ def kernels(architecture: Sequence[int], images: ArrayLike, depth: int = 1) -> t
     architecture: E operations, by number.
     images: float[N, H, W, C].
     """
-    stax = _stax()
+    # Imported where it is needed: neural-tangents takes a second.
+    from neural_tangents import stax
+
     images = jnp.asarray(images)
     height, width = images.shape[1:3]
     pool = pooling_matrix(height, width)
@@ -76,10 +85,11 @@ def kernels(architecture: Sequence[int], images: ArrayLike, depth: int = 1) -> t
     return np.asarray(out.nngp, np.float64), np.asarray(out.ntk, np.float64)
 
 
-def _cell(architecture: Sequence[int], kernel: Any, pool: np.ndarray) -> Any:
+def _cell(architecture: Sequence[int], kernel: "Kernel", pool: np.ndarray) -> "Kernel | None":
     """The kernel of a cell's last node, None where nothing reaches it."""
-    stax, space = _stax(), nasbench201.SPACE
-    sources = [kernel]
+    from neural_tangents import stax
+
+    space, sources = nasbench201.SPACE, [kernel]
     # Of each node, the matrix L_i by the number of the source.
     nodes: list[dict[int, np.ndarray]] = [{0: np.eye(len(pool))}] + [{} for _ in range(3)]
     for (start, target), choice in zip(space.edges, architecture, strict=True):
@@ -100,7 +110,7 @@ def _cell(architecture: Sequence[int], kernel: Any, pool: np.ndarray) -> Any:
     return _node(nodes[-1], sources) if nodes[-1] else None
 
 
-def _node(matrices: dict[int, np.ndarray], sources: list[Any]) -> Any:
+def _node(matrices: dict[int, np.ndarray], sources: list["Kernel"]) -> "Kernel":
     """sum_i L_i K_i L_i^T of neural-tangents' kernels."""
     parts = [_through(sources[number], matrix) for number, matrix in matrices.items()]
     total = parts[0]
@@ -111,7 +121,7 @@ def _node(matrices: dict[int, np.ndarray], sources: list[Any]) -> Any:
     return total
 
 
-def _through(kernel: Any, matrix: np.ndarray) -> Any:
+def _through(kernel: "Kernel", matrix: np.ndarray) -> "Kernel":
     """The kernel of L g from that of g."""
     # neural-tangents turns the order of the spatial axes round at each convolution; rows before columns here.
     kernel = kernel.reverse() if kernel.is_reversed else kernel
@@ -131,14 +141,18 @@ def _through(kernel: Any, matrix: np.ndarray) -> Any:
     return kernel.replace(nngp=both(kernel.nngp), ntk=both(kernel.ntk), cov1=both(kernel.cov1))
 
 
-def network(architecture: Sequence[int], channels: int, outputs: int = 1, depth: int = 1) -> tuple:
+def network(
+    architecture: Sequence[int], channels: int, outputs: int = 1, depth: int = 1
+) -> tuple[Init, Apply, Apply]:
     """The same network of finite width: (init, apply, features).
 
     init: (key, shape of images) to parameters.
     apply: (parameters, images [N, H, W, C]) to logits [N, outputs].
     features: (parameters, images) to the inputs [N, channels] of the linear output.
     """
-    stax, space = _stax(), nasbench201.SPACE
+    from neural_tangents import stax
+
+    space = nasbench201.SPACE
     stem = stax.Conv(channels, (3, 3), padding="SAME", W_std=1.0)
     head = stax.Dense(outputs, W_std=WEIGHT)
     names = [space.operations[choice] for choice in architecture]
@@ -147,7 +161,7 @@ def network(architecture: Sequence[int], channels: int, outputs: int = 1, depth:
         for name, size in KERNELS.items()
     }
 
-    def init(key: Array, shape: Sequence[int]) -> dict[str, Any]:
+    def init(key: Array, shape: Sequence[int]) -> Params:
         inside = (*shape[:-1], channels)
         keys = jax.random.split(key, 2 + depth * len(names))
         params = {
@@ -160,7 +174,7 @@ def network(architecture: Sequence[int], channels: int, outputs: int = 1, depth:
                 params[f"cell_{number}_{edge}"] = layers[names[edge]][0](layer_key, inside)[1]
         return params
 
-    def features(params: dict[str, Any], images: Array) -> Array:
+    def features(params: Params, images: Array) -> Array:
         x = stem[1](params["stem"], images)
         for number in range(depth):
             nodes = [x, *(jnp.zeros_like(x),) * 3]
@@ -173,14 +187,7 @@ def network(architecture: Sequence[int], channels: int, outputs: int = 1, depth:
             x = nodes[-1]
         return jnp.mean(jax.nn.relu(x), axis=(1, 2))
 
-    def apply(params: dict[str, Any], images: Array) -> Array:
+    def apply(params: Params, images: Array) -> Array:
         return head[1](params["head"], features(params, images))
 
     return init, apply, features
-
-
-def _stax() -> Any:
-    # Imported where it is needed: neural-tangents takes a second.
-    from neural_tangents import stax
-
-    return stax

@@ -81,18 +81,17 @@ def _inlined(closed: ClosedJaxpr, arguments: Iterable[jax.Array]) -> list[jax.Ar
             inner = eqn.params[_CALLS[eqn.primitive.name]]
             outputs = _inlined(inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ()), inputs)
         elif eqn.primitive is lax.split_p:
-            outputs = _slices(inputs[0], eqn.params["sizes"], eqn.params["axis"])
+            ends = itertools.accumulate(eqn.params["sizes"], initial=0)
+            outputs = [
+                lax.slice_in_dim(inputs[0], start, end, axis=eqn.params["axis"])
+                for start, end in itertools.pairwise(ends)
+            ]
         else:
             invars = _variables(eqn.invars)
             alone = closed.jaxpr.replace(constvars=[], invars=invars, outvars=eqn.outvars, eqns=[eqn])
             outputs = jaxpr_as_fun(ClosedJaxpr(alone, ()))(*(environment[var] for var in invars))
         environment.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in closed.jaxpr.outvars]
-
-
-def _slices(x: jax.Array, sizes: Iterable[int], axis: int) -> list[jax.Array]:
-    ends = list(itertools.accumulate(sizes))
-    return [lax.slice_in_dim(x, end - size, end, axis=axis) for size, end in zip(sizes, ends, strict=True)]
 
 
 def _linear_part(closed: ClosedJaxpr) -> tuple[list[bool], ClosedJaxpr]:

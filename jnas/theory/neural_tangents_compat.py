@@ -184,7 +184,16 @@ class AdaptedLoader(importlib.machinery.SourceFileLoader):
         return source
 
     def exec_module(self, module: ModuleType) -> None:
-        check_jax_version()
+        """Raises `ImportError` naming the range where the installed JAX is outside `SUPPORTED_JAX`."""
+        import jax
+
+        low, high = (".".join(map(str, version)) for version in SUPPORTED_JAX)
+        if not SUPPORTED_JAX[0] <= jax.__version_info__ < SUPPORTED_JAX[1]:
+            raise ImportError(
+                f"neural-tangents {SUPPORTED_NEURAL_TANGENTS} under jnas works on JAX >={low},<{high}, not on "
+                f"JAX {jax.__version__}: pip install 'jax>={low},<{high}'",
+                name="neural_tangents",
+            )
         super().exec_module(module)
 
     def get_code(self, fullname: str) -> CodeType:
@@ -212,19 +221,6 @@ class AdaptingFinder:
                 del sys.modules[name]
         spec.loader = AdaptedLoader(fullname, spec.origin, self._adaptations[fullname])
         return spec
-
-
-def check_jax_version() -> None:
-    """Raise `ImportError` naming the range where the installed JAX is outside `SUPPORTED_JAX`."""
-    import jax
-
-    low, high = (".".join(map(str, version)) for version in SUPPORTED_JAX)
-    if not SUPPORTED_JAX[0] <= jax.__version_info__ < SUPPORTED_JAX[1]:
-        raise ImportError(
-            f"neural-tangents {SUPPORTED_NEURAL_TANGENTS} under jnas works on JAX >={low},<{high}, not on "
-            f"JAX {jax.__version__}: pip install 'jax>={low},<{high}'",
-            name="neural_tangents",
-        )
 
 
 def install() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jnas.errors import InputError
+from jnas.estimators.settings import NtkConfig
 from jnas.nets import cell, macro, networks, stacks, trainable
 from jnas.nets.candidates import OPERATIONS, average_pool, convolution
 from jnas.nets.modules import Build, initial_parameters
@@ -120,14 +121,12 @@ def test_the_exact_kernel(graph):
 
     params = initial_parameters(network(Build()), jax.random.key(2), images, gates)
     own, reference = (
-        jax.jit(
-            ntk.kernel_function(
-                params, images, network, normalisation="train", logits="sum", parameters="all",
-                implementation=implementation,
-            )
-        )(gates)
-        for implementation in ("jnas", "jacobian_contraction")
-    )  # fmt: skip
+        jax.jit(lambda gates, settings=settings: ntk.kernel(params, images, network, gates, settings))(gates)
+        for settings in (
+            NtkConfig(parameters="all"),
+            NtkConfig(parameters="all", implementation="jacobian_contraction"),
+        )
+    )
     assert macro.build_of(Build(planes=True), (graph,)).planes == (graph is CHAIN)
     np.testing.assert_allclose(own, reference, rtol=1e-3, atol=1e-3 * float(jnp.abs(reference).max()))
 

@@ -17,6 +17,7 @@ from nasbench201_networks import Network
 
 from jnas import spaces
 from jnas.errors import InputError
+from jnas.estimators.settings import NtkConfig
 from jnas.nets.modules import RUNNING_KEEP, Build
 from jnas.proxies import ntk
 from jnas.theory import empirical_ntk
@@ -217,10 +218,10 @@ def kernel(case: Case, statistics: str, logits: str, parameters: str, implementa
 
     @jax.jit
     def evaluate(params, images, gates):
-        return ntk.kernel_function(
-            params, images, case.network, normalisation=statistics, logits=logits, parameters=parameters,
-            implementation=implementation,
-        )(gates)  # fmt: skip
+        settings = NtkConfig(
+            normalisation=statistics, logits=logits, parameters=parameters, implementation=implementation
+        )
+        return ntk.kernel(params, images, case.network, gates, settings)
 
     return np.asarray(evaluate(params, images, gates))
 
