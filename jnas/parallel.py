@@ -63,7 +63,8 @@ class Program:
         if jax.default_backend() == "cpu":
             # Work on a CPU does not grow with the width.
             self._rows = math.ceil(self._rows / cpu_width) * cpu_width
-            self._widths, self._budget, self._limit = (cpu_width,), None, self._rows
+            self._widths: tuple[int, ...] = (cpu_width,)
+            self._budget, self._limit = None, self._rows
         else:
             self._widths = (*(width for width in WIDTHS if width < self._rows), self._rows)
             memory = (devices[0].memory_stats() or {}).get("bytes_limit", 0)

@@ -118,6 +118,8 @@ class StrategySettings(Protocol):
 
     asks: ClassVar[Kind]
 
+    def __init__(self, **settings: Any): ...
+
     def make(self, space: Any, objectives: tuple[str, ...], budget: int) -> Strategy:
         """The strategy on a space, for the objectives of an estimator. budget: evaluations, 0 for no limit."""
 

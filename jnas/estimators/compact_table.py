@@ -92,7 +92,9 @@ def to_bytes(table: Table, path: str | Path) -> bytes:
     codes = np.rint(np.nan_to_num(table.accuracy, nan=0) / UNIT).astype(np.int64)
     if codes.min(initial=0) < 0 or codes.max(initial=0) >= MISSING:
         raise InputError(f"accuracies for '{path}' must be percentages, from 0 to 100")
-    counted = {} if table.parameters is None else {"parameters": table.parameters.astype(np.uint32)}
+    counted: dict[str, Any] = (
+        {} if table.parameters is None else {"parameters": table.parameters.astype(np.uint32)}
+    )
     with io.BytesIO() as stream:
         np.savez_compressed(
             stream, **counted, format=np.array(FORMAT), space=np.array(table.space), data=np.array(table.data),

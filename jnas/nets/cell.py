@@ -204,7 +204,8 @@ def _switch(this: _Pass, stride: int) -> Callable[[Array, Array, Any], tuple[Arr
     most = max(stacks.operation(name).relus for name in names) - 1
 
     def evaluate(k: int, x: Array, variables: Any) -> tuple[Array, Any]:
-        module, extra = this.module(k, stride), {}
+        module = this.module(k, stride)
+        extra: Mapping[str, Any] = {}
         if isinstance(module, nn.Module):
             y, extra = this.run(module, stacks.of_operation(variables, names[k]), x)
         else:

@@ -54,8 +54,8 @@ def print_summary(result: Mapping[str, Any], report: Path) -> None:
         console.print(_comparison_table(rows))
     if result.get("posterior"):
         console.print(_posterior_table(result["posterior"]))
-    if rows and (text := headline(rows)):
-        console.print(Text(text), soft_wrap=True)
+    if rows and (line := headline(rows)):
+        console.print(Text(line), soft_wrap=True)
     table = result.get("table") or {}
     if table.get("test_accuracy") is not None:
         accuracy = table["test_accuracy"]

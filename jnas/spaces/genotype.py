@@ -76,8 +76,8 @@ def parse(text: str) -> Genotype:
                 raise _bad(text, f"{edge} in {name} leads to node {node}: its source must be 0 to {node - 1}")
         # The nodes of the output, as a list or as a range.
         value, form = values[f"{name}_concat"], f"{name}_concat must be a list of nodes or range(first, end)"
-        if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "range":
-            concat = tuple(range(*literal(ast.List([*value.args, *value.keywords]), Bounds, form)))
+        if isinstance(value, ast.Call) and ast.unparse(value.func) == "range" and not value.keywords:
+            concat = tuple(range(*literal(ast.List(value.args), Bounds, form)))
         else:
             concat = literal(value, tuple[int, ...], form)
         nodes = INPUTS + len(edges) // 2

@@ -1,9 +1,14 @@
 """Search strategies, one file each; `STRATEGIES` holds their settings, which make them, by name."""
 
-from jnas.settings import Member
+from typing import TYPE_CHECKING
+
 from jnas.strategies.settings import Aging, Draw, Evolution, Local, Pruning, Random
 
-STRATEGIES: dict[str, type[Member]] = {
+if TYPE_CHECKING:
+    # Help reads this file, and goes without JAX.
+    from jnas.types import StrategySettings
+
+STRATEGIES: dict[str, "type[StrategySettings]"] = {
     "pruning": Pruning,
     "evolution": Evolution,
     "random": Random,

@@ -85,7 +85,9 @@ def removable(state: State) -> np.ndarray:
     if space.incoming is None:
         return np.zeros((0, 3), int)
     # Edges that carry an operation other than `none`, and how many of them arrive at the same node: [cells, E].
-    present = active[..., [name != REMOVED_FIRST for name in space.operations]].any(-1)
+    present = np.any(
+        active[..., [name != REMOVED_FIRST for name in space.operations]], axis=-1, keepdims=True
+    )[..., 0]
     targets = np.array([target for _, target in space.edges])
     arriving = np.stack([present[:, targets == target].sum(-1) for target in targets], axis=-1)
     return np.argwhere(active & (present & (arriving > space.incoming))[..., None])

@@ -68,9 +68,10 @@ def spread(rows: Sequence[Any]) -> tuple[list[str], list[list[Any]]]:
     def columns(name: str, value: Any) -> list[str]:
         if isinstance(value, Estimate):
             return [name, f"{name}_low", f"{name}_high"]
-        if not isinstance(value, tuple):
+        fields = getattr(value, "_fields", None)
+        if fields is None:
             return [name]
-        return [column for pair in zip(value._fields, value, strict=True) for column in columns(*pair)]
+        return [column for pair in zip(fields, value, strict=True) for column in columns(*pair)]
 
     def cells(value: Any) -> list[Any]:
         return [cell for part in value for cell in cells(part)] if isinstance(value, tuple) else [value]

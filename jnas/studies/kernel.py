@@ -66,9 +66,10 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
             # One draw at infinite width, where the kernels are the limit themselves.
             limit = infinite_width.kernels(cell, images, settings.depth)
             spectra.append({})
-            for width in (INFINITE, *widths):
+            columns: tuple[int | str, ...] = (INFINITE, *widths)
+            for width in columns:
                 draws = [limit]
-                if width != INFINITE:
+                if isinstance(width, int):
                     draws = _drawn(cell, width, config.seed, settings.draws, images, settings.depth)
                 eigenvalues = [np.linalg.eigvalsh(ntk) for _, ntk in draws]
                 spectra[-1][width] = np.mean(eigenvalues, axis=0)

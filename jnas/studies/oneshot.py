@@ -74,13 +74,13 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     steps = work.budget.steps(work.split.dataset)
     scores: dict[str, np.ndarray] = {}
     for kind in kinds:
-        columns = []
+        by_seed = []
         for seed in range(settings.seeds):
             with progress.task(f"{kind} supernet {seed}: training", steps, "steps") as advance:
                 variables = train(work, kind, jax.random.fold_in(key, seed), advance)
             with progress.task(f"{kind} supernet {seed}: evaluating", len(cells.names), "cells") as advance:
-                columns.append(accuracies(work, variables, key, cells.architectures, advance))
-        scores[kind] = np.stack(columns, axis=1)
+                by_seed.append(accuracies(work, variables, key, cells.architectures, advance))
+        scores[kind] = np.stack(by_seed, axis=1)
     counts = work.supernet.parameters_of(cells.architectures)[:, None].astype(float)
     compared = {**scores, PARAMETERS: counts}
     rows = [
@@ -150,7 +150,8 @@ def _rows(name: str, scores: np.ndarray, accuracy: np.ndarray, resamples: int) -
     if name == PARAMETERS:
         return [Row(name, None, ranking(scores, accuracy, resamples), None, None, float(accuracy.mean()), 0)]
     rows = []
-    for seed, part in [("mean", scores), *enumerate(scores.T[:, :, None])]:
+    parts: list[tuple[int | str, np.ndarray]] = [("mean", scores), *enumerate(scores.T[:, :, None])]
+    for seed, part in parts:
         taus = [kendall(column, accuracy) for column in part.T]
         rows.append(
             Row(

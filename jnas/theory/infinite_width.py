@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from neural_tangents import Kernel
 
 Init: TypeAlias = Callable[[Array, Sequence[int]], Params]
-Apply: TypeAlias = Callable[[Params, Array], Array]
+Apply: TypeAlias = Callable[[Params, ArrayLike], Array]
 
 SKIP, POOL = "skip_connect", "avg_pool_3x3"
 KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
@@ -170,7 +170,7 @@ def network(
                 params[f"cell_{number}_{edge}"] = layers[names[edge]][0](layer_key, inside)[1]
         return params
 
-    def features(params: Params, images: Array) -> Array:
+    def features(params: Params, images: ArrayLike) -> Array:
         x = stem[1](params["stem"], images)
         for number in range(depth):
             nodes = [x, *(jnp.zeros_like(x),) * 3]
@@ -183,7 +183,7 @@ def network(
             x = nodes[-1]
         return jnp.mean(jax.nn.relu(x), axis=(1, 2))
 
-    def apply(params: Params, images: Array) -> Array:
+    def apply(params: Params, images: ArrayLike) -> Array:
         return head[1](params["head"], features(params, images))
 
     return init, apply, features

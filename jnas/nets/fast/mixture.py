@@ -180,7 +180,7 @@ def _evaluate_images(stride, relu, pools):
     """`_evaluate` whose `vmap` over images is one batch: x [B, C, N, H, W] becomes [C, B N, H, W]."""
 
     def plain(x, parameters):
-        ys, (columns, _, mean, slope) = _evaluate(x, *parameters, stride, relu, pools)
+        ys, (columns, _, mean, slope) = _evaluate(x, *(*parameters, stride, relu, pools))
         return ys, (columns, mean, slope)
 
     evaluate = custom_vmap(plain)

@@ -79,9 +79,9 @@ def _at(padded: Array, shift: tuple[int, int], reach: int, image: tuple[int, int
 
 def _shifted(x: Array, shifts: list[tuple[int, int]], stride: int = 1) -> Array:
     """x [..., N, H, W] by each shift, zero outside: [..., shifts, N, H / stride, W / stride]."""
-    reach, image = max(row for row, _ in shifts), x.shape[-2:]
+    reach, (height, width) = max(row for row, _ in shifts), x.shape[-2:]
     padded = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(reach, reach)] * 2)
-    return jnp.stack([_at(padded, shift, reach, image, stride) for shift in shifts], axis=-4)
+    return jnp.stack([_at(padded, shift, reach, (height, width), stride) for shift in shifts], axis=-4)
 
 
 def _pointwise(x: Array, kernels: Array) -> Array:
