@@ -18,8 +18,6 @@ _STYLE: Any = {
     "font.size": 11,
     "axes.edgecolor": "#9ca3af",
     "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.titlelocation": "left",
     "axes.titlesize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -133,7 +131,7 @@ def _finish(figure: Any, left: Any, right: Any, title: str) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     for axes, heading in ((left, title), (right, "training loss")):
-        axes.set_title(heading)
+        axes.set_title(heading, loc="left")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set_yscale("log", nonpositive="mask")

@@ -78,7 +78,7 @@ def figure(evaluations: Evaluations, found: str) -> str:
             finite = values[np.isfinite(values)]
             if len(finite) and finite.min() > 0 and finite.max() / finite.min() >= LOGARITHMIC:
                 axes.set_yscale("log")
-            axes.set_title(title)
+            axes.set_title(title, loc="left")
             axes.set_xlabel("architectures evaluated")
             axes.xaxis.set_tick_params(labelbottom=True)
         figure.get_layout_engine().set(wspace=0.06, hspace=0.08)

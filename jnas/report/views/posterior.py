@@ -64,14 +64,14 @@ def _training_svg(records: Sequence[Evaluation]) -> str:
                 marker="o" if len(values) == 1 else None,
             )  # fmt: skip
         left.set_yscale("log")
-        left.set_title("loss: cross-entropy and regulariser")
+        left.set_title("loss: cross-entropy and regulariser", loc="left")
         left.legend(frameon=False)
         for values in probabilities:
             right.plot(
                 range(1, len(values) + 1), values, color=FOUND, linewidth=1.2, marker="o" if len(values) == 1 else None,
                 alpha=max(0.08, min(0.7, 12 / len(probabilities))),
             )  # fmt: skip
-        right.set_title("drop probability of each group")
+        right.set_title("drop probability of each group", loc="left")
         right.set_ylim(0, 1)
         for axes in (left, right):
             axes.set_xlabel("epoch")
