@@ -75,7 +75,8 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     rows = []
     for name, values in reached.items():
         for step, (accuracy, clock) in enumerate(zip(values.T, clocks[name].T, strict=True)):
-            mean, error = map(float, _mean(accuracy))
+            mean = float(accuracy.mean())
+            error = 1.96 * float(accuracy.std(ddof=1)) / float(np.sqrt(len(accuracy)))
             worst_tenth, best_tenth = map(float, np.percentile(accuracy, [10, 90]))
             estimate = Estimate(mean, mean - error, mean + error)
             spent = float(clock.mean()) if np.isfinite(clock).all() else None
@@ -105,10 +106,9 @@ def incumbents(told: np.ndarray, worth: np.ndarray) -> np.ndarray:
     return np.take_along_axis(worth, places, axis=1)
 
 
-def _mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _mean(values: np.ndarray) -> tuple[Any, Any]:
     """Mean over searches [R, ...], and half of its 95 % interval (normal)."""
-    mean, deviation = values.mean(0).astype(float), values.std(0, ddof=1).astype(float)
-    return mean, 1.96 * deviation / np.sqrt(len(values))
+    return values.mean(0), 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
 
 
 def _figure(reached: dict[str, np.ndarray], clocks: dict[str, np.ndarray] | None, best: float) -> Figure:
