@@ -60,11 +60,11 @@ class Program:
         self._name, self._function = name, jax.jit(function)
         self._mesh = Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
         self._rows = rows or rows_at_once() // len(devices)
+        self._widths: tuple[int, ...] = (cpu_width,)
+        self._budget: float | None = None
         if jax.default_backend() == "cpu":
             # Work on a CPU does not grow with the width.
-            self._rows = math.ceil(self._rows / cpu_width) * cpu_width
-            self._widths: tuple[int, ...] = (cpu_width,)
-            self._budget, self._limit = None, self._rows
+            self._rows = self._limit = math.ceil(self._rows / cpu_width) * cpu_width
         else:
             self._widths = (*(width for width in WIDTHS if width < self._rows), self._rows)
             memory = (devices[0].memory_stats() or {}).get("bytes_limit", 0)

@@ -60,14 +60,14 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     cells = base.spread_cells(table, settings.cells)
     rows: list[Row] = []
     spectra: list[Spectra] = []
+    every: list[int | str] = [INFINITE, *widths]
     with progress.task("kernels", len(cells.names) * (1 + len(widths)), "kernels") as advance:
         for name, accuracy, architecture in zip(*cells, strict=True):
             cell = tuple(architecture.tolist())
             # One draw at infinite width, where the kernels are the limit themselves.
             limit = infinite_width.kernels(cell, images, settings.depth)
             spectra.append({})
-            columns: tuple[int | str, ...] = (INFINITE, *widths)
-            for width in columns:
+            for width in every:
                 draws = [limit]
                 if isinstance(width, int):
                     draws = _drawn(cell, width, config.seed, settings.draws, images, settings.depth)

@@ -149,8 +149,9 @@ def accuracies(work: Work, variables: Any, key: Key, cells: np.ndarray, advance:
 def _rows(name: str, scores: np.ndarray, accuracy: np.ndarray, resamples: int) -> list[Row]:
     if name == PARAMETERS:
         return [Row(name, None, ranking(scores, accuracy, resamples), None, None, float(accuracy.mean()), 0)]
+    parts: list[tuple[int | str, np.ndarray]] = [("mean", scores)]
+    parts += enumerate(scores.T[:, :, None])
     rows = []
-    parts: list[tuple[int | str, np.ndarray]] = [("mean", scores), *enumerate(scores.T[:, :, None])]
     for seed, part in parts:
         taus = [kendall(column, accuracy) for column in part.T]
         rows.append(
