@@ -126,7 +126,7 @@ class Residual(nn.Module):
                 channels *= 2
             x = self._cells(stage, channels, build, x, gates, choices)
         x = BatchNorm(channels, build, name="last_norm")(x)
-        sow_pattern(self, "last", x > 0)
+        self.sow("patterns", "last", build.images_first(x > 0))
         x = nn.relu(x)
         self.sow("features", "last", x)
         return classify(self, x, build)

@@ -35,7 +35,6 @@ from jnas.nets.modules import (
     classify,
     gate_channels,
     initialiser,
-    sow_pattern,
 )
 from jnas.nets.sizes import Place
 from jnas.spaces.base import Graph
@@ -162,8 +161,8 @@ class TwoInputs(nn.Module):
             channels *= 1 + kind
             graph, name = self.graphs[kind], f"cell_{index}"
             # Both inputs brought to the channels of the cell and to one size.
-            sow_pattern(self, f"{name}_reads_older", older > 0)
-            sow_pattern(self, f"{name}_reads_younger", younger > 0)
+            self.sow("patterns", f"{name}_reads_older", build.images_first(older > 0))
+            self.sow("patterns", f"{name}_reads_younger", build.images_first(younger > 0))
             bring = PointwiseNorm if older.shape[height] == younger.shape[height] else FactorizedReduction
             both = [
                 bring(channels, build, name=f"{name}_older")(older),
@@ -184,7 +183,7 @@ class TwoInputs(nn.Module):
                 self.sow("auxiliary", "logits", head(younger))
         if self.search:
             younger = BatchNorm(younger.shape[build.layout.index("C")], build, name="last_norm")(younger)
-            sow_pattern(self, "last", younger > 0)
+            self.sow("patterns", "last", build.images_first(younger > 0))
             younger = nn.relu(younger)
         self.sow("features", "last", younger)
         return classify(self, younger, build)
@@ -200,9 +199,9 @@ class TwoInputs(nn.Module):
             return (ConvolutionNorm(colours, wide, 3, build, relu=False, name="stem")(x),)
         half = channels // 2
         x = ConvolutionNorm(colours, half, 3, build, 2, relu=False, name="stem_0")(x)
-        sow_pattern(self, "stem_1_input", x > 0)
+        self.sow("patterns", "stem_1_input", build.images_first(x > 0))
         older = ConvolutionNorm(half, channels, 3, build, 2, name="stem_1")(x)
-        sow_pattern(self, "stem_2_input", older > 0)
+        self.sow("patterns", "stem_2_input", build.images_first(older > 0))
         return older, ConvolutionNorm(channels, channels, 3, build, 2, name="stem_2")(older)
 
 

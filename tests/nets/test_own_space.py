@@ -131,6 +131,24 @@ def test_the_exact_kernel(graph):
     np.testing.assert_allclose(own, reference, rtol=1e-3, atol=1e-3 * float(jnp.abs(reference).max()))
 
 
+def test_signs_of_cells_without_a_kernel_written_by_hand():
+    """Such a network evaluates images where planes are asked for: the signs are of images too."""
+    twice = Graph(((0, 2), (1, 2)), ("none", "skip_connect", "nor_conv_3x3", "max_pool_3x3"), 2)
+    for graph, name in ((POOLED, "residual"), (twice, "two_inputs")):
+        space, images = Space("own", (graph,) * graph.inputs, network=name), jnp.zeros((3, 4, 4, 1))
+        gates = jnp.ones((len(space.graphs), *graph.mask.shape))
+
+        def signs(build, space=space, gates=gates, images=images):
+            network = networks.build(space, Macro(2, 1, 1, classes=2), build, search=True)
+            _, sown = jax.eval_shape(
+                lambda key: network.init_with_output(key, images, gates, mutable=["params", "patterns"]),
+                jax.random.key(0),
+            )
+            return jax.tree.map(lambda leaf: leaf.shape, sown["patterns"])
+
+        assert signs(Build(planes=True)) == signs(Build())
+
+
 def test_a_chain_is_trained_and_is_a_supernet():
     network = trainable.of_architecture("chain", "conv_1x1|conv_5x5|conv_1x1", (8, 8, 1), 10, 4, 1)
     params, _ = trainable.shapes(network)
