@@ -241,7 +241,12 @@ class Space:
             )
         if self.text and self.coding:
             return self.text.write(decisions)
-        choices = np.asarray(self.choices(decisions))
+        if self.coding:
+            choices = np.asarray(self.choices(decisions))
+        else:
+            # `choices` in NumPy: records hold thousands of texts, and a call of JAX takes milliseconds.
+            choices = self.allowed.argmax(-1)
+            choices[tuple(self._free.T)] = self._places[np.arange(len(decisions)), decisions]
         if self.text:
             return self.text.write(choices.reshape(-1))
         return "+".join("|".join(self.operations[k] for k in cell) for cell in choices)

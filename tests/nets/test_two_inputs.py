@@ -148,7 +148,7 @@ def test_a_network_by_choices_is_that_of_its_genotype():
     expected = apply({"params": own}, images)
     close(found, expected)
     key = jax.random.key(4)
-    np.testing.assert_array_equal(apply({"params": own}, images, drop=0.0, key=key), expected)
+    close(apply({"params": own}, images, drop=0.0, key=key), expected)
     assert not jnp.allclose(apply({"params": own}, images, drop=0.5, key=key), expected)
 
 

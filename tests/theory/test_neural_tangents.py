@@ -303,7 +303,7 @@ def test_batching_and_monte_carlo_estimate_agree_with_the_kernel():
     init, f, kernel_fn = stax.serial(stax.Dense(256), stax.Relu(), stax.Dense(16))
     x = np.random.default_rng(3).normal(size=(4, 5)).astype(np.float32)
     exact = kernel_fn(x, None, "ntk")
-    np.testing.assert_allclose(nt.batch(kernel_fn, batch_size=2)(x, None, "ntk"), exact, rtol=1e-5)
+    np.testing.assert_allclose(nt.batch(kernel_fn, batch_size=2)(x, None, "ntk"), exact, rtol=2e-4)
     sampled = nt.monte_carlo_kernel_fn(init, f, jax.random.key(4), n_samples=20)(x, None, "ntk")
     np.testing.assert_allclose(sampled, exact, rtol=0.2, atol=0.1 * np.abs(exact).max())
 
