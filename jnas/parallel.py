@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,8 @@ ROWS_ON_ACCELERATOR = 256
 WIDTHS = (1, 8, 64)
 # The width that is compiled first, to measure how much memory a row takes.
 FIRST_WIDTH = 8
+# Compiled programs of each function, so that a second call of `jnas.score` in one process compiles nothing.
+_COMPILED: WeakKeyDictionary[Callable[..., Any], dict[Any, Any]] = WeakKeyDictionary()
 
 
 class Program:
@@ -72,7 +75,7 @@ class Program:
             self._budget = memory_gb * 1e9 or memory / 2 or None
             self._limit = self._rows if self._budget else FIRST_WIDTH
         self.room = self._rows * len(devices)
-        self._programs: dict[Any, Any] = {}
+        self._programs = _COMPILED.setdefault(function, {})
 
     def place(self, shared: Any) -> Any:
         """`shared` on all devices, so that calls do not send it again."""
@@ -138,7 +141,7 @@ class Program:
 
     def _compiled(self, arguments: tuple[Any, Any, Any], width: int) -> Any:
         leaves, form = jax.tree.flatten(arguments)
-        key = form, tuple((leaf.shape, leaf.dtype) for leaf in leaves), width
+        key = form, tuple((leaf.shape, leaf.dtype) for leaf in leaves), width, self._mesh
         if key not in self._programs:
             start = time.perf_counter()
             run = jax.jit(partial(_over_rows, self._function, width=width, mesh=self._mesh))
