@@ -3,8 +3,8 @@
 Programs are compiled only to run once or twice on a few small images, so most of XLA's optimisations are left out. A
 program that one test compiles is read from the cache by the others: here, in other workers, in the processes that
 tests start, and in the next run.
-`JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= make test` runs the programs of users, in three times the time. Hypothesis measures
-no times, as a busy machine would fail its deadline.
+`JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= make test` runs the programs of users, in three times the time. Hypothesis
+measures no times, as a busy machine would fail its deadline.
 
 A file goes to one worker as a whole. Files that take longest start first: those that start late are short, and the
 workers end together.

@@ -33,6 +33,11 @@ def measure(shared, row):
 
 @pytest.mark.parametrize("width", [1, 4, 5, 16])
 @pytest.mark.parametrize("count", [1, 4, 7, 16, 20])
+def test_each_row_has_its_value_whatever_the_width_and_the_count(width, count):
+    program = Program("test", measure, cpu_width=width)
+    assert values(program(np.float32(3), ROWS[:count])) == expected(ROWS[:count])
+
+
 def test_programs_of_one_function_are_compiled_once():
     traced = []
 
@@ -45,11 +50,6 @@ def test_programs_of_one_function_are_compiled_once():
         assert Program("test", twice)(np.float32(2), np.arange(3, dtype=np.float32)) == [0, 2, 4]
         counts.append(len(traced))
     assert counts[0] == counts[1] > 0
-
-
-def test_each_row_has_its_value_whatever_the_width_and_the_count(width, count):
-    program = Program("test", measure, cpu_width=width)
-    assert values(program(np.float32(3), ROWS[:count])) == expected(ROWS[:count])
 
 
 def test_a_program_is_traced_and_compiled_once(caplog):
