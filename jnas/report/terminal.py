@@ -61,8 +61,11 @@ def print_summary(result: Mapping[str, Any], report: Path) -> None:
         accuracy = table["test_accuracy"]
         console.print(Text(f"Test accuracy of the found cell in the table: {accuracy:.2f} %"), soft_wrap=True)
     search, total = result["search_seconds"], result["seconds"]
+    # An accuracy may come from a table, which says what its training took.
+    cost = " (from a table: of training that it saved)" if result["estimator"] == "accuracy" else ""
     console.print(
-        Text(f"Search: {result['evaluations']:,} evaluations in {search:.1f} s; {total:.1f} s in all")
+        Text(f"Search: {result['evaluations']:,} evaluations in {search:.1f} s{cost}; {total:.1f} s in all"),
+        soft_wrap=True,
     )
     console.print(Text(f"Report: {report}"), soft_wrap=True)
 
