@@ -72,6 +72,7 @@ def proxies(
         repeats = 0 if subject == SIZE else SUBJECTS[subject].repeats(settings)
         objectives += [f"{name}/{repeat}" for repeat in range(repeats)] or [name]
 
+    sized = any(PROXIES[name].subject == SIZE for name in names)
     # Scores of each row measured so far, for one key: an equivalent architecture that comes later costs nothing.
     known: dict[bytes, dict[bytes, dict[str, tuple[float, str]]]] = {}
 
@@ -82,7 +83,8 @@ def proxies(
             rows = np.asarray(candidates.gates, np.float32)
         else:
             architectures = np.asarray(candidates.architectures, np.int32)
-            counted = sizes(space, dataset, settings.network, architectures)
+            if sized:
+                counted = sizes(space, dataset, settings.network, architectures)
             rows = np.asarray(space.choices(space.canonical(architectures)), np.int32)
         # Measure each row that this key has not seen.
         data, texts = np.asarray(jax.random.key_data(key)).tobytes(), [row.tobytes() for row in rows]
