@@ -62,7 +62,7 @@ test: $(VENV)/.installed-dev ## lint, and every test
 	@$(MAKE) --no-print-directory -j2 lint suite
 
 suite: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --max-worker-restart 0
 
 bench: $(VENV)/.installed ## print the speed tables of this machine
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -22,12 +22,28 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ["finished_runs"]
 
 settings.register_profile("jnas", deadline=None)
 settings.load_profile("jnas")
+
+# Each compiled program takes nine of the memory maps that Linux allows a process, 65,530: with 7,000 of them alive the
+# next compilation aborts the process.
+MOST_MAPS = 20_000
+MAPS = pathlib.Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_leave_with_their_file():
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        import jax
+
+        jax.clear_caches()
+
 
 # Files that take half a minute or more on a core, by folder and name.
 LONG = (
