@@ -13,7 +13,7 @@ _adapt_neural_tangents()
 
 
 def __getattr__(name: str) -> Any:
-    """`jnas.search`, `jnas.score` and `jnas.load`, imported when they are first asked for."""
+    """`jnas.search`, `jnas.score`, `jnas.measure` and `jnas.load`, imported when they are first asked for."""
     if name == "search":
         from jnas.run.api import search
 
@@ -22,6 +22,10 @@ def __getattr__(name: str) -> Any:
         from jnas.run.score import score
 
         return score
+    if name == "measure":
+        from jnas.run.measure import measure
+
+        return measure
     if name == "load":
         from jnas.run.export import load
 

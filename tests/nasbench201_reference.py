@@ -52,7 +52,7 @@ def pool(x):
 
 
 class Pass:
-    """One pass through a network: `received` by each normalisation, `signs` before each ReLU, outputs of `blocks`.
+    """One pass: `received` by each normalisation, or made by each shortcut; `signs` before ReLUs; outputs of `blocks`.
 
     moved: what is added to what a normalisation receives, by layer. normalise: whether it does anything at all.
     """
@@ -94,7 +94,10 @@ class Pass:
     def run_residual(self, name, x):
         h = self.convolve(f"{name}/conv_b", self.convolve(f"{name}/conv_a", x, 2))
         halved = (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
-        return h + convolution(halved, self.flat[f"{name}/downsample"]["kernel"])
+        shortcut = convolution(halved, self.flat[f"{name}/downsample"]["kernel"])
+        shortcut = shortcut + self.moved.get(f"{name}/downsample", 0)
+        self.received[f"{name}/downsample"] = shortcut
+        return h + shortcut
 
     def block(self, name, x):
         """The output of a block: `stem`, `residual_s` or `cells_s/i`."""

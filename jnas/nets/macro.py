@@ -17,7 +17,15 @@ from jax import Array
 from jnas.errors import InputError
 from jnas.nets import cell, operations, stacks
 from jnas.nets.fast import bundles
-from jnas.nets.modules import BatchNorm, Build, ConvolutionNorm, classify, initialiser, sow_pattern
+from jnas.nets.modules import (
+    BatchNorm,
+    Build,
+    ConvolutionNorm,
+    classify,
+    gate_channels,
+    initialiser,
+    sow_pattern,
+)
 from jnas.nets.sizes import Place
 from jnas.spaces.base import Graph
 
@@ -68,7 +76,8 @@ class ResidualBlock(nn.Module):
         initialise = initialiser(build.initialisation)
         kernel = self.param("downsample", initialise, (1, 1, self.inputs, outputs))
         pooled = operations.average_pool_2x2(x, build.layout)
-        return h + operations.pointwise_convolution(pooled, kernel, build.layout)
+        shortcut = operations.pointwise_convolution(pooled, kernel, build.layout)
+        return h + gate_channels(self, "downsample", shortcut)
 
 
 class Residual(nn.Module):

@@ -11,7 +11,6 @@ architecture, each kind of cell once.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -20,10 +19,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core as jax_core
 
 from jnas.nets import candidates
 from jnas.nets.modules import Build
+from jnas.programs.counts import of_function
 
 
 @dataclass(frozen=True)
@@ -63,34 +62,6 @@ def parameters(variables: Any) -> int:
     return sum(math.prod(leaf.shape) for path, leaf in leaves if path[0].key != "auxiliary_head")
 
 
-def multiply_adds(function: Any, *arguments: Any) -> int:
-    """Multiply-adds of all convolutions and matrix products of a program."""
-    return sum(_of_equation(equation) for equation in _equations(jax.make_jaxpr(function)(*arguments).jaxpr))
-
-
-def _equations(jaxpr: Any) -> Iterator[Any]:
-    for equation in jaxpr.eqns:
-        yield equation
-        for parameter in equation.params.values():
-            for inner in parameter if isinstance(parameter, (tuple, list)) else (parameter,):
-                if isinstance(inner, jax_core.ClosedJaxpr):
-                    yield from _equations(inner.jaxpr)
-                elif isinstance(inner, jax_core.Jaxpr):
-                    yield from _equations(inner)
-
-
-def _of_equation(equation: Any) -> int:
-    if equation.primitive.name == "conv_general_dilated":
-        kernel, numbers = equation.invars[1].aval.shape, equation.params["dimension_numbers"]
-        each = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
-    elif equation.primitive.name == "dot_general":
-        left, (contracted, _) = equation.invars[0].aval.shape, equation.params["dimension_numbers"][0]
-        each = math.prod(left[axis] for axis in contracted)
-    else:
-        return 0
-    return math.prod(equation.outvars[0].aval.shape) * each
-
-
 @cache
 def of_operation(
     operation: candidates.Operation, channels: int, stride: int, height: int, width: int
@@ -104,7 +75,7 @@ def _counted(module: nn.Module, image: tuple[int, ...]) -> tuple[int, int]:
     """(parameters, FLOPs) of a module that reads one image [H, W, C]."""
     x = jnp.zeros((1, *image))
     params = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
-    return parameters(params), multiply_adds(lambda p, x: module.apply({"params": p}, x), params, x)
+    return parameters(params), of_function(lambda p, x: module.apply({"params": p}, x), params, x).flops
 
 
 def sizes(network: Any, image: tuple[int, ...], choices: Any) -> Sizes:

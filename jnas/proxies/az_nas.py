@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jnas.errors import InputError
 from jnas.proxies.base import Proxy, finite
 from jnas.proxies.probe import Probe
 
@@ -34,22 +35,21 @@ def _noise(probe: Probe) -> Array:
     return jax.random.normal(jax.random.fold_in(probe.key, 1), probe.images[0].shape)
 
 
-def _position(name: str) -> tuple[int, ...]:
-    """The place in the network of a block whose output was sown under `name`: the stem first, then by number."""
-    return tuple(int(number) for number in name.split("_")[2:]) or (-1,)
-
-
-def _blocks(sown: Mapping[str, Any]) -> dict[str, Array]:
-    """The blocks' outputs in the order of the network."""
-    names = [name for name in sown["features"] if name.startswith("after_")]
-    return {name: sown["features"][name][0] for name in sorted(names, key=_position)}
+def _blocks(probe: Probe, x: Array, shifts: Mapping[str, Array]) -> dict[str, Array]:
+    """Outputs of the blocks [N, H, W, C], in the order of the network."""
+    outputs = probe.view.blocks(probe.params, x, shifts)
+    if len(outputs) < 2:
+        raise InputError(
+            f"the network names {len(outputs)} blocks: give the outputs of two or more to "
+            "jax.ad_checkpoint.checkpoint_name(x, 'block 1')"
+        )
+    return outputs
 
 
 def covariances(probe: Probe) -> tuple[Array, ...]:
     """Between the channels of each block's output: float32[C, C] each."""
-    _, sown = probe.forward(probe.params, _noise(probe))
     matrices = []
-    for feature in _blocks(sown).values():
+    for feature in _blocks(probe, _noise(probe), {}).values():
         rows = feature.reshape(-1, feature.shape[-1])
         rows = rows - jnp.mean(rows, axis=0)
         matrices.append(jnp.matmul(rows.T, rows, precision=jax.lax.Precision.HIGHEST) / len(rows))
@@ -59,7 +59,15 @@ def covariances(probe: Probe) -> tuple[Array, ...]:
 def transfers(probe: Probe) -> tuple[tuple[Array, Array], ...]:
     """For each block but the first, the mean of g_l-1 g_l^T, and whether g_l-1 equals g_l."""
     x = _noise(probe)
-    shapes = jax.eval_shape(lambda: _blocks(probe.forward(probe.params, x)[1]))
+    names: list[str] = []
+
+    def outputs_of_blocks():
+        outputs = _blocks(probe, x, {})
+        names.extend(outputs)
+        return outputs
+
+    # Names in the order of the network, which a dictionary that passed through JAX has lost.
+    shapes = jax.eval_shape(outputs_of_blocks)
     zeros = {name: jnp.zeros(shape.shape) for name, shape in shapes.items()}
     keys = jax.random.split(jax.random.fold_in(probe.key, 2), len(zeros))
     signs = {
@@ -68,19 +76,18 @@ def transfers(probe: Probe) -> tuple[tuple[Array, Array], ...]:
     }
 
     def products(boundaries):
-        _, sown = probe.forward(probe.params, x, boundaries=boundaries)
-        return sum(jnp.vdot(signs[name], feature) for name, feature in _blocks(sown).items())
+        outputs = _blocks(probe, x, boundaries)
+        return sum(jnp.vdot(signs[name], feature) for name, feature in outputs.items())
 
     gradients = jax.grad(products)(zeros)
-    names = sorted(signs, key=_position)
     matrices = []
     for before, after in itertools.pairwise(names):
         inside, outside = gradients[before], signs[after]
         equal = (
             jnp.all(inside == outside) if inside.shape == outside.shape else jnp.zeros((), bool)
         ) | jnp.all(inside == 0)
-        n, height, width, channels = inside.shape
-        if height != outside.shape[1]:
+        if inside.ndim == 4 and inside.shape[1] != outside.shape[1]:
+            n, height, width, channels = inside.shape
             squares = inside.reshape(n, height // 2, 2, width // 2, 2, channels)
             inside = jnp.moveaxis(squares, 3, 2).reshape(n, height // 2, width // 2, -1)
         left, right = inside.reshape(-1, inside.shape[-1]), outside.reshape(-1, outside.shape[-1])

@@ -7,8 +7,7 @@ the classifier, and L the mean cross-entropy of a batch (Theis et al., 2018, htt
 Turner et al., "BlockSwap", ICLR 2020, https://arxiv.org/abs/1906.04113; as a score: Abdelfattah et al., ICLR
 2021, https://arxiv.org/abs/2101.08134). Range [0, inf).
 
-The inner sum is the gradient of a gate of one that multiplies the channel. Departure: the 1x1 convolutions
-without normalisation in the residual blocks, the same in every cell, are left out.
+The inner sum is the gradient of a gate of one that multiplies the channel.
 """
 
 import jax
@@ -23,7 +22,7 @@ def channel_saliency(probe: Probe) -> Array:
     """The score: float32[]."""
     logits, labels = probe.logits, probe.labels[0]
     residual = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[1])
-    gradients = [logits * residual / len(logits), *probe.loss_gradients[1].values()]
+    gradients = [logits * residual / len(logits), *probe.loss_gradients[1]]
     return jnp.sum(jnp.stack([jnp.sum(jnp.mean(g**2, axis=-2)) for g in gradients])) / 2
 
 

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnas.proxies.base import Proxy
-from jnas.proxies.probe import Probe, by_layer
+from jnas.proxies.probe import Probe
 
 
 def norms(probe: Probe) -> Array:
     """The score: float32[]."""
-    gradients = [by_layer(g) for g in probe.loss_gradients[0].values()]
+    gradients = probe.loss_gradients[0].values()
     return jnp.sum(jnp.concatenate([jnp.sqrt(jnp.sum(g**2, axis=1)) for g in gradients]))
 
 

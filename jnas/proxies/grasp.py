@@ -13,18 +13,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnas.proxies.base import Proxy
-from jnas.proxies.probe import Probe, kernels_of
+from jnas.proxies.probe import Probe
 
 
 def gradient_flow(probe: Probe) -> Array:
     """The score: float32[]."""
 
     def half_flow(params):
-        gradient = kernels_of(jax.grad(probe.loss)(params, 0, {}))
+        gradient = probe.weights(jax.grad(probe.loss)(params, 0, {}))
         return sum(jnp.sum(g * jax.lax.stop_gradient(g)) for g in gradient.values())
 
-    weights = kernels_of(probe.params)
-    products = kernels_of(jax.grad(half_flow)(probe.params))
+    weights = probe.weights(probe.params)
+    products = probe.weights(jax.grad(half_flow)(probe.params))
     return -jnp.sum(jnp.stack([jnp.sum(weights[path] * products[path]) for path in weights]))
 
 

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnas.proxies.base import Proxy
-from jnas.proxies.probe import Probe, kernels_of
+from jnas.proxies.probe import Probe
 
 
 def sensitivity(probe: Probe) -> Array:
     """The score: float32[]."""
-    weights = kernels_of(probe.params)
+    weights = probe.weights(probe.params)
     gradients = probe.loss_gradients[0]
     return jnp.sum(jnp.stack([jnp.sum(jnp.abs(weights[path] * gradients[path])) for path in weights]))
 

@@ -31,6 +31,7 @@ from jnas.nets.sizes import Macro
 from jnas.proxies import ntk, regions
 from jnas.proxies.base import KERNEL, NETWORK, REGIONS, Proxy
 from jnas.proxies.probe import Probe
+from jnas.proxies.views import of_supernet
 from jnas.spaces.base import Space
 from jnas.types import Params
 
@@ -134,7 +135,7 @@ def _network(
 
     def measure(shared: tuple[Params, Array, Array, Array], choices: Array) -> dict[str, Any]:
         params, images, labels, key = shared
-        probe = Probe(key, build, params, choices, images, labels, classes)
+        probe = Probe(key, of_supernet(build, choices, images[0, :1]), params, images, labels, classes)
         measured: dict[str, Any] = {}
         for proxy in proxies:
             assert proxy.measure is not None

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnas.proxies.base import Proxy
-from jnas.proxies.probe import Probe, kernels_of
+from jnas.proxies.probe import Probe
 
 
 def flow(probe: Probe) -> Array:
@@ -25,12 +25,12 @@ def flow(probe: Probe) -> Array:
     ones = jnp.ones_like(probe.images[0, :1])
 
     def total(params):
-        logits, sown = probe.forward(params, ones, statistics="none")
-        return jnp.sum(logits), sum(jax.tree.leaves(sown["scales"]))
+        logits, scale = probe.view.unnormalised(params, ones)
+        return jnp.sum(logits), scale
 
     gradient, logarithms = jax.grad(total, has_aux=True)(params)
-    kernels = kernels_of(params)
-    products = sum(jnp.sum(kernels[path] * value) for path, value in kernels_of(gradient).items())
+    weights = probe.weights(params)
+    products = sum(jnp.sum(weights[path] * value) for path, value in probe.weights(gradient).items())
     return jnp.log(products) + logarithms
 
 

@@ -10,13 +10,11 @@ Departure: the variance is the batch's; the authors' code reads running averages
 batches with momentum 0.1, which mixes them with their initial value of one.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jnas.nets.modules import PER_CHANNEL, Build, initial_parameters
+from jnas.errors import InputError
 from jnas.proxies.base import Proxy
 from jnas.proxies.probe import Probe
 
@@ -26,19 +24,20 @@ MIXTURE = 0.01
 def reaction(probe: Probe) -> Array:
     """The score: float32[]."""
     weights_key, x_key, e_key = jax.random.split(probe.key, 3)
-    masked = probe.network(Build(initialisation="kaiming_normal"))
-    params = jax.tree_util.tree_map_with_path(
-        # Kaiming's variance is 2 / fan-in.
-        lambda path, w: w if path[-1].key in PER_CHANNEL else w * math.sqrt(math.prod(w.shape[-4:-1]) / 2),
-        initial_parameters(masked, weights_key, probe.images[0, :1], probe.choices),
-    )
+    params = probe.view.redrawn(weights_key, probe.params)
     x = jax.random.normal(x_key, probe.images[0].shape)
     e = jax.random.normal(e_key, x.shape)
-    _, sown = probe.forward(params, x)
-    _, moved = probe.forward(params, x + MIXTURE * e)
-    difference = jnp.abs(sown["features"]["last"][0] - moved["features"]["last"][0])
-    deviations = sum(jax.tree.leaves(sown["deviations"]))
-    return jnp.log(jnp.mean(jnp.sum(difference, axis=(1, 2, 3)))) + deviations
+    seen, moved = probe.view.look(params, x), probe.view.look(params, x + MIXTURE * e)
+    if seen.last is None or moved.last is None:
+        raise InputError(
+            "the network has no classifier: its logits are not a product of features and weights"
+        )
+    if seen.deviation is None:
+        raise InputError(
+            "the network normalises, and not by the batch: what that takes away cannot be given back"
+        )
+    difference = jnp.abs(seen.last - moved.last).reshape(len(x), -1)
+    return jnp.log(jnp.mean(jnp.sum(difference, axis=1))) + seen.deviation
 
 
 PROXY = Proxy(

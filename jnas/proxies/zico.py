@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jnas.proxies.base import Proxy
-from jnas.proxies.probe import Probe, by_layer
+from jnas.proxies.probe import Probe
 
 
 def inverse_variation(probe: Probe) -> Array:
@@ -20,7 +20,7 @@ def inverse_variation(probe: Probe) -> Array:
     first, second = probe.weight_gradients(0), probe.weight_gradients(1)
     score = jnp.zeros(())
     for path in first:
-        one, other = by_layer(first[path]), by_layer(second[path])
+        one, other = first[path], second[path]
         mean, deviation = (jnp.abs(one) + jnp.abs(other)) / 2, jnp.abs(one - other) / 2
         ratios = jnp.where(deviation > 0, mean / jnp.where(deviation > 0, deviation, 1), 0)
         totals = jnp.sum(ratios, axis=1)

@@ -14,7 +14,8 @@ from jnas.errors import InputError
 from jnas.nets import cell, macro, networks, stacks, two_inputs
 from jnas.nets.fast import separable
 from jnas.nets.modules import Build, initial_parameters, initial_statistics
-from jnas.nets.sizes import Macro, multiply_adds, parameters, sizes
+from jnas.nets.sizes import Macro, parameters, sizes
+from jnas.programs import counts
 from jnas.proxies import PROXIES
 from jnas.proxies.base import NETWORK
 from jnas.spaces.base import Graph
@@ -80,7 +81,7 @@ def test_sizes_are_those_of_the_whole_program():
     found = sizes(
         networks.build(DARTS, small, Build()), small.image, DARTS.choices(DARTS.from_string(EVERY_OPERATION))
     )
-    assert found.flops == multiply_adds(network.apply, variables, x) + small.classes
+    assert found.flops == counts.of_function(network.apply, variables, x).flops + small.classes
     assert found.convs == 10
 
 

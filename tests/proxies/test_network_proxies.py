@@ -237,7 +237,8 @@ def zico(of):
 def zen(of):
     still, moved = of.zen_features
     total = np.log(np.abs(still - moved).sum((1, 2, 3)).mean())
-    for received in of.zen_inputs.values():
+    normalised = [value for name, value in of.zen_inputs.items() if not name.endswith("downsample")]
+    for received in normalised:
         variance = received.var((0, 1, 2)).mean()
         # A convolution of zeros has nothing that normalisation could undo.
         total += np.log(np.sqrt(variance)) if variance > 0 else 0

@@ -14,6 +14,7 @@ from jnas import spaces
 from jnas.nets.modules import PER_CHANNEL, Build, initial_parameters
 from jnas.proxies import probe as probes
 from jnas.proxies.probe import Probe
+from jnas.proxies.views import of_supernet
 
 SPACE = spaces.get("nasbench201")
 CELL = (2, 1, 3, 0, 4, 3)
@@ -32,7 +33,8 @@ def params():
 
 
 def probe_of(params, choices, images=IMAGES, build=network) -> Probe:
-    return Probe(jax.random.key(2), build, params, choices, images, jnp.asarray(LABELS), CLASSES)
+    view = of_supernet(build, choices, images[0, :1])
+    return Probe(jax.random.key(2), view, params, images, jnp.asarray(LABELS), CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def shown(params):
     @jax.jit
     def show(choices):
         probe = probe_of(params, choices)
-        out, sown = probe.forward(params, IMAGES[0], statistics="none")
+        out, scale = probe.view.unnormalised(params, IMAGES[0])
         return {
             "logits": probe.logits,
             "features": probe.features,
@@ -50,7 +52,7 @@ def shown(params):
             "correlations": probe.jacobian_correlations,
             "by_weight": [probe.weight_gradients(0), probe.weight_gradients(1)],
             "losses": [probe.loss(params, 0, {}), probe.loss(params, 1, {})],
-            "unnormalised": out * jnp.exp(sum(jax.tree.leaves(sown["scales"]))),
+            "unnormalised": out * jnp.exp(scale),
         }
 
     return lambda cell: jax.device_get(show(jnp.array(cell, jnp.int32)[None]))
@@ -96,11 +98,13 @@ def test_what_is_shown_of_a_cell(shown, alone):
     np.testing.assert_allclose(found["correlations"], expected, atol=1e-4)
 
 
-def test_gradients_of_each_batch(shown, alone):
+def test_gradients_of_each_batch(shown, alone, params):
+    flat_params = traverse_util.flatten_dict(params)
     for found, expected in zip(shown(CELL)["by_weight"], alone["by_weight"], strict=True):
         expected = traverse_util.flatten_dict(expected)
         assert set(found) == {path for path in expected if path[-1] not in PER_CHANNEL}
         for path, gradient in found.items():
+            gradient = gradient.reshape(flat_params[path].shape)
             if path[0] == "cells_0":
                 operation = SPACE.operations.index(path[1])
                 rows = np.array(CELL) == operation
@@ -168,17 +172,20 @@ def test_cross_entropy(seed, scale):
 def test_weights_and_gates_of_channels():
     small = Network(2, CLASSES, Build(), stages=2)
     shapes = jax.eval_shape(small.init, jax.random.key(0), IMAGES[0], jnp.zeros((1, 6, 5)))["params"]
-    names = {"/".join(path) for path in probes.kernels_of(shapes)}
+    view = of_supernet(lambda build: small, jnp.zeros((1, 6), jnp.int32), IMAGES[0, :1])
+    weights = jax.eval_shape(view.weights, shapes)
+    names = {"/".join(path) for path in weights}
     convolutions = {f"cells_{stage}/nor_conv_{k}x{k}" for stage in (0, 1) for k in (1, 3)}
     convolutions |= {"stem", "residual_1/conv_a", "residual_1/conv_b"}
     assert names == {f"{name}/kernel" for name in convolutions} | {
         "residual_1/downsample",
         "classifier_kernel",
     }
-    gates = traverse_util.flatten_dict(probes.channel_gates(shapes, 5), sep="/")
+    # One cell a stage, and six edges: as many layers of four convolutions.
+    assert weights["cells_1", "nor_conv_3x3", "kernel"].shape == (6, 9 * 4 * 4)
+    gates = traverse_util.flatten_dict(view.gates(shapes, 5), sep="/")
     assert set(gates) == names - {"classifier_kernel"}
     for name, gate in gates.items():
         wide = name.startswith(("cells_1", "residual"))
-        # One cell a stage, and six edges.
         copies = (1, 6) if name.startswith("cells") else ()
         assert gate.shape == (*copies, 5, 4 if wide else 2) and (gate == 1).all()

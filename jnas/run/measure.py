@@ -1,0 +1,244 @@
+"""Scores of one network of one's own: `jnas.measure`.
+
+apply = lambda params, images: model.apply({"params": params, **state}, images, mutable=list(state))
+jnas.measure(apply, params, images, labels, ["ntk", "naswot", "snip"])
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jnas.errors import InputError, unknown_name
+from jnas.programs import counts
+from jnas.programs.function import Apply, Function, trace
+from jnas.proxies import PROXIES
+from jnas.proxies.base import KERNEL, NETWORK, REGIONS, SIZE, Proxy
+from jnas.proxies.probe import Probe
+from jnas.proxies.regions import count_distinct
+from jnas.proxies.views import of_function
+from jnas.report.evaluations import data_frame
+from jnas.theory.function_kernel import kernel
+
+# Folded into the key of what proxies draw, apart from the parameters' draws.
+PROBE_STREAM = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Scores of a network.
+
+    values, statuses: by proxy; values are float64[repeats], nan for a failure. reasons: for each proxy that the network
+    has no value of, why. params, flops, activations: sizes; flops are multiply-adds of one image. notes: what else a
+    reader should know. seconds, compile_seconds: of the scores, summed over repeats, and of their programs.
+    """
+
+    values: Mapping[str, np.ndarray]
+    statuses: Mapping[str, str]
+    reasons: Mapping[str, str]
+    params: int
+    flops: int
+    activations: int
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+    def __getitem__(self, name: str) -> float:
+        """The score, averaged over repeats. Raises `KeyError` with the reason where there is none."""
+        if name in self.reasons:
+            raise KeyError(f"{name}: {self.reasons[name]}")
+        return float(np.mean(self.values[name]))
+
+    def to_pandas(self) -> Any:
+        """A row a proxy: value, deviation over repeats, status. `InputError` says that pandas is not installed."""
+        return data_frame(self._table())
+
+    def _table(self) -> dict[str, np.ndarray]:
+        names = [*self.values, *self.reasons]
+        spread = [float(np.std(self.values[name])) if name in self.values else np.nan for name in names]
+        return {
+            "proxy": np.array(names),
+            "value": np.array([self[name] if name in self.values else np.nan for name in names]),
+            "deviation": np.array(spread),
+            "status": np.array([self.statuses.get(name, "no value") for name in names]),
+        }
+
+    def __str__(self) -> str:
+        width = max(len(name) for name in [*self.values, *self.reasons, "activations"])
+        lines = [f"{name:{width}}  {self[name]:<12.6g}  {self.statuses[name]}" for name in self.values]
+        lines += [f"{name:{width}}  -             {reason}" for name, reason in self.reasons.items()]
+        lines += [f"{name:{width}}  {getattr(self, name):,}" for name in ("params", "flops", "activations")]
+        return "\n".join([*lines, *self.notes])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{self}</pre>"
+
+
+def measure(
+    apply: Apply,
+    params: Any,
+    images: Any,
+    labels: Any = None,
+    proxies: Sequence[str] | str | None = None,
+    *,
+    repeats: int = 1,
+    seed: int = 0,
+    logits: str = "sum",
+    parameters: str = "weights",
+    memory_gb: float = 1.0,
+) -> Measurement:
+    """Score any network by training-free proxies; nothing has to be sown.
+
+    ReLUs and their like, weights, normalisations and features are found in the traced program (`jnas.programs`).
+
+    Args:
+      apply: (params, images) -> logits [N, O], or a tuple that begins with them; pure. It normalises as in training.
+      params: a tree of float arrays, or a function of a key that draws one, for each repeat anew.
+      images: float[N, ...], standardised, N at least 2. `regions` counts the patterns of these images.
+      labels: int[N], or None where no proxy needs them.
+      proxies: names in `jnas.proxies.PROXIES`; None for all. `zico` takes the halves of the images as two batches.
+      repeats: draws of the parameters, and of what proxies draw themselves. seed: of everything random.
+      logits, parameters: of the kernel, as in `jnas.theory.function_kernel.kernel`.
+      memory_gb: of the kernel's Jacobian.
+
+    Raises `InputError` for a function that cannot be scored at all, and for wrong names or arrays.
+    """
+    images, targets = _checked(images, labels)
+    chosen = _chosen(proxies)
+    initial: Callable[[Array], Any] = params if callable(params) else lambda key: params
+    key = jax.random.key(seed)
+    drawn = initial(jax.random.fold_in(key, 0))
+    if not all(jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating) for leaf in jax.tree.leaves(drawn)):
+        raise InputError(
+            "params has arrays that are no floats: give trainable parameters, and close over the rest"
+        )
+    function = trace(apply, drawn, images)
+    reasons = {} if labels is not None else {p.name: "needs labels" for p in chosen if p.needs_labels}
+
+    # One program for all proxies of the network; the kernel is a loop of programs.
+    network = [p for p in chosen if p.subject in (NETWORK, REGIONS) and p.name not in reasons]
+    kernels = [p for p in chosen if p.subject == KERNEL and p.name not in reasons]
+    measured_by, more = _measures(apply, function, drawn, network, images, jnp.asarray(targets))
+    reasons |= more
+    started = time.perf_counter()
+    probe_key = jax.random.fold_in(key, PROBE_STREAM)
+    compiled = jax.jit(measured_by).lower(drawn, probe_key).compile()
+    compile_seconds, seconds = time.perf_counter() - started, 0.0
+    values: dict[str, list[float]] = {p.name: [] for p in chosen if p.name not in reasons}
+    statuses = dict.fromkeys(values, "ok")
+    for repeat in range(repeats):
+        drawn = initial(jax.random.fold_in(key, repeat))
+        started = time.perf_counter()
+        measured = jax.device_get(compiled(drawn, jax.random.fold_in(probe_key, repeat)))
+        if kernels:
+            theta = kernel(function, drawn, images, logits=logits, parameters=parameters, memory_gb=memory_gb)
+            measured |= dict.fromkeys([p.name for p in kernels], theta)
+        for name in values:
+            value, status = PROXIES[name].finish(measured[name], targets)
+            values[name].append(value if np.isfinite(value) else np.nan)
+            statuses[name] = status if statuses[name] == "ok" else statuses[name]
+        seconds += time.perf_counter() - started
+
+    size = counts.of_function(function.apply, drawn, images[:1])
+    return Measurement(
+        {name: np.array(value, np.float64) for name, value in values.items()},
+        statuses,
+        reasons,
+        sum(leaf.size for leaf in jax.tree.leaves(drawn)),
+        size.flops,
+        size.activations,
+        _notes(function, drawn, images),
+        seconds,
+        compile_seconds,
+    )
+
+
+def _checked(images: Any, labels: Any) -> tuple[Array, np.ndarray]:
+    """Images and labels as arrays. Raises `InputError` for what cannot be scored."""
+    images = jnp.asarray(images)
+    if images.ndim < 2 or len(images) < 2 or not jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(
+            f"images are {images.dtype}{list(images.shape)}: give two or more standardised ones, floats [N, ...]"
+        )
+    if not bool(jnp.isfinite(images).all()):
+        raise InputError("the images have values that are not finite: mend or remove them")
+    targets = np.zeros(len(images), np.int32) if labels is None else np.asarray(labels)
+    if targets.shape != (len(images),) or not np.issubdtype(targets.dtype, np.integer):
+        raise InputError(
+            f"labels are {targets.dtype}{list(targets.shape)}: give an integer for each of {len(images)} images"
+        )
+    return images, targets.astype(np.int32)
+
+
+def _chosen(names: Sequence[str] | str | None) -> list[Proxy]:
+    if names is None:
+        return [proxy for proxy in PROXIES.values() if proxy.subject != SIZE]
+    names = names.split(",") if isinstance(names, str) else names
+    for name in names:
+        if name not in PROXIES:
+            raise unknown_name("proxy", name, PROXIES)
+    return [PROXIES[name] for name in dict.fromkeys(names) if PROXIES[name].subject != SIZE]
+
+
+def _measures(
+    apply: Apply, function: Function, params: Any, proxies: Sequence[Proxy], images: Array, labels: Array
+) -> tuple[Callable[[Any, Array], dict[str, Any]], dict[str, str]]:
+    """A function of (parameters, key) that measures all proxies that the network has, and why it lacks the others."""
+    classes = jax.eval_shape(function.apply, params, images).shape[1]
+    functions = {1: function}
+
+    def measure_one(proxy: Proxy, params: Any, key: Array, probes: dict[int, Probe]) -> Any:
+        batches = proxy.batches
+        if batches not in probes:
+            count = len(images) // batches
+            if count < 2:
+                raise InputError(f"takes {batches} batches of the images: give {2 * batches} or more")
+            if batches not in functions:
+                functions[batches] = trace(apply, params, images[:count])
+            shaped = images[: count * batches].reshape(batches, count, *images.shape[1:])
+            own = labels[: count * batches].reshape(batches, count)
+            probes[batches] = Probe(key, of_function(functions[batches]), params, shaped, own, classes)
+        probe = probes[batches]
+        if proxy.subject == REGIONS:
+            return count_distinct(jnp.concatenate([signs for signs, _ in probe.patterns], axis=1))
+        assert proxy.measure is not None
+        return proxy.measure(probe)
+
+    reasons = {}
+    for proxy in proxies:
+        try:
+            jax.eval_shape(
+                lambda params, key, proxy=proxy: measure_one(proxy, params, key, {}),
+                params,
+                jax.random.key(0),
+            )
+        except InputError as error:
+            reasons[proxy.name] = str(error)
+
+    def measure_all(params: Any, key: Array) -> dict[str, Any]:
+        probes: dict[int, Probe] = {}
+        return {
+            proxy.name: measure_one(proxy, params, key, probes)
+            for proxy in proxies
+            if proxy.name not in reasons
+        }
+
+    return measure_all, reasons
+
+
+def _notes(function: Function, params: Any, images: Array) -> tuple[str, ...]:
+    """Observations that a reader of the scores should know."""
+    notes = []
+    idle = [name for name, matters in zip(function.names, function.matters, strict=True) if not matters]
+    if idle:
+        notes.append(f"parameters that no logit depends on: {', '.join(idle)}")
+    if function.loops:
+        notes.append("there is a while loop: what is inside is not seen")
+    if not bool(jnp.isfinite(function.apply(params, images)).all()):
+        notes.append("the logits are not finite")
+    return tuple(notes)
