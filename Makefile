@@ -5,8 +5,8 @@ VENV   ?= .venv
 OUT    ?= runs/digits
 CONFIG ?= configs/tenas_digits.yaml
 
-# all but neural-tangents' own tests, which run for hours, and what needs a table or a cluster
-BENCHMARKS := $(filter-out benchmarks/darts_cells.py benchmarks/neural_tangents_suite.py benchmarks/correlation.py benchmarks/score_ray.py,$(wildcard benchmarks/*.py))
+# all but neural-tangents' own tests, which run for hours, and what needs a table, a cluster or other environments
+BENCHMARKS := $(filter-out benchmarks/darts_cells.py benchmarks/neural_tangents_suite.py benchmarks/correlation.py benchmarks/score_ray.py benchmarks/versions.py,$(wildcard benchmarks/*.py))
 
 BIN := $(VENV)/bin
 # uv where it is there and works, else the standard library's venv and pip

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.extend.core import ClosedJaxpr, Literal, Var
 
@@ -147,7 +148,8 @@ def _constants(closed: ClosedJaxpr) -> list[Any]:
         (equation.primitive.name, *(str(atom.val) for atom in equation.invars if isinstance(atom, Literal)))
         for equation in equations(closed.jaxpr)
     ]
-    return literals + [float(jnp.sum(jnp.asarray(const, jnp.float32))) for const in closed.consts]
+    known = [const for const in closed.consts if not isinstance(const, jax.core.Tracer)]
+    return literals + [np.asarray(const).tobytes() for const in known]
 
 
 def logits_of(apply: Apply) -> Callable[[Any, Array], Array]:

@@ -110,7 +110,9 @@ def measure(
     """
     images, targets = _checked(images, labels)
     chosen = _chosen(proxies)
-    initial: Callable[[Array], Any] = params if callable(params) else lambda key: params
+    # A module of Equinox is a tree of arrays that can be called, too.
+    draws = callable(params) and jax.tree.leaves(params) == [params]
+    initial: Callable[[Array], Any] = params if draws else lambda key: params
     key = jax.random.key(seed)
     drawn = initial(jax.random.fold_in(key, 0))
     if not all(jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating) for leaf in jax.tree.leaves(drawn)):

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import CodeType, ModuleType
 
-SUPPORTED_JAX = ((0, 8), (0, 13))  # from, up to but without; the range of `jax` in pyproject.toml
+SUPPORTED_JAX = ((0, 7, 2), (0, 13))  # from, up to but without; the range of `jax` in pyproject.toml
 SUPPORTED_NEURAL_TANGENTS = "0.6.5"
 
 Substitutions = tuple[tuple[str, str], ...]
