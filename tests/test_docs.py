@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 EXECUTED = [
-    DOCS / f"{name}.md" for name in ("quickstart", "own_space", "own_strategy", "own_proxy", "own_data")
+    DOCS / f"{name}.md"
+    for name in ("quickstart", "own_network", "own_space", "own_strategy", "own_proxy", "own_data")
 ]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 # One process runs all, each from nothing but the modules that are imported; the blocks of a page are one program.
@@ -79,6 +80,19 @@ def test_the_sizes_that_a_page_tells(outcomes):
     """Sizes in own_space.md, counted by hand in tests/nets/test_own_space.py."""
     printed = outcomes[0][str(DOCS / "own_space.md")]["printed"]
     assert "[1531258] [13739658]" in printed and "[5998 " in printed and "[40362 " in printed
+
+
+def test_the_sizes_that_the_page_on_networks_tells(outcomes):
+    """3x3 convolutions of 1 to 8 and of 8 to 16 channels on 8x8 pixels, each normalised, and a classifier."""
+    params = 9 * 8 + 2 * 8 + 9 * 8 * 16 + 2 * 16 + 16 * 10 + 10
+    flops = 64 * 9 * 8 + 64 * 9 * 8 * 16 + 16 * 10
+    activations = 64 * 8 + 64 * 16 + 10
+    text = (DOCS / "own_network.md").read_text("utf-8").replace("\n", " ")
+    assert f"{params:,} parameters, {flops:,} multiply-adds and {activations:,} activations" in text
+    printed = outcomes[0][str(DOCS / "own_network.md")]["printed"]
+    for number in (params, flops, activations):
+        assert f" {number:,}\n" in printed
+    assert "needs labels" in printed and "no ReLU" in printed and "(32, 32) True" in printed
 
 
 def test_docstrings_open_with_a_noun_or_a_verb():
