@@ -80,6 +80,7 @@ def test_the_sizes_that_a_page_tells(outcomes):
     """Sizes in own_space.md, counted by hand in tests/nets/test_own_space.py."""
     printed = outcomes[0][str(DOCS / "own_space.md")]["printed"]
     assert "[1531258] [13739658]" in printed and "[5998 " in printed and "[40362 " in printed
+    assert "array([246])" in printed and "array([11560])" in printed
 
 
 def test_the_sizes_that_the_page_on_networks_tells(outcomes):

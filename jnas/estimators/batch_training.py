@@ -23,7 +23,7 @@ candidate's accuracy is that on the last. Test images are not looked at, so that
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -39,7 +39,7 @@ from jnas.data.base import stratified_split
 from jnas.errors import InputError
 from jnas.estimators.settings import NASBENCH201
 from jnas.estimators.training import EVALUATION_BATCH, trainer
-from jnas.nets import networks
+from jnas.nets import networks, own
 from jnas.nets.modules import Build, initial_parameters
 from jnas.nets.sizes import Macro
 from jnas.nets.trainable import Trainable
@@ -123,19 +123,45 @@ def observations(
             f"choices are {choices.dtype}{list(choices.shape)}: give integers [architectures, cells, edges]"
         )
     known = spaces.get(space)
-    networks.kind_of(known).check_images(dataset.x_train.shape, stages)
-    network = networks.build(
-        known, Macro(channels, cells_per_stage, stages, classes=dataset.classes), Build(loops=True)
-    )
-    plan, program = _compiled(network, epochs, batch, points, observe)
     choices = choices.astype(jnp.int32)
+    image = dataset.x_train.shape[1:]
+    if own.is_own(known):
+        # A program for each architecture; none is kept, as thousands alive are more than a process can map.
+        parts = [
+            (_Alone(own.build(known, row, image, dataset.classes)), row[None]) for row in np.asarray(choices)
+        ]
+        compiled = _compiled.__wrapped__
+    else:
+        networks.kind_of(known).check_images(dataset.x_train.shape, stages)
+        sizes = Macro(channels, cells_per_stage, stages, classes=dataset.classes)
+        parts = [(networks.build(known, sizes, Build(loops=True)), choices)]
+        compiled = _compiled
     train, test = (
         (transforms.normalise(dataset, images), jnp.asarray(labels))
         for images, labels in ((dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test))
     )
     rates = jnp.float32(learning_rate), jnp.float32(weight_decay)
-    shared = plan(key, train[0], len(test[0]), choices[0]), train, test, rates
-    return program.stacked(program.place(shared), choices)
+    seen = []
+    for network, rows in parts:
+        plan, program = compiled(network, epochs, batch, points, observe)
+        shared = plan(key, train[0], len(test[0]), rows[0]), train, test, rates
+        seen.append(program.stacked(program.place(shared), rows))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *seen) if len(seen) > 1 else seen[0]
+
+
+class _Alone:
+    """The network of one architecture in the place of one that reads an architecture: the row is not looked at."""
+
+    def __init__(self, network: own.Own):
+        self.network = network
+
+    def initial(self, key: Array, images: Array, row: Array) -> Any:
+        return self.network.init(key, images)[0]
+
+    def apply(self, variables: Any, images: Array, row: Array) -> Array:
+        # Statistics of training are not read: those before it will do.
+        rest = self.network.init(jax.random.key(0), images[:1])[1]
+        return self.network.train(variables["params"], rest, images)[0]
 
 
 def trained(space: Space, dataset: Dataset, settings: Any) -> Estimator:
@@ -145,7 +171,8 @@ def trained(space: Space, dataset: Dataset, settings: Any) -> Estimator:
     A candidate's fidelity is its share of the epochs. A training that diverges has the status `not_finite`. Raises
     `InputError` where a batch does not fit, and for a space whose architectures are not built alone.
     """
-    networks.kind_of(space)
+    if not own.is_own(space):
+        networks.kind_of(space)
     learn, held = stratified_split(dataset.y_train, 0, VALIDATION)
     if settings.batch > len(learn):
         raise InputError(
@@ -184,7 +211,8 @@ def _compiled(
     def plan(key, x_train, count, choice):
         """Weights, the images of each step int32[epochs, steps, batch], and parts of the `count` test images."""
         weights_key, order_key, parts_key = jax.random.split(key, 3)
-        params = initial_parameters(network, weights_key, x_train[:1], choice)
+        initial = getattr(network, "initial", None) or partial(initial_parameters, network)
+        params = initial(weights_key, x_train[:1], choice)
         order = jax.vmap(lambda number: transforms.batches(order_key, number, len(x_train), batch))(
             jnp.arange(epochs)
         )

@@ -17,12 +17,13 @@ import numpy as np
 
 from jnas.data import Dataset
 from jnas.errors import InputError, unknown_name
+from jnas.estimators.own_networks import measurement_alone
 from jnas.estimators.wraps import mean
-from jnas.nets import networks
+from jnas.nets import networks, own
 from jnas.nets.sizes import Macro
 from jnas.parallel import Program, rows_at_once
 from jnas.proxies import PROXIES, sign
-from jnas.proxies.base import KERNEL, NETWORK, REGIONS, SIZE, Proxy
+from jnas.proxies.base import KERNEL, NETWORK, REGIONS, SIZE, Proxy, finished
 from jnas.proxies.subjects import SUBJECTS, Subject
 from jnas.spaces.base import Space
 from jnas.types import STATUSES, Candidates, Estimator, Key, Values
@@ -55,17 +56,22 @@ def proxies(
     names, for more images than the data have and for images that do not fit the networks.
     """
     check(names, dataset, settings)
-    kind, wanted = networks.kind_of(space), {PROXIES[name].subject for name in names}
-    for subject, stages in ((KERNEL, kind.kernel_stages), (NETWORK, 3)):
-        if subject in wanted:
-            kind.check_images(dataset.x_train.shape[1:], stages)
-    measurements = []
+    wanted = {PROXIES[name].subject for name in names}
+    if not own.is_own(space):
+        kind = networks.kind_of(space)
+        for subject, stages in ((KERNEL, kind.kernel_stages), (NETWORK, 3)):
+            if subject in wanted:
+                kind.check_images(dataset.x_train.shape[1:], stages)
+    measures = []
+    measurement = measurement_alone if own.is_own(space) else _measurement
     for name in (name for name in SUBJECTS if name in wanted):
         members = tuple(
             PROXIES[proxy] for proxy in PROXIES if proxy in names and PROXIES[proxy].subject == name
         )
-        measurements.append(_measurement(space, SUBJECTS[name], members, dataset, settings, memory_gb))
-    takes_gates = all(name in SUBJECTS and SUBJECTS[name].takes_gates for name in wanted)
+        measures.append(measurement(space, SUBJECTS[name], members, dataset, settings, memory_gb))
+    takes_gates = not own.is_own(space) and all(
+        name in SUBJECTS and SUBJECTS[name].takes_gates for name in wanted
+    )
     objectives: list[str] = []
     for name in names:
         subject = PROXIES[name].subject
@@ -93,7 +99,7 @@ def proxies(
         scores = known.setdefault(data, {})
         places = {text: place for place, text in enumerate(texts) if text not in scores}
         columns: dict[str, Scores] = {}
-        for measure in measurements if places else []:
+        for measure in measures if places else []:
             columns |= measure(key, rows[list(places.values())])
         for place, text in enumerate(places):
             scores[text] = {objective: pairs[place] for objective, pairs in columns.items()}
@@ -115,7 +121,7 @@ def proxies(
         tuple(objectives),
         evaluate,
         takes=("architectures", "gates") if takes_gates else ("architectures",),
-        batch=rows_at_once() if measurements else BATCH_OF_SIZES,
+        batch=(1 if own.is_own(space) else rows_at_once()) if measures else BATCH_OF_SIZES,
     )
     return estimator if apart else mean(estimator)
 
@@ -188,29 +194,7 @@ def _measurement(
         for repeat, (shared, labels) in enumerate(drawn[data]):
             outs = programs[rows.dtype.type](shared, rows)
             for proxy in members:
-                columns[f"{proxy.name}/{repeat}"] = [_finished(proxy, out, labels) for out in outs]
+                columns[f"{proxy.name}/{repeat}"] = [finished(proxy, out, labels) for out in outs]
         return columns
 
     return scores
-
-
-def _finished(proxy: Proxy, out: Any, labels: np.ndarray) -> tuple[float, str]:
-    """A proxy's value of one measurement, with a status. Raises `InputError` where its `finish` gives neither."""
-    if out is None:
-        return np.nan, "out_of_memory"
-    # The kernel and the regions are one measurement for all their proxies.
-    measured = out[proxy.name] if isinstance(out, dict) else out
-    try:
-        value, status = proxy.finish(measured, labels)
-        value = float(value)
-    except (TypeError, ValueError) as error:
-        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(measured)]
-        raise InputError(
-            f"{proxy.name}: its finish makes no value and status of arrays {shapes} ({error}): without one of your "
-            "own, measure a single number"
-        ) from error
-    if status not in STATUSES:
-        raise InputError(
-            f"{proxy.name}: its finish gives the status '{status}': choose one of {', '.join(STATUSES)}"
-        )
-    return value, "not_finite" if status == "ok" and not np.isfinite(value) else status

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jax.typing import ArrayLike
 
 from jnas.errors import InputError
-from jnas.nets import macro, two_inputs
+from jnas.nets import macro, own, two_inputs
 from jnas.nets.modules import Build
 from jnas.nets.sizes import Macro, Sizes, sizes
 from jnas.spaces.base import Space
@@ -43,6 +43,11 @@ NETWORKS: dict[str, Kind] = {
 
 def kind_of(space: Space) -> Kind:
     """The network that puts cells of the space together. Raises `InputError` where there is none."""
+    if callable(space.network):
+        raise InputError(
+            f"{space.name} gives a network for each architecture and has no supernet: choose architectures instead of "
+            "gates, and an estimator that takes them, such as proxies, train or a table"
+        )
     if space.network not in NETWORKS:
         raise InputError(
             f"architectures of {space.name} are not built alone, as there is no network '{space.network}': choose an "
@@ -66,4 +71,6 @@ def build(space: Space, size: Macro, form: Build, search: bool = False, **fields
 
 def sizes_of(space: Space, size: Macro, choices: ArrayLike) -> Sizes:
     """Sizes of the networks that architectures are trained as, from choices int[..., cells, E]."""
+    if own.is_own(space):
+        return own.sizes(space, choices, size.image, size.classes)
     return sizes(build(space, size, Build()), size.image, choices)

@@ -13,7 +13,7 @@ from jax import Array
 
 from jnas import spaces
 from jnas.errors import InputError
-from jnas.nets import macro, networks, two_inputs
+from jnas.nets import macro, networks, own, two_inputs
 from jnas.nets.modules import Build, initial_parameters, initial_statistics
 from jnas.nets.sizes import Macro
 from jnas.spaces import genotype
@@ -51,6 +51,10 @@ def of_architecture(
     images that do not fit.
     """
     known = spaces.get(space)
+    if own.is_own(known):
+        if auxiliary:
+            raise InputError(f"networks of {known.name} have no auxiliary head: set recipe.auxiliary 0")
+        return _of_own(own.build(known, known.choices(known.from_string(text)), tuple(image), classes), image)
     kind = networks.kind_of(known)
     kind.check_images(tuple(image), STAGES)
     sizes = Macro(channels, cells_per_stage, STAGES, classes=classes)
@@ -85,6 +89,14 @@ def of_architecture(
         return initial_parameters(trained, key, one), initial_statistics(trained, one)
 
     return Trainable(init, train, evaluate)
+
+
+def _of_own(network: own.Own, image: tuple[int, ...]) -> Trainable:
+    def train(params, rest, images, drop, key):
+        logits, rest = network.train(params, rest, images, key)
+        return logits, None, rest
+
+    return Trainable(lambda key: network.init(key, jnp.zeros((1, *image))), train, network.evaluate)
 
 
 def shapes(network: Trainable) -> tuple[Any, Any]:

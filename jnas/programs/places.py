@@ -40,12 +40,13 @@ class Classifier(NamedTuple):
 class Level:
     """Places in one flat program.
 
-    units: inputs of ReLUs and their like, with their axes of the batch. channels: outputs of products with weights.
+    units: inputs of ReLUs and their like that have an axis of images, with how many read each.
+    channels: outputs of products with weights.
     inner: by the first output of a `scan` or `cond`, that equation and the levels of its programs.
     """
 
     reading: Reading
-    units: dict[Var, int | None]
+    units: dict[Var, int]
     channels: dict[Var, Channels]
     normal: Normalisations
     blocks: dict[Var, str]
@@ -78,7 +79,11 @@ def level_of(reading: Reading, classifier: Var | None = None) -> Level:
             blocks[equation.outvars[0]] = f"{name} #{again + 1}" if again else name
     return Level(
         reading,
-        {unit: axis for unit, axis in units(reading).items() if unit not in clipped},
+        {
+            unit: readers
+            for unit, readers in units(reading).items()
+            if unit not in clipped and reading.axis[unit] is not None
+        },
         channels,
         normal,
         blocks,

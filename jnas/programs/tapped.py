@@ -74,10 +74,9 @@ def run(
         return outputs
 
     outputs = evaluate(level.reading.jaxpr, consts, arguments, rule, values)
-    for place, (unit, axis) in enumerate(level.units.items()):
-        if axis is not None:
-            signs = jnp.moveaxis(values[unit] > 0, axis, 0)
-            looked.units[f"{path}{place}"] = signs.reshape(len(signs), -1), jnp.ones(())
+    for place, (unit, readers) in enumerate(level.units.items()):
+        signs = jnp.moveaxis(values[unit] > 0, level.reading.axis[unit] or 0, 0)
+        looked.units[f"{path}{place}"] = signs.reshape(len(signs), -1), jnp.float32(readers)
     for place, variance in enumerate(level.normal.variances):
         mean = jnp.mean(values[variance])
         positive = mean > 0

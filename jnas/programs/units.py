@@ -20,9 +20,9 @@ ELEMENTWISE = (
 )  # fmt: skip
 
 
-def units(reading: Reading) -> dict[Var, int | None]:
-    """The inputs of ReLUs and their like, in the order of the program, with their axes of the batch."""
-    inputs: dict[Var, int | None] = {}
+def units(reading: Reading) -> dict[Var, int]:
+    """The inputs of ReLUs and their like, in the order of the program, with how many read each."""
+    inputs: dict[Var, int] = {}
     # For elementwise functions of one value: that value, and whether a sigmoid is among them.
     roots: dict[Var, tuple[Var, bool]] = {}
     for equation in reading.jaxpr.eqns:
@@ -30,7 +30,7 @@ def units(reading: Reading) -> dict[Var, int | None]:
             continue
         unit = _unit(reading, equation, roots)
         if unit is not None:
-            inputs[unit] = reading.axis.get(unit)
+            inputs[unit] = inputs.get(unit, 0) + 1
         root = _root(reading, equation, roots)
         if root is not None:
             roots[equation.outvars[0]] = root

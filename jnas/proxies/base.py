@@ -5,10 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, SupportsFloat, TypeAlias
 
+import jax
 import numpy as np
 
 from jnas.errors import InputError, unknown_name
 from jnas.proxies.probe import Probe
+from jnas.types import STATUSES
 
 # Subjects: the network to be trained, as `Probe` shows it; the small networks of TE-NAS, of which the kernel or the
 # activation patterns are taken (`jnas.proxies.subjects`); or nothing but the architecture's sizes.
@@ -86,3 +88,25 @@ class Proxy:
             raise InputError(
                 f"proxy {self.name}: measure is for the subject {NETWORK}, which needs it, and for no other"
             )
+
+
+def finished(proxy: Proxy, out: Any, labels: np.ndarray) -> tuple[float, str]:
+    """A proxy's value of one measurement, with a status. Raises `InputError` where its `finish` gives neither."""
+    if out is None:
+        return np.nan, "out_of_memory"
+    # The kernel and the regions are one measurement for all their proxies.
+    measured = out[proxy.name] if isinstance(out, dict) else out
+    try:
+        value, status = proxy.finish(measured, labels)
+        value = float(value)
+    except (TypeError, ValueError) as error:
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(measured)]
+        raise InputError(
+            f"{proxy.name}: its finish makes no value and status of arrays {shapes} ({error}): without one of your "
+            "own, measure a single number"
+        ) from error
+    if status not in STATUSES:
+        raise InputError(
+            f"{proxy.name}: its finish gives the status '{status}': choose one of {', '.join(STATUSES)}"
+        )
+    return value, "not_finite" if status == "ok" and not np.isfinite(value) else status

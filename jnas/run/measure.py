@@ -19,9 +19,7 @@ from jnas.programs import counts
 from jnas.programs.function import Apply, Function, trace
 from jnas.proxies import PROXIES
 from jnas.proxies.base import KERNEL, NETWORK, REGIONS, SIZE, Proxy
-from jnas.proxies.probe import Probe
-from jnas.proxies.regions import count_distinct
-from jnas.proxies.views import of_function
+from jnas.proxies.of_function import measurements
 from jnas.report.evaluations import data_frame
 from jnas.theory.function_kernel import kernel
 
@@ -125,7 +123,7 @@ def measure(
     # One program for all proxies of the network; the kernel is a loop of programs.
     network = [p for p in chosen if p.subject in (NETWORK, REGIONS) and p.name not in reasons]
     kernels = [p for p in chosen if p.subject == KERNEL and p.name not in reasons]
-    measured_by, more = _measures(apply, function, drawn, network, images, jnp.asarray(targets))
+    measured_by, more = measurements(apply, function, drawn, network, images, jnp.asarray(targets))
     reasons |= more
     started = time.perf_counter()
     probe_key = jax.random.fold_in(key, PROBE_STREAM)
@@ -185,52 +183,6 @@ def _chosen(names: Sequence[str] | str | None) -> list[Proxy]:
         if name not in PROXIES:
             raise unknown_name("proxy", name, PROXIES)
     return [PROXIES[name] for name in dict.fromkeys(names) if PROXIES[name].subject != SIZE]
-
-
-def _measures(
-    apply: Apply, function: Function, params: Any, proxies: Sequence[Proxy], images: Array, labels: Array
-) -> tuple[Callable[[Any, Array], dict[str, Any]], dict[str, str]]:
-    """A function of (parameters, key) that measures all proxies that the network has, and why it lacks the others."""
-    classes = jax.eval_shape(function.apply, params, images).shape[1]
-    functions = {1: function}
-
-    def measure_one(proxy: Proxy, params: Any, key: Array, probes: dict[int, Probe]) -> Any:
-        batches = proxy.batches
-        if batches not in probes:
-            count = len(images) // batches
-            if count < 2:
-                raise InputError(f"takes {batches} batches of the images: give {2 * batches} or more")
-            if batches not in functions:
-                functions[batches] = trace(apply, params, images[:count])
-            shaped = images[: count * batches].reshape(batches, count, *images.shape[1:])
-            own = labels[: count * batches].reshape(batches, count)
-            probes[batches] = Probe(key, of_function(functions[batches]), params, shaped, own, classes)
-        probe = probes[batches]
-        if proxy.subject == REGIONS:
-            return count_distinct(jnp.concatenate([signs for signs, _ in probe.patterns], axis=1))
-        assert proxy.measure is not None
-        return proxy.measure(probe)
-
-    reasons = {}
-    for proxy in proxies:
-        try:
-            jax.eval_shape(
-                lambda params, key, proxy=proxy: measure_one(proxy, params, key, {}),
-                params,
-                jax.random.key(0),
-            )
-        except InputError as error:
-            reasons[proxy.name] = str(error)
-
-    def measure_all(params: Any, key: Array) -> dict[str, Any]:
-        probes: dict[int, Probe] = {}
-        return {
-            proxy.name: measure_one(proxy, params, key, probes)
-            for proxy in proxies
-            if proxy.name not in reasons
-        }
-
-    return measure_all, reasons
 
 
 def _notes(function: Function, params: Any, images: Array) -> tuple[str, ...]:

@@ -25,8 +25,7 @@ from jnas.errors import InputError
 from jnas.estimators import batch_training, compact_table, official_tables
 from jnas.estimators.compact_table import Table
 from jnas.nets import networks
-from jnas.nets.modules import Build
-from jnas.nets.sizes import Macro, sizes
+from jnas.nets.sizes import Macro
 from jnas.run.evaluate import Evaluator
 from jnas.run.executors import runner
 from jnas.run.progress import Progress
@@ -153,8 +152,13 @@ def build(
             values = evaluate(jax.random.key(config.seed), 0, Candidates(architectures=trained), advance)
 
     # Accuracies by cell, seed and epoch, beside the sizes of the networks that were trained.
-    macro = Macro(config.channels, config.cells_per_stage, config.stages, classes=dataset.classes)
-    network = networks.build(space, macro, Build())
+    macro = Macro(
+        config.channels,
+        config.cells_per_stage,
+        config.stages,
+        image=dataset.x_train.shape[1:],
+        classes=dataset.classes,
+    )
     accuracy = np.where(np.isfinite(values.value), values.value, np.nan).astype(np.float32)
     table = Table(
         config.space,
@@ -163,7 +167,7 @@ def build(
         epochs=np.array(points(config), np.int32),
         accuracy=accuracy.reshape(len(trained), config.seeds, -1),
         seconds=(np.asarray(values.cost) / config.seeds).astype(np.float32),
-        parameters=sizes(network, dataset.x_train.shape[1:], space.choices(trained)).params,
+        parameters=networks.sizes_of(space, macro, space.choices(trained)).params,
     )
     write_file(path, compact_table.to_bytes(table, path))
     return table

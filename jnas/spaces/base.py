@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +123,8 @@ class Space:
     graphs: of each kind of cell; their edges and operations are the same.
     cell_names: of the kinds of cell.
     node_names: of the nodes of a cell.
-    network: how cells are put together, a key of `jnas.nets.networks.NETWORKS`.
+    network: how cells are put together, a key of `jnas.nets.networks.NETWORKS`; or a network for each architecture, the
+      operation of each edge -> Linen module (`jnas.spaces.networks`).
     coding: where decisions are not one an edge.
     text: where the field has its text; otherwise operations by edge, such as `conv_1x1|conv_3x3`.
     canonical_form: int32[..., D] -> int32[..., D], the representative of equal architectures; None: each its own.
@@ -135,7 +136,7 @@ class Space:
     graphs: tuple[Graph, ...]
     cell_names: tuple[str, ...] = ("cell",)
     node_names: tuple[str, ...] = ()
-    network: str = "residual"
+    network: str | Callable[[Sequence[int]], Any] = "residual"
     coding: Coding | None = None
     text: Text | None = None
     canonical_form: Callable[[ArrayLike], jax.Array] | None = None

@@ -58,7 +58,19 @@ NO_UNITS = {
 @pytest.mark.parametrize("name", UNITS)
 def test_one_unit(name):
     function = trace(lambda p, x: head(UNITS[name](x * p)), jnp.ones(6), IMAGES)
-    assert len(function.level.units) == 1 and list(function.level.units.values()) == [0]
+    assert list(function.level.units.values()) == [1]
+
+
+def test_a_value_that_two_units_read_counts_twice():
+    function = trace(lambda p, x: head(jax.nn.relu(x * p) + jax.nn.relu(x * p)), jnp.ones(6), IMAGES)
+    assert list(function.level.units.values()) == [1, 1]
+
+    def shared(params, x):
+        y = x * params
+        return head(jax.nn.relu(y) + jax.nn.gelu(y))
+
+    function = trace(shared, jnp.ones(6), IMAGES)
+    assert list(function.level.units.values()) == [2]
 
 
 @pytest.mark.parametrize("name", NO_UNITS)

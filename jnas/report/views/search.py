@@ -33,6 +33,8 @@ def render(result: Mapping[str, Any], config: Mapping[str, Any], records: Sequen
         best=max(accuracies, default=0),
         worst=min(accuracies, default=0),
         cells=page.cells(space, result["architecture"]) if space else [],
+        # A space of networks has no cells: what is drawn are its decisions.
+        decided=space is not None and callable(space.network),
         colours=page.operation_colours(space) if space else {},
         titles={name: TITLES.get(name, name) for name in (rows[0].scores if rows else ())},
         rounds=pruning.view(result, space) if space else [],
