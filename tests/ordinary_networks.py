@@ -177,8 +177,11 @@ def row(group, *places):
     }
 
 
-def residual(params, cell, classes, stages, cells):
-    """A network of `cell` and its parameters, from those of the supernet `jnas.nets.macro.Residual`."""
+def residual(params, cell, classes, stages, cells, rows):
+    """A network of `cell` and its parameters, from those of the supernet `jnas.nets.macro.Residual`.
+
+    rows: by operation the edges that its stacked weights are of.
+    """
     own = {"stem": layer(params["stem"]), "last_norm": normalisation(params["last_norm"])}
     own["classifier"] = {"kernel": params["classifier_kernel"], "bias": params["classifier_bias"]}
     names = {2: "nor_conv_1x1", 3: "nor_conv_3x3"}
@@ -194,17 +197,19 @@ def residual(params, cell, classes, stages, cells):
             for edge, choice in enumerate(cell):
                 if choice in names:
                     group = params[f"cells_{stage}"][names[choice]]
-                    own[f"cell_{stage}_{index}_{edge}"] = layer(row(group, index, edge))
+                    place = rows[names[choice]].index(edge)
+                    own[f"cell_{stage}_{index}_{edge}"] = layer(row(group, index, place))
     channels = params["stem"]["kernel"].shape[-1]
     return Residual(tuple(cell), channels, classes, stages, cells), own
 
 
-def two_inputs(params, choices, operations, kinds, classes):
-    """A network of two cells and its parameters, from those of the supernet `jnas.nets.two_inputs.TwoInputs`."""
+def two_inputs(params, choices, operations, kinds, classes, rows):
+    """A network of two cells and its parameters, from those of the supernet `jnas.nets.two_inputs.TwoInputs`.
+
+    rows: for each kind of cell, by operation the edges that its stacked weights are of.
+    """
     own = {"stem": layer(params["stem"])}
     own["classifier"] = {"kernel": params["classifier_kernel"], "bias": params["classifier_bias"]}
-    # In a reduction cell only edges from the inputs have weights of a skip connection.
-    from_inputs = [edge for edge, (source, _) in enumerate(DARTS_EDGES) if source < 2]
     for index, kind in enumerate(kinds):
         name = f"cell_{index}"
         own[f"{name}_older"], own[f"{name}_younger"] = (
@@ -213,10 +218,9 @@ def two_inputs(params, choices, operations, kinds, classes):
         )
         for edge, choice in enumerate(choices[kind]):
             operation = operations[choice]
-            if operation in SEPARABLE:
-                own[f"{name}_{edge}"] = layer(row(params[name][operation], edge))
-            elif operation == "skip_connect" and kind and edge in from_inputs:
-                own[f"{name}_{edge}"] = layer(row(params[name][operation], from_inputs.index(edge)))
+            if edge in rows[kind].get(operation, ()):
+                place = rows[kind][operation].index(edge)
+                own[f"{name}_{edge}"] = layer(row(params[name][operation], place))
     search = "last_norm" in params
     if search:
         own["last_norm"] = normalisation(params["last_norm"])

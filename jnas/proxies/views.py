@@ -11,7 +11,7 @@ from flax import traverse_util
 from jax import Array
 
 from jnas.nets.modules import PER_CHANNEL, Build, initial_parameters
-from jnas.programs.function import Function
+from jnas.programs.function import Function, trace
 from jnas.programs.tapped import Taps
 from jnas.proxies.probe import Seen, View
 from jnas.types import Params
@@ -96,9 +96,10 @@ def of_function(function: Function) -> View:
 
     def unnormalised(params: Any, images: Array) -> tuple[Array, Array]:
         plain = function.with_normal(params, 1, 0, lambda place, leaf: leaf)
-        # The program is that of the traced batch: an image is repeated.
-        batch = jnp.broadcast_to(images, (function.images[0], *images.shape[1:]))
-        return function.run(plain, batch, Taps(plain=True)).logits[: len(images)], jnp.zeros(())
+        # A program is read for two images or more.
+        batch = jnp.concatenate([images] * 2) if len(images) == 1 else images
+        few = trace(function.apply, params, batch)
+        return few.run(plain, batch, Taps(plain=True)).logits[: len(images)], jnp.zeros(())
 
     def redrawn(key: Array, params: Any) -> Any:
         def weight(place: int, leaf: Array) -> Array:

@@ -8,7 +8,7 @@ pair of blocks once. Nothing of the size N O P is ever held. The sum is symmetri
 transpose, and positive semi-definite up to the rounding of its float32 products; parts are added in float64.
 
 Where images do not depend on each other, a row is the backward pass of one image; where they do (batch statistics), of
-the whole batch.
+the whole batch. Images are shared by the local devices, where their number divides evenly.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, PartitionSpec
 
 from jnas.programs.function import Function
 
+AXIS = "images"
 Entries = Literal["all", "diagonal", "blocks"]
 
 
@@ -66,7 +68,7 @@ def kernel(
     sizes = [leaf.size * leaf.dtype.itemsize for leaf in leaves]
     total: np.ndarray | None = None
     for part in parts(sizes, counted, count, seeds.shape[1], int(memory_gb * 2**30)):
-        jacobian = jax.jit(partial(_rows, function, structure, part.places))
+        jacobian = jax.jit(_on_devices(partial(_rows, function, structure, part.places)))
         for seed in seeds:
             contracted = _contracted(
                 partial(jacobian, leaves, images, jnp.asarray(seed, jnp.float32)), count, part.images, entries
@@ -95,6 +97,22 @@ def parts(
             held += needed * images
     if fits:
         yield Part(tuple(fits), images)
+
+
+def _on_devices(rows: Callable[..., Array]) -> Callable[..., Array]:
+    """`rows` whose images are shared by the local devices, where they can be shared evenly."""
+
+    def shared(leaves: list[Array], images: Array, seeds: Array, chosen: Array) -> Array:
+        devices = jax.local_devices()
+        if len(devices) == 1 or len(chosen) % len(devices):
+            return rows(leaves, images, seeds, chosen)
+        whole, split = PartitionSpec(), PartitionSpec(AXIS)
+        return jax.shard_map(
+            rows, mesh=Mesh(np.array(devices), (AXIS,)), in_specs=(whole, whole, whole, split), out_specs=split,
+            check_vma=False,
+        )(leaves, images, seeds, chosen)  # fmt: skip
+
+    return shared
 
 
 def _rows(

@@ -81,6 +81,8 @@ def figure(evaluations: Evaluations, found: str) -> str:
             axes.set_title(title, loc="left")
             axes.set_xlabel("architectures evaluated")
             axes.xaxis.set_tick_params(labelbottom=True)
+            # An architecture is a whole number.
+            axes.locator_params(axis="x", integer=True)
         figure.get_layout_engine().set(wspace=0.06, hspace=0.08)
 
     return as_svg(draw, (10.6 if columns > 1 else 7.2, 3.4 * rows), "search")
