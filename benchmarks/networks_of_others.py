@@ -98,7 +98,8 @@ def resnet18_nnx(key: jax.Array) -> Network:
     own = nnx.to_pure_dict(params)
     flat = traverse_util.flatten_dict(own)
     nnx.replace_by_pure_dict(params, traverse_util.unflatten_dict({path: drawn[path] for path in flat}))
-    return lambda p, x: nnx.merge(graph, p, rest)(x), params
+    # Copies, as running averages are written into them.
+    return lambda p, x: nnx.merge(graph, p, jax.tree.map(jnp.asarray, rest))(x), params
 
 
 def equinox_small(key: jax.Array) -> Network:

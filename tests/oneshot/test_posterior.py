@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from double import float64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
@@ -88,7 +89,7 @@ def test_half_an_inclusion_is_the_papers_entropy_but_for_a_constant():
 def test_its_optimum_is_the_analytic_one(norm, count, u):
     """logit p* = l ||W||^2 / (d C) + log((1 - u) / u); without a prior p* is never below 1/2."""
     best = 1.7 * norm / (0.8 * count) + np.log((1 - u) / u)
-    with jax.enable_x64(True):
+    with float64():
         gradient = jax.grad(lambda x: value(x, np.array([norm]), np.array([count]), u))(np.array([best]))
         assert abs(float(gradient[0])) < 1e-12
         for step in (-0.1, 0.1):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from double import float64
 
 from jnas import data, spaces
 from jnas.errors import InputError
@@ -363,7 +364,7 @@ def test_the_gradient_of_the_loss_against_finite_differences(digits, small):
     _, params, statistics = small
     # Of its own: JAX keeps the indices of what was traced before as int32.
     supernet = SUPERNETS["nasbench201"](IMAGE, 10, 2, 1)
-    with jax.enable_x64(True):
+    with float64():
         double = partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, jnp.float64))
         settings = Posterior(temperature=0.5, weight_penalty=3.0)
         images = jnp.asarray((digits.x_train[:6] - digits.mean) / digits.std, jnp.float64)

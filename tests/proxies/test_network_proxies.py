@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from double import float64
 from measure import network
 from nasbench201_networks import Network
 from nasbench201_reference import Pass, layers
@@ -100,7 +101,7 @@ class Reference:
             name: np.asarray(jax.random.rademacher(key, shape, jnp.float32), np.float64)
             for name, key, shape in zip(self.boundaries, keys, shapes, strict=True)
         }
-        with jax.enable_x64(True):
+        with float64():
             images = np.asarray(IMAGES, np.float64)
             results = jax.jit(self._everything)(self.params, normal, images, x, e, noise, signs)
             self.__dict__.update(jax.tree.map(np.asarray, results))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from double import float64
 from flax import traverse_util
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,7 +86,7 @@ def alone(params):
         }
 
     own = Network(2, CLASSES, Build(), stages=1, architecture=CELL)
-    with jax.enable_x64(True):
+    with float64():
         exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (specialise(params, CELL), IMAGES))
         return jax.tree.map(np.asarray, jax.jit(everything)(*exact))
 

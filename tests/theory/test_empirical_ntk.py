@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from double import float64
 from flax import traverse_util
 from nasbench201_networks import Network
 
@@ -67,7 +68,7 @@ def small():
         "classifier_kernel": draw.normal(size=(5, CLASSES)),
         "classifier_bias": draw.normal(size=CLASSES),
     }  # fmt: skip
-    with jax.enable_x64(True):
+    with float64():
         means = {
             "train": lambda h: h.mean(0),
             "frozen": lambda h: jax.lax.stop_gradient(h.mean(0)),
@@ -177,7 +178,7 @@ def brute_force(case: Case, statistics: str) -> dict[tuple[str, ...], np.ndarray
     """
     params, images, gates = draw(case)
     shapes = jax.eval_shape(case.network(Build()).init, jax.random.key(0), images, gates)["batch_stats"]
-    with jax.enable_x64(True):
+    with float64():
         params, images, gates = jax.tree.map(
             lambda array: jnp.asarray(np.asarray(array), jnp.float64), (params, images, gates)
         )

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from double import float64
 
 from jnas.programs.function import trace
 from jnas.theory.function_kernel import kernel, parts
@@ -38,7 +39,7 @@ def apply(params, x, by_batch):
 
 def expected(by_batch, logits, parameters):
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (draw(), IMAGES))
-    with jax.enable_x64(True):
+    with float64():
         params, x = jax.tree.map(jnp.asarray, exact)
         jacobian = jax.jacobian(lambda params: apply(params, x, by_batch))(params)
         own = [v for name, v in jacobian.items() if parameters == "all" or name != "bias"]
