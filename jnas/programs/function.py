@@ -172,7 +172,7 @@ def _normal_params(level: Level) -> tuple[set[int], set[int]]:
 
 
 def _couples(reading: Reading) -> bool:
-    """Whether a value of each image is made with a value of all: images that lost their axis of the batch."""
+    """True where a value of each image is made with a value of all, which has lost the axis of images."""
     for equation in reading.jaxpr.eqns:
         data = [atom for atom in equation.invars if reading.of(atom).data]
         lost = any(isinstance(atom, Var) and reading.axis[atom] is None for atom in data)

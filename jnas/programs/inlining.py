@@ -14,7 +14,7 @@ from jax import Array
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 # Names of primitives and of their parameters differ between the versions of JAX.
-CALLS = ("jit", "pjit", "checkpoint", "remat2", "closed_call", "core_call", "custom_lin")
+CALLS = ("jit", "pjit", "checkpoint", "remat2", "closed_call", "core_call")
 CUSTOM_DERIVATIVES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 # A call that is recognised by its name, as its equations have no ReLU.
 NAMED_UNITS = ("softplus",)

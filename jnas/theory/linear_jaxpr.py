@@ -9,7 +9,7 @@ becomes slices, and whatever does not depend on the tangents is evaluated before
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -17,9 +17,9 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 from jax.interpreters import ad
 
-PyTree = Any
+from jnas.programs.inlining import CALLS, bind, body_of, evaluate
 
-_CALLS = {"jit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr", "closed_call": "call_jaxpr"}
+PyTree = Any
 
 
 def linear_jaxpr(f: Callable[..., PyTree], *primals: PyTree) -> tuple[PyTree, list[bool], ClosedJaxpr]:
@@ -65,33 +65,22 @@ def transpose(eqn: JaxprEqn, cotangents: jax.Array, *inputs: jax.Array | ad.Unde
     return [next(transposed) if linear else None for linear in is_linear]
 
 
-def _inlined(closed: ClosedJaxpr, arguments: Iterable[jax.Array]) -> list[jax.Array]:
+def _inlined(closed: ClosedJaxpr, arguments: Sequence[jax.Array]) -> list[jax.Array]:
     """Evaluates a jaxpr without binding its calls (`jit`, `checkpoint`, ...) and splits."""
-    environment: dict[Var, Any] = {}
 
-    def read(atom: Var | Literal) -> Any:
-        return atom.val if isinstance(atom, Literal) else environment[atom]
-
-    environment.update(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-    environment.update(zip(closed.jaxpr.invars, arguments, strict=True))
-    for eqn in closed.jaxpr.eqns:
-        inputs = [read(atom) for atom in eqn.invars]
-        outputs: Iterable[jax.Array]
-        if eqn.primitive.name in _CALLS:
-            inner = eqn.params[_CALLS[eqn.primitive.name]]
-            outputs = _inlined(inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ()), inputs)
-        elif eqn.primitive is lax.split_p:
-            ends = itertools.accumulate(eqn.params["sizes"], initial=0)
-            outputs = [
-                lax.slice_in_dim(inputs[0], start, end, axis=eqn.params["axis"])
+    def rule(equation: JaxprEqn, inputs: list[jax.Array]) -> list[jax.Array]:
+        body = body_of(equation) if equation.primitive.name in CALLS else None
+        if body is not None:
+            return _inlined(body, inputs)
+        if equation.primitive is lax.split_p:
+            ends = itertools.accumulate(equation.params["sizes"], initial=0)
+            return [
+                lax.slice_in_dim(inputs[0], start, end, axis=equation.params["axis"])
                 for start, end in itertools.pairwise(ends)
             ]
-        else:
-            invars = _variables(eqn.invars)
-            alone = closed.jaxpr.replace(constvars=[], invars=invars, outvars=eqn.outvars, eqns=[eqn])
-            outputs = jaxpr_as_fun(ClosedJaxpr(alone, ()))(*(environment[var] for var in invars))
-        environment.update(zip(eqn.outvars, outputs, strict=True))
-    return [read(atom) for atom in closed.jaxpr.outvars]
+        return bind(closed.jaxpr, equation, inputs)
+
+    return evaluate(closed.jaxpr, closed.consts, arguments, rule)
 
 
 def _linear_part(closed: ClosedJaxpr) -> tuple[list[bool], ClosedJaxpr]:
