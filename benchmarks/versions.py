@@ -88,9 +88,9 @@ def main() -> None:
 
 
 def requirements() -> list[str]:
-    """The dependencies of jnas but neural-tangents."""
+    """The dependencies of jnas but neural-tangents, and the one of neural-tangents that is imported."""
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    return [text for text in dependencies if not text.startswith("neural-tangents")]
+    return ["frozendict", *(text for text in dependencies if not text.startswith("neural-tangents"))]
 
 
 def version(python: Path, *packages: str) -> str:
