@@ -63,7 +63,7 @@ class Function:
         return {name: leaf.reshape(steps, -1) for name, roles, steps, leaf in leaves if KERNEL in roles}
 
     def counted(self, parameters: str) -> tuple[bool, ...]:
-        """For each parameter, True where it counts in a tangent kernel: all, or all that are not only added ("weights")."""
+        """For each parameter, True where it counts in a kernel: all, or all that are not only added ("weights")."""
         return tuple(parameters == "all" or not roles or roles != {OFFSET} for roles in self.roles)
 
     def with_normal(self, tree: Any, scale: Any, offset: Any, weight: Callable[[int, Array], Array]) -> Any:

@@ -27,13 +27,13 @@ KERNEL, SCALE, OFFSET, OTHER = "kernel", "scale", "offset", "other"
 
 
 class Flow(NamedTuple):
-    """What a value depends on: images, and parameters by their place."""
+    """Dependences of a value: on images, and on parameters by their place."""
 
     data: bool = False
     params: frozenset[int] = frozenset()
 
     def joined(self, other: "Flow") -> "Flow":
-        """What either depends on."""
+        """Dependences of both together."""
         return Flow(self.data or other.data, self.params | other.params)
 
 
@@ -56,7 +56,7 @@ class Reading:
     steps: dict[int, int] = field(default_factory=dict)
 
     def of(self, atom: Var | Literal) -> Flow:
-        """What a value depends on; literals and constants on nothing."""
+        """Dependences of a value; literals and constants have none."""
         return Flow() if isinstance(atom, Literal) else self.flow.get(atom, Flow())
 
     def made_by(self, atom: Var | Literal) -> JaxprEqn | None:
@@ -76,7 +76,7 @@ class Reading:
         return atom
 
     def is_constant(self, atom: Var | Literal, value: float) -> bool:
-        """Whether a value is a constant of the program, everywhere this number."""
+        """True where a value is a constant of the program, everywhere this number."""
         origin = self.source(atom)
         return isinstance(origin, Literal) and bool(np.all(np.asarray(origin.val) == value))
 
