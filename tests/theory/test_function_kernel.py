@@ -104,7 +104,7 @@ def test_two_devices_say_what_one_says():
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, __file__], capture_output=True, text=True, check=False,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     devices, found = json.loads(done.stdout)
