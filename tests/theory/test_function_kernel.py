@@ -102,9 +102,10 @@ def both_kernels():
 
 def test_two_devices_say_what_one_says():
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
     done = subprocess.run(
         [sys.executable, __file__], capture_output=True, text=True, check=False,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     devices, found = json.loads(done.stdout)
