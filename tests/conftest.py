@@ -10,13 +10,20 @@ A file goes to one worker as a whole. Files that take longest start first: those
 workers end together.
 """
 
+import importlib.metadata
 import os
 import pathlib
 
 # JAX reads these when it is imported, which no plugin of pytest does.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# XLA's newer generator of fused loops takes two thirds of the time of compilation on a CPU.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+# XLA's newer generator of fused loops takes two thirds of the time of compilation on a CPU. Later releases have no
+# other, and end a process that names the flag.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_cpu_use_fusion_emitters=false"
+    if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11)
+    else "",
+)
 # Outlives the run: JAX keys its entries by program, flags and version. `make clean` removes it. The smallest programs
 # are read from it too: there are thousands, and to compile one takes three times as long as to read it.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".jax_cache"))

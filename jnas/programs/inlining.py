@@ -77,6 +77,22 @@ def body_of(equation: JaxprEqn) -> ClosedJaxpr | None:
     return None
 
 
+def scan_sizes(equation: JaxprEqn) -> tuple[int, int]:
+    """(constants, carried values) of a `scan`, the first of its inputs; its parameters name them in some releases."""
+    body = equation.params["jaxpr"].jaxpr
+    inside = [
+        (len(shape_of(one)), len(shape_of(two)))
+        for one, two in zip(equation.invars, body.invars, strict=True)
+    ]
+    after = [
+        (len(shape_of(one)), len(shape_of(two)))
+        for one, two in zip(equation.outvars, body.outvars, strict=True)
+    ]
+    # Slices have an axis less in the body, carried values the same.
+    slices, carried = sum(one != two for one, two in inside), sum(one == two for one, two in after)
+    return len(inside) - carried - slices, carried
+
+
 def programs_in(equation: JaxprEqn) -> Iterator[Jaxpr]:
     """The programs in the parameters of an equation."""
     for parameter in equation.params.values():

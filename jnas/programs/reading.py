@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from jnas.errors import InputError
-from jnas.programs.inlining import shape_of
+from jnas.programs.inlining import scan_sizes, shape_of
 
 # Equations whose output is their input in another form.
 FORMS = (
@@ -154,7 +154,7 @@ def _note_roles(reading: Reading, equation: JaxprEqn, flows: list[Flow]) -> None
 
 
 def _scan(reading: Reading, place: int, equation: JaxprEqn, other: JaxprEqn, flows: list[Flow]) -> list[Flow]:
-    consts, carries = equation.params["num_consts"], equation.params["num_carry"]
+    consts, carries = scan_sizes(equation)
     inputs = list(flows)
     for flow in flows[consts + carries :]:
         for parameter in () if flow.data else flow.params:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import JaxprEqn, Var
 
-from jnas.programs.inlining import bind, evaluate
+from jnas.programs.inlining import bind, evaluate, scan_sizes
 from jnas.programs.places import Channels, Level
 
 # Values by the number of their place: "5", or "1/0/5" in the first program of the second equation that has programs.
@@ -114,7 +114,7 @@ def _scan(
     equation: JaxprEqn, inputs: list[Any], bodies: tuple[Level, ...], taps: Taps, path: str
 ) -> tuple[list[Array], Looked]:
     params = equation.params
-    first, carries = params["num_consts"], params["num_carry"]
+    first, carries = scan_sizes(equation)
     consts, carry, xs = inputs[:first], inputs[first : first + carries], inputs[first + carries :]
     own = {key: gate for key, gate in taps.gates.items() if key.startswith(path)}
 
