@@ -1,7 +1,7 @@
 """Training-free scores of spaces that give a network for each architecture."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jnas.nets import own
 from jnas.programs.function import trace
 from jnas.proxies.base import KERNEL, Proxy, finished
 from jnas.proxies.of_function import measurements
-from jnas.proxies.subjects import Sample, Subject
+from jnas.proxies.subjects import Sample, Subject, samples
 from jnas.spaces.base import Space
 from jnas.theory.function_kernel import kernel
 from jnas.types import Key
@@ -37,19 +37,15 @@ def measurement_alone(
     Each row is a program. Weights, images and labels come from the keys of `jnas.estimators.proxies`. The network is
     the one that is trained, whatever the subject, and `regions` looks at whole images.
     """
-    settings = _Whole(settings.network, settings.ntk, replace(settings.regions, crop=0))
+    settings = replace(settings, regions=replace(settings.regions, crop=0))
     of_kernel = members[0].subject == KERNEL
 
     def scores(key: Key, rows: np.ndarray) -> dict[str, Scores]:
+        drawn = list(samples(subject, key, dataset, settings, members))
         columns: dict[str, Scores] = {}
         for row in rows:
             network = own.build(space, row, dataset.x_train.shape[1:], dataset.classes)
-            for repeat in range(subject.repeats(settings)):
-                stream = jax.random.fold_in(key, subject.stream)
-                weights, images = jax.random.split(jax.random.fold_in(stream, repeat))
-                if not subject.fresh_weights(settings):
-                    weights = jax.random.split(jax.random.fold_in(stream, 0))[0]
-                sample = subject.draw(images, dataset, settings, members)
+            for repeat, (weights, sample) in enumerate(drawn):
                 measured = _of_network(
                     network, weights, sample, members, settings if of_kernel else None, memory_gb
                 )
@@ -59,14 +55,6 @@ def measurement_alone(
         return columns
 
     return scores
-
-
-class _Whole(NamedTuple):
-    """Settings of subjects that look at whole images."""
-
-    network: Any
-    ntk: Any
-    regions: Any
 
 
 def _of_network(

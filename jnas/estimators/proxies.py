@@ -24,7 +24,7 @@ from jnas.nets.sizes import Macro
 from jnas.parallel import Program, rows_at_once
 from jnas.proxies import PROXIES, sign
 from jnas.proxies.base import KERNEL, NETWORK, REGIONS, SIZE, Proxy, finished
-from jnas.proxies.subjects import SUBJECTS, Subject
+from jnas.proxies.subjects import SUBJECTS, Subject, samples
 from jnas.spaces.base import Space
 from jnas.types import STATUSES, Candidates, Estimator, Key, Values
 
@@ -180,12 +180,7 @@ def _measurement(
         if data not in drawn:
             drawn.clear()
             repeats = []
-            for repeat in range(subject.repeats(settings)):
-                own = jax.random.fold_in(jax.random.fold_in(key, subject.stream), repeat)
-                own_weights, images = jax.random.split(own)
-                if repeat == 0 or subject.fresh_weights(settings):
-                    weights = own_weights
-                sample = subject.draw(images, dataset, settings, members)
+            for weights, sample in samples(subject, key, dataset, settings, members):
                 shared = programs[np.int32].place(init(weights, *sample.arrays))
                 repeats.append((shared, sample.labels))
             drawn[data] = repeats

@@ -1,8 +1,8 @@
 """A function of parameters and images, traced once and read.
 
 function = trace(apply, params, images)
-function.weights(params)        the parameters that reach convolutions and matrix products, by name
-function.look(params, images)   logits, patterns, features, deviations, blocks
+function.weights(params)       the parameters that reach convolutions and matrix products, by name
+function.run(params, images)   logits, features, and the values at its places: signs, deviations, blocks
 """
 
 from collections.abc import Callable
@@ -38,7 +38,8 @@ class Seen(NamedTuple):
 class Function:
     """A traced function.
 
-    apply: gives logits alone. images: shape of the batch that it was traced with. level, classifier: its places.
+    apply: gives logits alone. images: shape of the batch that it was traced with. classes: O.
+    level, classifier: its places.
     names, roles, steps, matters: of its parameters, in the order of `jax.tree.leaves`: the steps of the scan that reads
     one, and whether a logit depends on it. normalises: whether there is a normalisation. couples: whether logits of an
     image depend on other images. loops: whether there is a `while`, inside which nothing is seen.
@@ -46,6 +47,7 @@ class Function:
 
     apply: Callable[[Any, Array], Array]
     images: tuple[int, ...]
+    classes: int
     closed: ClosedJaxpr
     level: Level
     classifier: Classifier
@@ -64,18 +66,18 @@ class Function:
 
     def counted(self, parameters: str) -> tuple[bool, ...]:
         """For each parameter, True where it counts in a kernel: all, or all that are not only added ("weights")."""
-        return tuple(parameters == "all" or not roles or roles != {OFFSET} for roles in self.roles)
+        return tuple(parameters == "all" or roles != {OFFSET} for roles in self.roles)
 
-    def with_normal(self, tree: Any, scale: Any, offset: Any, weight: Callable[[int, Array], Array]) -> Any:
-        """Parameters with those of normalisations set, and weights as `weight(place, leaf)` has them."""
+    def without_normal(self, tree: Any, weight: Callable[[int, Array], Array] | None = None) -> Any:
+        """Parameters whose normalisations have scales of one and offsets of zero, and weights `weight(place, leaf)`."""
         leaves, structure = jax.tree.flatten(tree)
-        scales, offsets = _normal_params(self.level)
+        normals = [level.normal for level in self.level.levels()]
         for place, leaf in enumerate(leaves):
-            if place in scales:
-                leaves[place] = jnp.full_like(leaf, scale)
-            elif place in offsets:
-                leaves[place] = jnp.full_like(leaf, offset)
-            elif KERNEL in self.roles[place]:
+            if any(place in normal.scales for normal in normals):
+                leaves[place] = jnp.ones_like(leaf)
+            elif any(place in normal.offsets for normal in normals):
+                leaves[place] = jnp.zeros_like(leaf)
+            elif weight is not None and KERNEL in self.roles[place]:
                 leaves[place] = weight(place, leaf)
         return jax.tree.unflatten(structure, leaves)
 
@@ -113,7 +115,9 @@ def trace(apply: Apply, params: Any, images: Any) -> Function:
         raise InputError(
             f"apply returns {output.dtype}{list(output.shape)} for {shape.shape[0]} images: give logits, floats [N, O]"
         )
-    if _constants(one) != _constants(again):
+    same = _constants(one) == _constants(again)
+    one, two = inline(one), inline(two)
+    if not same:
         raise InputError(
             "two calls of apply make different programs: give a pure function, without counters or NumPy's "
             "random numbers"
@@ -129,6 +133,7 @@ def trace(apply: Apply, params: Any, images: Any) -> Function:
     return Function(
         logits,
         shape.shape,
+        output.shape[1],
         one,
         level,
         classifier,
@@ -136,7 +141,7 @@ def trace(apply: Apply, params: Any, images: Any) -> Function:
         tuple(frozenset(reading.roles.get(place, ())) for place in range(len(leaves))),
         tuple(reading.steps.get(place, 1) for place in range(len(leaves))),
         tuple(place in reading.of(one.jaxpr.outvars[0]).params for place in range(len(leaves))),
-        _normalises(level),
+        any(inner.normal.ones for inner in level.levels()),
         any(_couples(inner) for inner in reading.levels()),
         any(equation.primitive.name == "while" for equation in equations(one.jaxpr)),
     )
@@ -162,15 +167,6 @@ def logits_of(apply: Apply) -> Callable[[Any, Array], Array]:
     return logits
 
 
-def _normal_params(level: Level) -> tuple[set[int], set[int]]:
-    scales, offsets = set(level.normal.scales), set(level.normal.offsets)
-    for _, bodies in level.inner.values():
-        for body in bodies:
-            inner = _normal_params(body)
-            scales, offsets = scales | inner[0], offsets | inner[1]
-    return scales, offsets
-
-
 def _couples(reading: Reading) -> bool:
     """True where a value of each image is made with a value of all, which has lost the axis of images."""
     for equation in reading.jaxpr.eqns:
@@ -179,11 +175,6 @@ def _couples(reading: Reading) -> bool:
         if lost and any(reading.axis.get(variable) is not None for variable in equation.outvars):
             return True
     return False
-
-
-def _normalises(level: Level) -> bool:
-    inner = (body for _, bodies in level.inner.values() for body in bodies)
-    return bool(level.normal.ones) or any(_normalises(body) for body in inner)
 
 
 def _traced(logits: Callable[[Any, Array], Array], params: Any, images: Any) -> ClosedJaxpr:
@@ -204,4 +195,4 @@ def _traced(logits: Callable[[Any, Array], Array], params: Any, images: Any) -> 
         raise InputError(
             f"apply returns {len(closed.out_avals)} arrays: give logits [N, O], or a tuple that begins with them"
         )
-    return inline(closed)
+    return closed

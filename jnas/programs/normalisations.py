@@ -139,8 +139,7 @@ def _scaled(
             continue
         result.ones.add(part.of)
         if others is not None and others.kind == CENTRED:
-            centring = next(e for e in reading.jaxpr.eqns if others.of in e.outvars)
-            source = centring.invars[0]
+            source = reading.producer[others.of].invars[0]
             if isinstance(source, Var):
                 result.same[others.of] = source
         elif others is not None and others.kind == TOTAL:

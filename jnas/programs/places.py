@@ -6,6 +6,7 @@ values that `jax.ad_checkpoint.checkpoint_name` names). The bodies of `scan` and
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,6 +52,13 @@ class Level:
     normal: Normalisations
     blocks: dict[Var, str]
     inner: dict[Var, tuple[JaxprEqn, tuple["Level", ...]]]
+
+    def levels(self) -> Iterator["Level"]:
+        """This level and those of all programs inside."""
+        yield self
+        for _, bodies in self.inner.values():
+            for body in bodies:
+                yield from body.levels()
 
 
 def level_of(reading: Reading, classifier: Var | None = None) -> Level:

@@ -59,21 +59,16 @@ class Reading:
         """Dependences of a value; literals and constants have none."""
         return Flow() if isinstance(atom, Literal) else self.flow.get(atom, Flow())
 
-    def made_by(self, atom: Var | Literal) -> JaxprEqn | None:
-        """The equation that makes a value, its other forms looked through."""
-        made = None if isinstance(atom, Literal) else self.producer.get(atom)
-        while made is not None and made.primitive.name in FORMS:
-            atom = made.invars[0]
-            made = None if isinstance(atom, Literal) else self.producer.get(atom)
-        return made
-
     def source(self, atom: Var | Literal) -> Var | Literal:
         """The value that this one is another form of."""
-        made = None if isinstance(atom, Literal) else self.producer.get(atom)
-        while made is not None and made.primitive.name in FORMS:
-            atom = made.invars[0]
-            made = None if isinstance(atom, Literal) else self.producer.get(atom)
+        while isinstance(atom, Var) and atom in self.producer and self.producer[atom].primitive.name in FORMS:
+            atom = self.producer[atom].invars[0]
         return atom
+
+    def made_by(self, atom: Var | Literal) -> JaxprEqn | None:
+        """The equation that makes a value, its other forms looked through."""
+        source = self.source(atom)
+        return self.producer.get(source) if isinstance(source, Var) else None
 
     def is_constant(self, atom: Var | Literal, value: float) -> bool:
         """True where a value is a constant of the program, everywhere this number."""

@@ -23,7 +23,6 @@ def measurements(
     proxies: of the network and of the regions, which are those of all images. A proxy of b batches takes the images in
     b parts.
     """
-    classes = jax.eval_shape(function.apply, params, images).shape[1]
     functions = {1: function}
 
     def measure_one(proxy: Proxy, params: Any, key: Array, probes: dict[int, Probe]) -> Any:
@@ -36,23 +35,26 @@ def measurements(
                 functions[batches] = trace(apply, params, images[:count])
             shaped = images[: count * batches].reshape(batches, count, *images.shape[1:])
             own = labels[: count * batches].reshape(batches, count)
-            probes[batches] = Probe(key, of_function(functions[batches]), params, shaped, own, classes)
+            probes[batches] = Probe(
+                key, of_function(functions[batches]), params, shaped, own, function.classes
+            )
         probe = probes[batches]
         if proxy.subject == REGIONS:
             return count_distinct(jnp.concatenate([signs for signs, _ in probe.patterns], axis=1))
         assert proxy.measure is not None
         return proxy.measure(probe)
 
-    reasons = {}
-    for proxy in proxies:
-        try:
-            jax.eval_shape(
-                lambda params, key, proxy=proxy: measure_one(proxy, params, key, {}),
-                params,
-                jax.random.key(0),
-            )
-        except InputError as error:
-            reasons[proxy.name] = str(error)
+    reasons: dict[str, str] = {}
+
+    def attempt(params: Any, key: Array) -> None:
+        probes: dict[int, Probe] = {}
+        for proxy in proxies:
+            try:
+                measure_one(proxy, params, key, probes)
+            except InputError as error:
+                reasons[proxy.name] = str(error)
+
+    jax.eval_shape(attempt, params, jax.random.key(0))
 
     def measure_all(params: Any, key: Array) -> dict[str, Any]:
         probes: dict[int, Probe] = {}

@@ -21,6 +21,8 @@ from jnas.errors import InputError
 # Weights by the name of their parameter: [layers, weights of one].
 Weights = Mapping[Any, Array]
 
+NO_CLASSIFIER = "the network has no classifier: its logits are not a product of features and weights"
+
 
 class Seen(NamedTuple):
     """A run of a network that normalises by the batch.
@@ -97,9 +99,7 @@ class Probe:
     def features(self) -> Array:
         """Features that the classifier reads: float32[N, F]."""
         if self._seen.features is None:
-            raise InputError(
-                "the network has no classifier: its logits are not a product of features and weights"
-            )
+            raise InputError(NO_CLASSIFIER)
         return self._seen.features
 
     def weights(self, tree: Any) -> Weights:

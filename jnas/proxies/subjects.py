@@ -11,7 +11,7 @@ function objects, so that JAX traces them once.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -86,6 +86,19 @@ class Subject:
     fresh_weights: Callable[[Sections], bool]
     takes_gates: bool = True
     width_of_gates: int = 1
+
+
+def samples(
+    subject: Subject, key: Array, dataset: Dataset, settings: Sections, proxies: Sequence[Proxy]
+) -> Iterator[tuple[Array, Sample]]:
+    """(key of the weights, images) of each repeat, from the key alone; see `jnas.estimators.proxies`."""
+    for repeat in range(subject.repeats(settings)):
+        own_weights, images = jax.random.split(
+            jax.random.fold_in(jax.random.fold_in(key, subject.stream), repeat)
+        )
+        if repeat == 0 or subject.fresh_weights(settings):
+            weights = own_weights
+        yield weights, subject.draw(images, dataset, settings, proxies)
 
 
 def network(

@@ -95,7 +95,7 @@ def of_function(function: Function) -> View:
         return function.run(params, images, Taps(gates=gates)).logits
 
     def unnormalised(params: Any, images: Array) -> tuple[Array, Array]:
-        plain = function.with_normal(params, 1, 0, lambda place, leaf: leaf)
+        plain = function.without_normal(params)
         # A program is read for two images or more.
         batch = jnp.concatenate([images] * 2) if len(images) == 1 else images
         few = trace(function.apply, params, batch)
@@ -105,7 +105,7 @@ def of_function(function: Function) -> View:
         def weight(place: int, leaf: Array) -> Array:
             return jax.random.normal(jax.random.fold_in(key, place), leaf.shape, leaf.dtype)
 
-        return function.with_normal(params, 1, 0, weight)
+        return function.without_normal(params, weight)
 
     return View(
         look,

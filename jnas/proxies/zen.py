@@ -16,7 +16,7 @@ from jax import Array
 
 from jnas.errors import InputError
 from jnas.proxies.base import Proxy
-from jnas.proxies.probe import Probe
+from jnas.proxies.probe import NO_CLASSIFIER, Probe
 
 MIXTURE = 0.01
 
@@ -29,9 +29,7 @@ def reaction(probe: Probe) -> Array:
     e = jax.random.normal(e_key, x.shape)
     seen, moved = probe.view.look(params, x), probe.view.look(params, x + MIXTURE * e)
     if seen.last is None or moved.last is None:
-        raise InputError(
-            "the network has no classifier: its logits are not a product of features and weights"
-        )
+        raise InputError(NO_CLASSIFIER)
     if seen.deviation is None:
         raise InputError(
             "the network normalises, and not by the batch: what that takes away cannot be given back"

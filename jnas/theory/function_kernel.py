@@ -58,7 +58,7 @@ def kernel(
       float64[M, M], M = N, or N O for `"full"`; the diagonal [M]; or blocks [N, R, R].
     """
     leaves, structure = jax.tree.flatten(params)
-    outputs = jax.eval_shape(function.apply, params, images).shape[1]
+    outputs = function.classes
     rows = 1 if logits == "sum" else outputs
     count = len(images)
     counted = [place for place, counts in enumerate(function.counted(parameters)) if counts]
@@ -144,17 +144,17 @@ def _rows(
             image, seed = chosen[index // len(seeds)], seeds[index % len(seeds)]
             return flat(pullback(jnp.zeros_like(out).at[image].set(seed.astype(out.dtype)))[0])
 
-        rows = jax.lax.map(row, jnp.arange(len(chosen) * len(seeds)), batch_size=_at_once(images))
+        rows = jax.lax.map(row, jnp.arange(len(chosen) * len(seeds)), batch_size=_at_once())
         return rows.reshape(len(chosen), len(seeds), -1)
 
     def rows_of(image: Array) -> Array:
         out, pullback = jax.vjp(lambda own: logits_of(own, image[None])[0], own)
         return jax.lax.map(lambda seed: flat(pullback(seed.astype(out.dtype))[0]), seeds)
 
-    return jax.lax.map(rows_of, images[chosen], batch_size=_at_once(images))
+    return jax.lax.map(rows_of, images[chosen], batch_size=_at_once())
 
 
-def _at_once(images: Array) -> int:
+def _at_once() -> int:
     """Backward passes side by side: XLA's gradient of grouped convolutions is slow on a CPU."""
     return 1 if jax.default_backend() == "cpu" else 8
 
@@ -168,24 +168,15 @@ def _contracted(jacobian: Callable[[Array], Array], images: int, block: int, ent
 
     if entries != "all":
         return np.concatenate([np.asarray(_own(rows(start), entries), np.float64) for start in starts])
-    count: int | None = None
-    total = np.zeros(())
-    for start in starts:
+    blocks = [[np.zeros((0, 0))] * len(starts) for _ in starts]
+    for one, start in enumerate(starts):
         left = rows(start)
-        if count is None:
-            count = left.shape[1]
-            total = np.zeros((images * count, images * count))
-        for other in starts[start // block :]:
-            right = left if other == start else rows(other)
+        for two in range(one, len(starts)):
+            right = left if one == two else rows(starts[two])
             product = np.asarray(_product(left, right), np.float64)
-            one = slice(start * count, start * count + len(product))
-            two = slice(other * count, other * count + product.shape[1])
-            total[one, two] += product / 2
-            total[two, one] += product.T / 2
-            if other != start:
-                total[one, two] += product / 2
-                total[two, one] += product.T / 2
-    return total
+            product = (product + product.T) / 2 if one == two else product
+            blocks[one][two], blocks[two][one] = product, product.T
+    return np.block(blocks)
 
 
 @jax.jit

@@ -113,7 +113,7 @@ def test_a_normalisation_by_the_batch_can_be_left_out(form):
     assert function.level.normal.scales == {0} and function.level.normal.offsets == {1}
     assert [set(roles) for roles in function.roles] == [{"scale"}, {"offset"}] and not function.level.units
     x = jax.random.normal(jax.random.key(0), IMAGES.shape)
-    plain = function.run(function.with_normal(params, 1, 0, lambda place, leaf: leaf), x, Taps(plain=True))
+    plain = function.run(function.without_normal(params), x, Taps(plain=True))
     assert jnp.allclose(plain.logits, head(x), atol=1e-5)
     (deviation,) = function.run(params, x).places.deviations.values()
     assert jnp.allclose(deviation, jnp.log(jnp.sqrt(x.var(0).mean())), atol=1e-5)
