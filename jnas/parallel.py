@@ -48,6 +48,7 @@ class Program:
 
     On an accelerator the width follows from the memory that the compiled program asks for. Several devices share the
     rows, each an equal part. `room` is the number of rows of one call; calls with more are split.
+    `compile_seconds` is the time of all compilations so far.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Program:
             self._budget = memory_gb * 1e9 or memory / 2 or None
             self._limit = self._rows if self._budget else FIRST_WIDTH
         self.room = self._rows * len(devices)
+        self.compile_seconds = 0.0
         self._programs = _COMPILED.setdefault(function, {})
 
     def place(self, shared: Any) -> Any:
@@ -146,10 +148,11 @@ class Program:
             start = time.perf_counter()
             run = jax.jit(partial(_over_rows, self._function, width=width, mesh=self._mesh))
             compiled = self._programs[key] = run.lower(*arguments).compile()
-            analysis = compiled.memory_analysis()
+            analysis, seconds = compiled.memory_analysis(), time.perf_counter() - start
+            self.compile_seconds += seconds
             log.info(
                 "compiled %s in %.1f s: %d side by side, %.2f GB of working memory",
-                self._name, time.perf_counter() - start, width, (analysis.temp_size_in_bytes if analysis else 0) / 1e9,
+                self._name, seconds, width, (analysis.temp_size_in_bytes if analysis else 0) / 1e9,
             )  # fmt: skip
         return self._programs[key]
 
@@ -169,6 +172,9 @@ def _over_rows(
         many = jax.vmap(function, (None, 0))
         if width == room > 1:
             return many(shared, rows)
+        if room == 1:
+            only = function(shared, jax.tree.map(lambda leaf: leaf[0], rows))
+            return jax.tree.map(lambda leaf: leaf[None], only)
         # The same jitted function gives the shape and runs in the loop, so that it is traced once.
         out = jax.eval_shape(function, shared, jax.tree.map(lambda leaf: leaf[0], rows))
         size = room + -room % width
@@ -202,6 +208,11 @@ def _over_rows(
 def rows_at_once(on_cpu: int = ROWS_ON_CPU, on_accelerator: int = ROWS_ON_ACCELERATOR) -> int:
     """Rows of one call on all devices, of so many on each."""
     return (on_cpu if jax.default_backend() == "cpu" else on_accelerator) * jax.local_device_count()
+
+
+def rows_outside_loops() -> int | None:
+    """`rows` of a `Program` of plain convolutions: one on a CPU, which derives them slowly in loops."""
+    return 1 if jax.default_backend() == "cpu" else None
 
 
 def out_of_memory(error: BaseException) -> bool:

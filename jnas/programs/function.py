@@ -6,7 +6,7 @@ function.run(params, images)   logits, features, and the values at its places: s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +43,7 @@ class Function:
     names, roles, steps, matters: of its parameters, in the order of `jax.tree.leaves`: the steps of the scan that reads
     one, and whether a logit depends on it. normalises: whether there is a normalisation. couples: whether logits of an
     image depend on other images. loops: whether there is a `while`, inside which nothing is seen.
+    programs: of its kernels, so that a second kernel compiles nothing.
     """
 
     apply: Callable[[Any, Array], Array]
@@ -58,6 +59,7 @@ class Function:
     normalises: bool
     couples: bool
     loops: bool
+    programs: dict[Any, Any] = field(default_factory=dict)
 
     def weights(self, tree: Any) -> dict[str, Array]:
         """Leaves of a tree of parameters that are weights: [layers, weights of one], layers the steps of a scan."""

@@ -17,15 +17,18 @@ from jnas.proxies.views import of_function
 
 def measurements(
     apply: Apply, function: Function, params: Any, proxies: Sequence[Proxy], images: Array, labels: Array
-) -> tuple[Callable[[Any, Array], dict[str, Any]], dict[str, str]]:
-    """A function of (parameters, key) that measures all proxies that the network has, and why it lacks the others.
+) -> tuple[Callable[[Any, Array, Array, Array], dict[str, Any]], dict[str, str]]:
+    """A function of (parameters, key, images, labels) that measures all proxies that the network has; reasons by proxy.
 
+    The reasons say why the network lacks the others. params, images, labels: of the shapes that are to come.
     proxies: of the network and of the regions, which are those of all images. A proxy of b batches takes the images in
     b parts.
     """
     functions = {1: function}
 
-    def measure_one(proxy: Proxy, params: Any, key: Array, probes: dict[int, Probe]) -> Any:
+    def measure_one(
+        proxy: Proxy, params: Any, key: Array, images: Array, labels: Array, probes: dict[int, Probe]
+    ) -> Any:
         batches = proxy.batches
         if batches not in probes:
             count = len(images) // batches
@@ -46,20 +49,20 @@ def measurements(
 
     reasons: dict[str, str] = {}
 
-    def attempt(params: Any, key: Array) -> None:
+    def attempt(params: Any, key: Array, images: Array, labels: Array) -> None:
         probes: dict[int, Probe] = {}
         for proxy in proxies:
             try:
-                measure_one(proxy, params, key, probes)
+                measure_one(proxy, params, key, images, labels, probes)
             except InputError as error:
                 reasons[proxy.name] = str(error)
 
-    jax.eval_shape(attempt, params, jax.random.key(0))
+    jax.eval_shape(attempt, params, jax.random.key(0), images, labels)
 
-    def measure_all(params: Any, key: Array) -> dict[str, Any]:
+    def measure_all(params: Any, key: Array, images: Array, labels: Array) -> dict[str, Any]:
         probes: dict[int, Probe] = {}
         return {
-            proxy.name: measure_one(proxy, params, key, probes)
+            proxy.name: measure_one(proxy, params, key, images, labels, probes)
             for proxy in proxies
             if proxy.name not in reasons
         }

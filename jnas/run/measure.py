@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from jnas.errors import InputError, unknown_name
+from jnas.parallel import Program, rows_outside_loops
 from jnas.programs import counts
 from jnas.programs.function import Apply, Function, trace
 from jnas.proxies import PROXIES
@@ -109,8 +110,8 @@ def measure(
     images, targets = _checked(images, labels)
     chosen = _chosen(proxies)
     # A module of Equinox is a tree of arrays that can be called, too.
-    draws = callable(params) and jax.tree.leaves(params) == [params]
-    initial: Callable[[Array], Any] = params if draws else lambda key: params
+    is_drawn = callable(params) and jax.tree.leaves(params) == [params]
+    initial: Callable[[Array], Any] = params if is_drawn else lambda key: params
     key = jax.random.key(seed)
     drawn = initial(jax.random.fold_in(key, 0))
     if not all(jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating) for leaf in jax.tree.leaves(drawn)):
@@ -120,28 +121,40 @@ def measure(
     function = trace(apply, drawn, images)
     reasons = {} if labels is not None else {p.name: "needs labels" for p in chosen if p.needs_labels}
 
-    # One program for all proxies of the network; the kernel is a loop of programs.
+    # One program for all proxies of the network, draws side by side; the kernel is a loop of programs.
     network = [p for p in chosen if p.subject in (NETWORK, REGIONS) and p.name not in reasons]
     kernels = [p for p in chosen if p.subject == KERNEL and p.name not in reasons]
     measured_by, more = measurements(apply, function, drawn, network, images, jnp.asarray(targets))
     reasons |= more
-    started = time.perf_counter()
-    probe_key = jax.random.fold_in(key, PROBE_STREAM)
-    compiled = jax.jit(measured_by).lower(drawn, probe_key).compile()
-    compile_seconds, seconds = time.perf_counter() - started, 0.0
+
+    def measure_draw(shared: tuple[Array, Array], draw: tuple[Any, Array]) -> dict[str, Any]:
+        own, key_data = draw
+        return measured_by(own, jax.random.wrap_key_data(key_data), *shared)
+
+    program = Program("network", measure_draw, rows=rows_outside_loops())
+    shared = program.place((images, jnp.asarray(targets)))
     values: dict[str, list[float]] = {p.name: [] for p in chosen if p.name not in reasons}
     statuses = dict.fromkeys(values, "ok")
-    for repeat in range(repeats):
-        drawn = initial(jax.random.fold_in(key, repeat))
+    probe_key = jax.random.fold_in(key, PROBE_STREAM)
+    seconds = 0.0
+    for start in range(0, repeats, program.room):
+        numbers = range(start, min(start + program.room, repeats))
+        draws = [initial(jax.random.fold_in(key, number)) for number in numbers]
+        probe_keys = [jax.random.key_data(jax.random.fold_in(probe_key, number)) for number in numbers]
         started = time.perf_counter()
-        measured = jax.device_get(compiled(drawn, jax.random.fold_in(probe_key, repeat)))
-        if kernels:
-            theta = kernel(function, drawn, images, logits=logits, parameters=parameters, memory_gb=memory_gb)
-            measured |= dict.fromkeys([p.name for p in kernels], theta)
-        for name in values:
-            value, status = PROXIES[name].finish(measured[name], targets)
-            values[name].append(value if np.isfinite(value) else np.nan)
-            statuses[name] = status if statuses[name] == "ok" else statuses[name]
+        rows = jax.tree.map(lambda *leaves: np.stack(leaves), *zip(draws, probe_keys, strict=True))
+        for drawn, measured in zip(draws, program(shared, rows), strict=True):
+            if measured is None:
+                raise InputError("one draw of the network does not fit into memory: give fewer images")
+            if kernels:
+                theta = kernel(
+                    function, drawn, images, logits=logits, parameters=parameters, memory_gb=memory_gb
+                )
+                measured |= dict.fromkeys([p.name for p in kernels], theta)
+            for name in values:
+                value, status = PROXIES[name].finish(measured[name], targets)
+                values[name].append(value if np.isfinite(value) else np.nan)
+                statuses[name] = status if statuses[name] == "ok" else statuses[name]
         seconds += time.perf_counter() - started
 
     size = counts.of_function(function.apply, drawn, images[:1])
@@ -153,8 +166,8 @@ def measure(
         size.flops,
         size.activations,
         _notes(function, drawn, images),
-        seconds,
-        compile_seconds,
+        seconds - program.compile_seconds,
+        program.compile_seconds,
     )
 
 

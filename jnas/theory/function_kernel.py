@@ -68,7 +68,10 @@ def kernel(
     sizes = [leaf.size * leaf.dtype.itemsize for leaf in leaves]
     total: np.ndarray | None = None
     for part in parts(sizes, counted, count, seeds.shape[1], int(memory_gb * 2**30)):
-        jacobian = jax.jit(_on_devices(partial(_rows, function, structure, part.places)))
+        jacobian = function.programs.get((structure, part.places))
+        if jacobian is None:
+            jacobian = jax.jit(_on_devices(partial(_rows, function, structure, part.places)))
+            function.programs[structure, part.places] = jacobian
         for seed in seeds:
             contracted = _contracted(
                 partial(jacobian, leaves, images, jnp.asarray(seed, jnp.float32)), count, part.images, entries

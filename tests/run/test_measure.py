@@ -9,6 +9,9 @@ import pytest
 
 import jnas
 from jnas.errors import InputError
+from jnas.programs.function import trace
+from jnas.proxies import PROXIES
+from jnas.proxies.of_function import measurements
 
 COUNT, CLASSES, WIDTHS = 8, 3, (12, 10, 9)
 IMAGES = np.random.default_rng(0).standard_normal((COUNT, 2, 2, 3)).astype(np.float32)
@@ -130,6 +133,41 @@ def test_repeats_draw_parameters():
     ]
     np.testing.assert_allclose(several.values["naswot"], alone, rtol=1e-6)
     assert several["naswot"] == pytest.approx(np.mean(alone))
+
+
+def test_repeats_compile_once():
+    """Traces are of the reading, the programs of proxies and kernel, and the counting: none of a repeat."""
+    traces = [0]
+
+    def counted(params, images):
+        traces[0] += 1
+        return apply(params, images)
+
+    numbers = []
+    for repeats in (1, 4):
+        traces[0] = 0
+        several = jnas.measure(counted, draw, IMAGES, LABELS, ["ntk", "snip"], repeats=repeats)
+        numbers.append(traces[0])
+    assert numbers[0] == numbers[1] and several.values["ntk"].shape == (4,)
+    assert len(set(several.values["ntk"])) == 4
+
+
+def test_draws_side_by_side_are_draws_one_by_one():
+    function = trace(apply, PARAMS, IMAGES)
+    proxies = [
+        PROXIES[name] for name in ("snip", "grad_norm", "synflow", "naswot", "regions", "fisher", "zen")
+    ]
+    images, labels = jnp.asarray(IMAGES), jnp.asarray(LABELS)
+    measure_all, reasons = measurements(apply, function, PARAMS, proxies, images, labels)
+    assert not reasons
+    keys = jax.random.split(jax.random.key(5), 3)
+    draws = jax.vmap(draw)(keys)
+    together = jax.jit(jax.vmap(measure_all, (0, 0, None, None)))(draws, keys, images, labels)
+    for place in range(3):
+        own = jax.tree.map(lambda leaf, place=place: leaf[place], draws)
+        alone = jax.jit(measure_all)(own, keys[place], images, labels)
+        for name, value in alone.items():
+            np.testing.assert_allclose(together[name][place], value, rtol=1e-4)
 
 
 def test_lines_on_networks_that_lack_something():
