@@ -19,6 +19,7 @@ from pathlib import Path
 import jax
 import msgspec
 import numpy as np
+import yaml
 
 from jnas import spaces
 from jnas.errors import InputError, unknown_name
@@ -57,9 +58,9 @@ def settings_of(text: str) -> StrategySettings:
     name, *given = text.split()
     if name not in STRATEGIES:
         raise unknown_name("strategy", name, STRATEGIES)
-    pairs = {key: value for key, _, value in (setting.partition("=") for setting in given)}
+    pairs = {key: yaml.safe_load(value) for key, _, value in (setting.partition("=") for setting in given)}
     try:
-        return msgspec.convert({"name": name, **pairs}, STRATEGIES[name], strict=False)
+        return msgspec.convert({"name": name, **pairs}, STRATEGIES[name])
     except msgspec.ValidationError as error:
         raise InputError(f"'{text}' are no settings of {name}: {error}") from None
 

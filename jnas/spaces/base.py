@@ -109,10 +109,12 @@ class Moves(NamedTuple):
     """Draws of a space that is restricted to some of its architectures.
 
     sample: (key, n) -> int32[n, D]; mutate: (key, int32[..., D]) -> int32[..., D].
+    contains: int32[..., D] -> bool[...], the architectures that belong to it; None: all.
     """
 
     sample: Callable[[jax.Array, int], jax.Array]
     mutate: Callable[[jax.Array, ArrayLike], jax.Array]
+    contains: Callable[[ArrayLike], jax.Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,11 @@ class Space:
         if self.coding:
             return self.coding.decisions
         return tuple(int(self.allowed[cell, edge].sum()) for cell, edge in self._free)
+
+    @property
+    def offered(self) -> np.ndarray:
+        """The choices that each decision has, filled up to the largest number of them: bool[D, choices]."""
+        return np.arange(max(self.decisions)) < np.array(self.decisions)[:, None]
 
     @property
     def size(self) -> int:

@@ -1,5 +1,6 @@
 """A space restricted to some of its architectures: those that a table holds, that fit a device, that were listed."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -30,11 +31,35 @@ def subset(space: Space, members: np.ndarray) -> Space:
         chosen = numbers[jax.random.randint(key, (count,), 0, len(numbers))]
         return jnp.stack(jnp.unravel_index(chosen, space.decisions), axis=-1).astype(jnp.int32)
 
+    def contains(architectures: ArrayLike) -> Array:
+        return allowed[space.index(architectures)]
+
     def mutate(key: Array, architectures: ArrayLike) -> Array:
         parents = jnp.asarray(architectures, jnp.int32)
         tried = space.mutate(key, jnp.broadcast_to(parents, (TRIES, *parents.shape)))
-        good = allowed[space.index(tried)]
-        first = jnp.take_along_axis(tried, jnp.argmax(good, axis=0)[None, ..., None], axis=0)[0]
-        return jnp.where(good.any(axis=0)[..., None], first, parents)
+        return _first(contains(tried), tried, parents)
 
-    return replace(space, moves=Moves(sample, mutate))
+    return replace(space, moves=Moves(sample, mutate, contains))
+
+
+def member(space: Space, key: Array, draw: Callable[[Array], Array]) -> Array:
+    """An architecture of the space by a distribution that knows nothing of its members: int32[D].
+
+    The first member among `TRIES` draws; without one a mutant of the last; of a mutant that is no member either, a
+    member drawn uniformly. On a space of all architectures it is one draw.
+
+    draw: key -> int32[D].
+    """
+    if space.moves is None or space.moves.contains is None:
+        return draw(key)
+    draw_key, mutation_key, sample_key = jax.random.split(key, 3)
+    tried = jax.vmap(draw)(jax.random.split(draw_key, TRIES))
+    others = jnp.stack([space.mutate(mutation_key, tried[-1]), space.sample(sample_key, 1)[0]])
+    tried = jnp.concatenate([tried, others])
+    return _first(space.moves.contains(tried), tried, others[-1])
+
+
+def _first(good: Array, tried: Array, otherwise: Array) -> Array:
+    """The first of `tried` [n, ..., D] that is good, [n, ...], or else `otherwise` [..., D]."""
+    first = jnp.take_along_axis(tried, jnp.argmax(good, axis=0)[None, ..., None], axis=0)[0]
+    return jnp.where(good.any(axis=0)[..., None], first, otherwise)

@@ -2,7 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from jnas.strategies.settings import Aging, Draw, Evolution, Local, Pruning, Random
+from jnas.strategies.settings import (
+    Aging,
+    Bandit,
+    Draw,
+    Evolution,
+    Local,
+    PolicyGradient,
+    Pruning,
+    QLearning,
+    Random,
+    Reinforce,
+    TreeSearch,
+)
 
 if TYPE_CHECKING:
     # Help reads this file, and goes without JAX.
@@ -15,4 +27,9 @@ STRATEGIES: dict[str, "type[StrategySettings]"] = {
     "aging": Aging,
     "local": Local,
     "draw": Draw,
+    "reinforce": Reinforce,
+    "policy_gradient": PolicyGradient,
+    "q_learning": QLearning,
+    "bandit": Bandit,
+    "tree_search": TreeSearch,
 }
