@@ -33,6 +33,7 @@ STRATEGY = {
     "evolution": {"children": 2, "parents": 2},
     "random": {"batch": 2},
     "pruning": {"operations_per_round": 7},
+    "policy_gradient": {"units": 4, "batch": 2},
 }
 
 

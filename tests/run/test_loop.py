@@ -1,6 +1,7 @@
 """The loop on a table, by itself and many searches at once."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -8,7 +9,7 @@ from jnas import spaces
 from jnas.estimators.compact_table import open_table
 from jnas.estimators.tabular import known, on_space, tabular
 from jnas.run.loop import run, simulate
-from jnas.spaces.subset import subset
+from jnas.spaces.subset import member, subset
 from jnas.strategies import STRATEGIES
 from jnas.types import STATUSES, Candidates
 
@@ -86,3 +87,20 @@ def test_a_subset_is_sampled_uniformly_and_mutated_into_itself():
     parents = np.repeat(SPACE.all()[[0, 9000]], 400, axis=0)
     children = np.asarray(small.mutate(jax.random.key(1), parents)) @ NUMBERS
     assert set(children[:400]) == {0, 1, 5} and set(children[400:]) == {9000}
+
+
+def test_a_draw_that_is_no_member_is_drawn_again():
+    members = np.zeros(SPACE.size, bool)
+    members[[0, 1, 5, 9000]] = True
+    small = subset(SPACE, members)
+    rows = jnp.asarray(SPACE.all()[[0, 9000, 7]])
+    keys = jax.random.split(jax.random.key(0), 1000)
+
+    def numbers_of(draw):
+        return np.asarray(jax.jit(jax.vmap(lambda key: member(small, key, draw)))(keys)) @ NUMBERS
+
+    # Two of three are members: each has half of the draws; four standard deviations of a binomial.
+    drawn = numbers_of(lambda key: rows[jax.random.randint(key, (), 0, 3)])
+    assert set(drawn) == {0, 9000} and abs((drawn == 0).sum() - 500) < 4 * np.sqrt(1000 / 4)
+    # Number 7 alone is no member, and has the neighbours 5 and none else: then members are drawn uniformly.
+    assert {5} < set(numbers_of(lambda key: rows[2])) <= {0, 1, 5, 9000}
