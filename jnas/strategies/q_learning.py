@@ -62,7 +62,7 @@ def replayed(q: Array, architectures: Array, targets: Array, rate: float) -> Arr
     kept = 1 - rate
 
     def share(cells: tuple[Array, Array]) -> Array:
-        """What is left of each value after the updates of its cell: float32[K, K]."""
+        """The part of each value that the updates of its cell leave: float32[K, K]."""
         return kept ** jnp.zeros(q.shape[1:]).at[cells].add(1)
 
     # Of the last decision each evaluation has a target of its own: later updates of a cell shrink earlier ones.
