@@ -7,8 +7,8 @@
 
 A virtual environment is made in a temporary folder; JAX and its like are installed first, as on Colab, then the wheel
 of this clone, which must keep JAX as it is. Prints a row: versions, seconds and size of the installation, seconds of
-`import jnas` and of a first score, the tests that passed, seconds of the quickstart notebook. `--no-tests` leaves
-the last two out.
+`import jnas` and of a first score, the tests that passed, seconds of the quickstart notebook and of the pages' code.
+`--no-tests` leaves out all from the tests on.
 """
 
 import argparse
@@ -28,6 +28,8 @@ COLAB = ("jax==0.7.2", "jaxlib==0.7.2", "flax==0.11.2", "numpy==2.1.3")
 TESTS = ("tests/programs", "tests/theory", "tests/strategies", "tests/spaces", "tests/proxies/test_probe.py",
          "tests/run/test_measure.py", "tests/run/test_loop.py", "tests/nets/test_operations.py",
          "tests/nets/test_cell.py", "tests/estimators/test_table.py", "tests/store")  # fmt: skip
+# Read by newcomers, who type what stands there.
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("own_network", "own_space", "own_proxy", "own_data")]
 FOR_TESTS = ("pytest>=8.3", "hypothesis>=6.110", "pandas>=2.2", "pyarrow>=17")
 
 
@@ -85,6 +87,18 @@ def main() -> None:
             print("tests:", tests.strip().splitlines()[-1])
             notebook = ROOT / "notebooks" / "quickstart.py"
             print(f"{notebook.name}: {timed(python, notebook, **alone, MPLBACKEND='agg'):.0f} s")
+            for page in PAGES:
+                # In a folder of its own, so that the wheel is imported, not the clone.
+                empty = Path(folder) / page.stem
+                empty.mkdir()
+                (empty / "page.py").write_text(code(page))
+                seconds = timed(python, "page.py", cwd=empty, **alone, MPLBACKEND="agg")
+                print(f"{page.name}: {seconds:.0f} s", flush=True)
+
+
+def code(page: Path) -> str:
+    """The blocks of Python of a page, one after the other."""
+    return "\n".join(block.split("\n```", 1)[0] for block in page.read_text().split("\n```python\n")[1:])
 
 
 def requirements() -> list[str]:
@@ -99,20 +113,20 @@ def version(python: Path, *packages: str) -> str:
     return ", ".join(f"{name} {number}" for name, number in zip(packages, listed.split(), strict=True))
 
 
-def run(*command: object, check: bool = True, **variables: str) -> str:
+def run(*command: object, check: bool = True, cwd: Path = ROOT, **variables: str) -> str:
     """Output of a command; its last lines where it fails."""
     environment = {**os.environ, **variables}
     environment = {name: value for name, value in environment.items() if value and name != "PYTHONPATH"}
-    process = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, cwd=ROOT)
+    process = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, cwd=cwd)
     if check and process.returncode:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{(process.stdout + process.stderr)[-2000:]}")
     return re.sub(r"\x1b\[[0-9;]*m", "", process.stdout)
 
 
-def timed(*command: object, **variables: str) -> float:
+def timed(*command: object, cwd: Path = ROOT, **variables: str) -> float:
     """Seconds of a command."""
     started = time.perf_counter()
-    run(*command, **variables)
+    run(*command, cwd=cwd, **variables)
     return time.perf_counter() - started
 
 

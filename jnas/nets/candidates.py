@@ -107,10 +107,11 @@ class AveragePool:
 
     size: int
     stride: int
-    layout: str
+    build: Build
 
     def __call__(self, x: Array) -> Array:
-        return operations.every(operations.average_pool(x, self.layout, self.size), self.stride, self.layout)
+        layout, loops = self.build.layout, self.build.loops
+        return operations.every(operations.average_pool(x, layout, self.size, loops), self.stride, layout)
 
 
 def identity(x: Array) -> Array:
@@ -143,7 +144,7 @@ def convolution(size: int) -> Operation:
 
 def average_pool(size: int) -> Operation:
     """Mean of the size x size neighbourhood within the image, not normalised."""
-    return Operation(lambda channels, stride, build: AveragePool(size, stride, build.layout))
+    return Operation(lambda channels, stride, build: AveragePool(size, stride, build))
 
 
 def _max_pool(channels: int, stride: int, build: Build) -> Callable[[Array], Array]:

@@ -25,7 +25,7 @@ from jax import Array
 from jnas.nets import operations, stacks
 from jnas.nets.candidates import identity
 from jnas.nets.fast import bundles
-from jnas.nets.modules import Build
+from jnas.nets.modules import CONVOLUTION, Build
 from jnas.spaces.base import Graph
 
 # A cell of more edges is a loop over them, whose body runs again backwards: edges one by one would compile long, and
@@ -219,7 +219,12 @@ def _switch(this: _Pass, stride: int) -> Callable[[Array, Array, Any], tuple[Arr
         return y, (deviation, signs, statistics)
 
     branches = [partial(evaluate, k) for k in range(len(names))]
-    return lambda x, choice, variables: jax.lax.switch(choice, branches, x, variables)
+    # Backwards, each branch would keep arrays for itself and zeros for all others. Computing all but convolutions anew
+    # takes a fraction of the memory, and less time.
+    return jax.checkpoint(
+        lambda x, choice, variables: jax.lax.switch(choice, branches, x, variables),
+        policy=jax.checkpoint_policies.save_only_these_names(CONVOLUTION),
+    )
 
 
 def _by_choices(this: _Pass, choices: Array) -> None:
@@ -243,11 +248,10 @@ def _by_choices(this: _Pass, choices: Array) -> None:
         larger = jnp.stack(this.nodes[:inputs]) if stride > 1 else None
         room = [jnp.zeros_like(node) for node in this.nodes[-1:]] * inputs
         nodes = jnp.stack([*(room if graph.stride > 1 else this.nodes[:inputs]), *this.nodes[inputs:]])
-        run = jax.checkpoint(switch)
 
-        def step(nodes, edge, larger=larger, run=run):
+        def step(nodes, edge, larger=larger, switch=switch):
             (source, target), choice, row = edge
-            y, extra = run((nodes if larger is None else larger)[source], choice, row)
+            y, extra = switch((nodes if larger is None else larger)[source], choice, row)
             return nodes.at[target].add(y), extra
 
         ends = jnp.array([graph.edges[edge] for edge in edges], jnp.int32)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from jnas.nets import operations
 from jnas.nets.fast.mixture import mixed_edges
@@ -22,6 +23,9 @@ PER_CHANNEL = ("scale", "offset", "bias", "classifier_bias")
 IMAGENET_SIDE = 64
 # Share of the old running statistics kept at each training step (PyTorch's momentum 0.1).
 RUNNING_KEEP = 0.9
+
+# The name of convolutions' outputs, which are not computed anew where a derivative is.
+CONVOLUTION = "convolution"
 
 # Weights of fan-in 1; those of fan-in n are these over sqrt(n).
 #   kaiming_normal: variance 2 / n (He et al., 2015, https://arxiv.org/abs/1502.01852)
@@ -205,7 +209,7 @@ class ConvolutionNorm(nn.Module):
             (y,) = mixed_edges(x, *arrays, ones, None, None, self.stride, self.relu, self.build.statistics)
             return y
         x = nn.relu(x) if self.relu else x
-        y = self.build.convolution(x, self.kernel, self.stride)
+        y = checkpoint_name(self.build.convolution(x, self.kernel, self.stride), CONVOLUTION)
         return self.norm(gate_channels(self, "kernel", y))
 
 

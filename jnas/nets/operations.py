@@ -30,6 +30,9 @@ def convolution(
     dilation: distance between the pixels that neighbours in the kernel act on.
     groups: of channels, each convolved alone; C makes the convolution depthwise.
     """
+    if kernel.shape[0] == 1 and stride == 1 and groups == 1:
+        # A matrix product, whose derivatives copy nothing.
+        return pointwise_convolution(x, kernel, layout)
     half = dilation * (kernel.shape[0] // 2)
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), [(half, half)] * 2, rhs_dilation=(dilation, dilation),
@@ -179,12 +182,20 @@ def inverse_counts(height: int, width: int, size: int = 3) -> np.ndarray:
     return 1.0 / np.outer(counts(height), counts(width))
 
 
-def average_pool(x: Array, layout: str, size: int = 3) -> Array:
-    """Mean over the size x size neighbourhood, the padding not counted; stride 1, size odd."""
+def average_pool(x: Array, layout: str, size: int = 3, loops: bool = False) -> Array:
+    """Mean over the size x size neighbourhood, the padding not counted; stride 1, size odd.
+
+    loops: inside loops and conditionals, where a sum of shifted images is the faster form, as on planes. Elsewhere XLA
+    would compute anew for each shift whatever led to the cotangent.
+    """
     height, width = layout.index("H"), layout.index("W")
-    inverse = inverse_counts(x.shape[height], x.shape[width], size)
+    inverse = jnp.asarray(inverse_counts(x.shape[height], x.shape[width], size), x.dtype)
     inverse = inverse[None, :, :, None] if layout == "NHWC" else inverse
-    return _box_sum(x, size, height, width) * jnp.asarray(inverse, x.dtype)
+    if loops or layout == "CNHW":
+        return _box_sum(x, size, height, width) * inverse
+    half = size // 2
+    border = [(0, 0), (half, half), (half, half), (0, 0)]
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, size, size, 1), (1,) * 4, border) * inverse
 
 
 def average_pool_adjoint(d: Array, size: int = 3) -> Array:

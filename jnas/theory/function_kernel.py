@@ -24,6 +24,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jnas.programs.function import Function
 
 AXIS = "images"
+# Backward passes side by side on an accelerator.
+SIDE_BY_SIDE = 8
 Entries = Literal["all", "diagonal", "blocks"]
 
 
@@ -70,7 +72,7 @@ def kernel(
     for part in parts(sizes, counted, count, seeds.shape[1], int(memory_gb * 2**30)):
         jacobian = function.programs.get((structure, part.places))
         if jacobian is None:
-            jacobian = jax.jit(_on_devices(partial(_rows, function, structure, part.places)))
+            jacobian = _program_of_rows(function, structure, part.places)
             function.programs[structure, part.places] = jacobian
         for seed in seeds:
             contracted = _contracted(
@@ -118,6 +120,42 @@ def _on_devices(rows: Callable[..., Array]) -> Callable[..., Array]:
     return shared
 
 
+def _program_of_rows(function: Function, structure: Any, places: tuple[int, ...]) -> Callable[..., Array]:
+    """(leaves, images, seeds [R, O], chosen) to the rows of the chosen images: float32[B, R, P] of `places`."""
+    if jax.default_backend() == "cpu" and jax.local_device_count() == 1:
+        return _rows_one_by_one(function, structure, places)
+    return jax.jit(_on_devices(partial(_rows, function, structure, places)))
+
+
+def _rows_one_by_one(
+    function: Function, structure: Any, places: tuple[int, ...]
+) -> Callable[[list[Array], Array, Array, Array], Array]:
+    """`_rows` as a loop of Python: inside a loop of XLA a CPU has no fast form of a convolution's derivatives."""
+
+    @jax.jit
+    def forward(leaves: list[Array], images: Array) -> Any:
+        own = [leaves[place] for place in places]
+        return jax.vjp(lambda own: _logits(function, structure, places, leaves, own, images), own)
+
+    @jax.jit
+    def backward(pullback: Any, cotangent: Array) -> Array:
+        return _flat(pullback(cotangent)[0])
+
+    def rows(leaves: list[Array], images: Array, seeds: Array, chosen: Array) -> Array:
+        # A pass through the whole batch serves all rows of a function that couples its images.
+        whole = forward(leaves, images) if function.couples else None
+        out = []
+        for image in np.asarray(chosen):
+            logits, pullback = whole or forward(leaves, images[image : image + 1])
+            place = image if function.couples else 0
+            for seed in seeds:
+                cotangent = jnp.zeros_like(logits).at[place].set(seed.astype(logits.dtype))
+                out.append(backward(pullback, cotangent))
+        return jnp.stack(out).reshape(len(chosen), len(seeds), -1)
+
+    return rows
+
+
 def _rows(
     function: Function,
     structure: Any,
@@ -129,37 +167,43 @@ def _rows(
 ) -> Array:
     """Rows of the Jacobian of the chosen images: float32[B, R, P] of the parameters at `places`."""
 
-    def logits_of(own: list[Array], images: Array) -> Array:
-        every = list(leaves)
-        for place, leaf in zip(places, own, strict=True):
-            every[place] = leaf
-        return function.apply(jax.tree.unflatten(structure, every), images)
-
+    logits_of = partial(_logits, function, structure, places, leaves)
     own = [leaves[place] for place in places]
-
-    def flat(gradient: list[Array]) -> Array:
-        return jnp.concatenate([leaf.reshape(-1).astype(jnp.float32) for leaf in gradient])
 
     if function.couples:
         out, pullback = jax.vjp(lambda own: logits_of(own, images), own)
 
         def row(index: Array) -> Array:
             image, seed = chosen[index // len(seeds)], seeds[index % len(seeds)]
-            return flat(pullback(jnp.zeros_like(out).at[image].set(seed.astype(out.dtype)))[0])
+            return _flat(pullback(jnp.zeros_like(out).at[image].set(seed.astype(out.dtype)))[0])
 
-        rows = jax.lax.map(row, jnp.arange(len(chosen) * len(seeds)), batch_size=_at_once())
+        rows = jax.lax.map(row, jnp.arange(len(chosen) * len(seeds)), batch_size=SIDE_BY_SIDE)
         return rows.reshape(len(chosen), len(seeds), -1)
 
     def rows_of(image: Array) -> Array:
         out, pullback = jax.vjp(lambda own: logits_of(own, image[None])[0], own)
-        return jax.lax.map(lambda seed: flat(pullback(seed.astype(out.dtype))[0]), seeds)
+        return jax.lax.map(lambda seed: _flat(pullback(seed.astype(out.dtype))[0]), seeds)
 
-    return jax.lax.map(rows_of, images[chosen], batch_size=_at_once())
+    return jax.lax.map(rows_of, images[chosen], batch_size=SIDE_BY_SIDE)
 
 
-def _at_once() -> int:
-    """Backward passes side by side: XLA's gradient of grouped convolutions is slow on a CPU."""
-    return 1 if jax.default_backend() == "cpu" else 8
+def _logits(
+    function: Function,
+    structure: Any,
+    places: tuple[int, ...],
+    leaves: list[Array],
+    own: list[Array],
+    images: Array,
+) -> Array:
+    """Logits with the parameters `own` at `places`."""
+    every = list(leaves)
+    for place, leaf in zip(places, own, strict=True):
+        every[place] = leaf
+    return function.apply(jax.tree.unflatten(structure, every), images)
+
+
+def _flat(gradient: list[Array]) -> Array:
+    return jnp.concatenate([leaf.reshape(-1).astype(jnp.float32) for leaf in gradient])
 
 
 def _contracted(jacobian: Callable[[Array], Array], images: int, block: int, entries: Entries) -> np.ndarray:
