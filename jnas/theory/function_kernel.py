@@ -137,21 +137,22 @@ def _rows_one_by_one(
         own = [leaves[place] for place in places]
         return jax.vjp(lambda own: _logits(function, structure, places, leaves, own, images), own)
 
-    @jax.jit
-    def backward(pullback: Any, cotangent: Array) -> Array:
-        return _flat(pullback(cotangent)[0])
+    @partial(jax.jit, donate_argnums=0)
+    def backward(out: Array, number: int, pullback: Any, cotangent: Array) -> Array:
+        return out.at[number].set(_flat(pullback(cotangent)[0]))
 
     def rows(leaves: list[Array], images: Array, seeds: Array, chosen: Array) -> Array:
         # A pass through the whole batch serves all rows of a function that couples its images.
         whole = forward(leaves, images) if function.couples else None
-        out = []
-        for image in np.asarray(chosen):
+        # Rows are written into one array, as a list of them and their stack would be twice the memory.
+        out = jnp.zeros((len(chosen) * len(seeds), sum(leaves[place].size for place in places)))
+        for number, image in enumerate(np.asarray(chosen)):
             logits, pullback = whole or forward(leaves, images[image : image + 1])
             place = image if function.couples else 0
-            for seed in seeds:
+            for index, seed in enumerate(seeds):
                 cotangent = jnp.zeros_like(logits).at[place].set(seed.astype(logits.dtype))
-                out.append(backward(pullback, cotangent))
-        return jnp.stack(out).reshape(len(chosen), len(seeds), -1)
+                out = backward(out, number * len(seeds) + index, pullback, cotangent)
+        return out.reshape(len(chosen), len(seeds), -1)
 
     return rows
 
