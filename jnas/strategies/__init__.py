@@ -4,15 +4,20 @@ from typing import TYPE_CHECKING
 
 from jnas.strategies.settings import (
     Aging,
+    Bananas,
     Bandit,
     Draw,
     Evolution,
+    Forest,
+    GaussianProcess,
     Local,
+    Optuna,
     PolicyGradient,
     Pruning,
     QLearning,
     Random,
     Reinforce,
+    Tpe,
     TreeSearch,
 )
 
@@ -32,4 +37,9 @@ STRATEGIES: dict[str, "type[StrategySettings]"] = {
     "q_learning": QLearning,
     "bandit": Bandit,
     "tree_search": TreeSearch,
+    "tpe": Tpe,
+    "gaussian_process": GaussianProcess,
+    "bananas": Bananas,
+    "forest": Forest,
+    "optuna": Optuna,
 }

@@ -1,0 +1,165 @@
+"""Kernels over architectures, each 1 on the diagonal and positive semi-definite.
+
+    hamming              exp(-H(a, a') / l),          H: decisions that differ, each by its weight
+    path                 exp(-|p(a) - p(a')|_1 / l),  p: path encoding (`jnas.strategies.encodings`)
+    weisfeiler_lehman    c(a, a') / sqrt(c(a, a) c(a', a')),   c = sum_{t <= h} sum_{v, v'} 1[x_t(v) = x'_t(v')]
+
+The first is a product of one kernel a decision, the second of one a bit. Both lengths l are shares of the mean
+distance of two random architectures. In the third, v are the operations of a cell that are there, its inputs and its
+outputs, with x_0 the operation's name and x_{t+1}(v) the pair of x_t(v) and the multiset of x_t of all that v reads: c
+counts equal subtrees, by rounds h. A cell's kinds have labels of their own.
+
+Shervashidze et al., "Weisfeiler-Lehman Graph Kernels", JMLR 2011,
+https://www.jmlr.org/papers/v12/shervashidze11a.html, as a kernel of cells: Ru, Wan, Dong and Osborne, "Interpretable
+Neural Architecture Search via Bayesian Optimisation with Weisfeiler-Lehman Kernels", ICLR 2021,
+https://arxiv.org/abs/2006.07556.
+
+Departures: a label is a hash of 32 bits, the sum of hashes that of a multiset, so that kernels run under jit in any
+space of cells; two different subtrees are taken for equal with a chance of 2^-31. An operation that only changes zeros
+counts.
+
+Letters: B, N architectures, D decisions, F features, V vertices of a cell.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jnas.errors import InputError
+from jnas.spaces import Space
+from jnas.strategies.encodings import has_paths, path_encoding
+
+# Lengths as shares of the mean distance, and rounds of labels, from which the likelihood chooses.
+LENGTHS = (0.125, 0.25, 0.5, 1.0)
+ROUNDS = (0, 1, 2, 3)
+# Random architectures whose mean distance is that of the space.
+PAIRS = 256
+# A vertex that is not there has this label; the other labels have their last bit set.
+ABSENT = np.uint32(0)
+
+
+class Kernel(NamedTuple):
+    """A kernel over the architectures of a space.
+
+    features: int32[B, D] -> [B, ...], computed once for each architecture.
+    gram: (features of B, features of N, parameter) -> float32[B, N].
+    parameters: values of the parameter to choose from, a length or a number of rounds.
+    """
+
+    features: Callable[[Array], Array]
+    gram: Callable[[Array, Array, Array | float], Array]
+    parameters: tuple[float, ...]
+
+
+def hamming(space: Space, weights: tuple[float, ...] = ()) -> Kernel:
+    """The exponential of the Hamming distance. weights: of the D decisions; 1 each where empty."""
+    scale = np.sqrt(np.repeat(weights or np.ones(len(space.decisions)), space.decisions) / 2)
+    return _exponential(space, lambda rows: space.one_hot(rows) * scale.astype(np.float32))
+
+
+def path(space: Space, longest: int = 3) -> Kernel:
+    """The exponential of the distance of path encodings. Raises `InputError` for a space without cells."""
+    return _exponential(space, path_encoding(space, longest))
+
+
+def _exponential(space: Space, features: Callable[[Array], Array]) -> Kernel:
+    """exp(-d / l), d the squared distance of features: of bits, the number of those that differ."""
+
+    def distances(first: Array, second: Array) -> Array:
+        lengths = (first**2).sum(-1)[:, None] + (second**2).sum(-1)
+        # Products are exact for bits; elsewhere rounding must not give a negative distance.
+        products = jnp.matmul(first, second.T, precision="highest")
+        return jnp.maximum(lengths - 2 * products, 0.0)
+
+    sample = features(space.sample(jax.random.key(0), 2 * PAIRS))
+    mean = ((sample[:PAIRS] - sample[PAIRS:]) ** 2).sum(-1).mean()
+    lengths = tuple(float(share * mean) for share in LENGTHS)
+    return Kernel(
+        features, lambda first, second, length: jnp.exp(-distances(first, second) / length), lengths
+    )
+
+
+def weisfeiler_lehman(space: Space) -> Kernel:
+    """The normalised count of equal subtrees. Raises `InputError` for a space without cells."""
+    if not has_paths(space):
+        raise InputError(
+            f"kernel weisfeiler_lehman reads the graphs of cells, and {space.name} has none: choose hamming"
+        )
+    reads, names = _vertices(space)
+
+    def features(architectures: Array) -> Array:
+        """Labels by round: uint32[B, rounds, V]."""
+        choices = space.choices(architectures)
+        none = space.operations.index("none") if "none" in space.operations else -1
+        operations = choices.reshape(len(choices), -1)
+        constant = jnp.broadcast_to(
+            jnp.asarray(names[operations.shape[1] :]), (len(choices), len(names) - operations.shape[1])
+        )
+        codes = jnp.concatenate([operations + jnp.asarray(names[: operations.shape[1]]), constant], axis=1)
+        there = jnp.concatenate([operations != none, jnp.ones(constant.shape, bool)], axis=1)
+        labels = [jnp.where(there, _mixed(codes.astype(jnp.uint32)), ABSENT)]
+        for _ in ROUNDS[1:]:
+            # Hashes of what is read, mixed once more so that their sum is of a multiset.
+            inner = jnp.where(there, _mixed(labels[-1] ^ jnp.uint32(0x9E3779B9)), ABSENT)
+            read = (inner[:, None, :] * jnp.asarray(reads, jnp.uint32)).sum(-1, dtype=jnp.uint32)
+            labels.append(jnp.where(there, _mixed(labels[-1] * jnp.uint32(0x85EBCA6B) + read), ABSENT))
+        return jnp.stack(labels, axis=1)
+
+    def equal(first: Array, second: Array, rounds: Array | float) -> Array:
+        """Equal labels of two architectures, [rounds, V] each, up to a round."""
+        same = (first[:, :, None] == second[:, None, :]) & (first != ABSENT)[:, :, None]
+        counted = jnp.asarray(ROUNDS, jnp.float32) <= rounds
+        return (same.sum((1, 2), dtype=jnp.int32) * counted).sum().astype(jnp.float32)
+
+    def gram(first: Array, second: Array, rounds: Array | float) -> Array:
+        counts = jax.vmap(lambda one: jax.vmap(lambda other: equal(one, other, rounds))(second))(first)
+        own, other = (jax.vmap(lambda one: equal(one, one, rounds))(part) for part in (first, second))
+        return counts / jnp.sqrt(own[:, None] * other)
+
+    return Kernel(features, gram, tuple(map(float, ROUNDS)))
+
+
+def _vertices(space: Space) -> tuple[np.ndarray, np.ndarray]:
+    """reads bool[V, V], true where a vertex reads another; the first code of each vertex, int[V].
+
+    Vertices are the E operations of each kind of cell, then the inputs and the output of each kind.
+    """
+    kinds, edges, codes = space.cells, len(space.edges), len(space.operations)
+    graph = space.graphs[0]
+    ends = graph.inputs + 1
+    reads = np.zeros((kinds * (edges + ends),) * 2, bool)
+    outputs = graph.outputs or (graph.nodes - 1,)
+    for kind in range(kinds):
+        first = kinds * edges + kind * ends
+        for edge, (source, target) in enumerate(space.edges):
+            place = kind * edges + edge
+            if source < graph.inputs:
+                reads[place, first + source] = True
+            for other, (_, end) in enumerate(space.edges):
+                reads[place, kind * edges + other] |= end == source
+            reads[first + graph.inputs, place] |= target in outputs
+    names = np.concatenate(
+        [
+            np.repeat(np.arange(kinds) * (codes + ends), edges),
+            (np.arange(kinds)[:, None] * (codes + ends) + codes + np.arange(ends)).reshape(-1),
+        ]
+    )
+    return reads, names
+
+
+def _mixed(codes: Array) -> Array:
+    """A hash of 32 bits with its last bit set: uint32 -> uint32. The mixing function of MurmurHash3."""
+    codes = (codes ^ (codes >> 16)) * jnp.uint32(0x85EBCA6B)
+    codes = (codes ^ (codes >> 13)) * jnp.uint32(0xC2B2AE35)
+    return (codes ^ (codes >> 16)) | jnp.uint32(1)
+
+
+KERNELS: dict[str, Callable[[Space], Kernel]] = {
+    "hamming": hamming,
+    "path": path,
+    "weisfeiler_lehman": weisfeiler_lehman,
+}

@@ -1,0 +1,85 @@
+"""Observations of a strategy that runs on the host: what was told, and which architectures were not yet.
+
+Equivalent architectures count as one (`Space.canonical`).
+
+Letters: B, N architectures, D decisions, P objectives.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jnas.proxies.combination import fitness
+from jnas.spaces import Space
+from jnas.types import Candidates, Key, Values
+
+# Random draws are repeated so often before a space counts as used up.
+ATTEMPTS = 20
+DRAWS = 64
+
+
+class Observations(NamedTuple):
+    """architectures: int32[n, D] in the order told; values: float64[n, P], -inf for a failure."""
+
+    architectures: np.ndarray
+    values: np.ndarray
+
+
+def nothing(space: Space, objectives: int) -> Observations:
+    """No observations."""
+    return Observations(np.zeros((0, len(space.decisions)), np.int32), np.zeros((0, objectives)))
+
+
+def add(state: Observations, candidates: Candidates, values: Values) -> Observations:
+    """The observations with B more."""
+    given = np.asarray(values.value, np.float64)
+    good = np.isfinite(given).all(axis=1, keepdims=True)
+    return Observations(
+        np.concatenate([state.architectures, np.asarray(candidates.architectures, np.int32)]),
+        np.concatenate([state.values, np.where(good, given, -np.inf)]),
+    )
+
+
+def best(state: Observations) -> np.ndarray:
+    """The architecture with the highest fitness, of equals the one told first: int32[D]."""
+    return state.architectures[int(np.argmax(fitness(state.values)))]
+
+
+def standardised(state: Observations) -> np.ndarray:
+    """Fitness with mean 0 and deviation 1 over what did not fail, float64[n]; a failure has the worst finite value.
+
+    Raises `ValueError` where all failed.
+    """
+    worth = fitness(state.values)
+    good = worth[np.isfinite(worth)]
+    return (np.maximum(worth, good.min()) - good.mean()) / (good.std() or 1.0)
+
+
+def admitted(space: Space, architectures: np.ndarray) -> np.ndarray:
+    """True for the members of a space that is restricted to some of its architectures: bool[N]."""
+    if space.moves is None or space.moves.members is None:
+        return np.ones(len(architectures), bool)
+    return space.moves.members[np.asarray(space.index(architectures))]
+
+
+def distinct_new(
+    space: Space, state: Observations, proposals: np.ndarray, count: int, key: Key
+) -> np.ndarray:
+    """The first `count` proposals int32[N, D] that are new, each class once; random new ones fill up: int32[B, D].
+
+    Fewer than `count` where the space seems to be used up.
+    """
+    seen = {tuple(row) for row in np.asarray(space.canonical(state.architectures)).tolist()}
+    taken: list[np.ndarray] = []
+    for attempt in range(1 + ATTEMPTS):
+        proposals = np.asarray(proposals, np.int32)
+        codes = np.asarray(space.canonical(proposals)).tolist()
+        for row, code, good in zip(proposals, codes, admitted(space, proposals), strict=True):
+            if len(taken) < count and good and tuple(code) not in seen:
+                seen.add(tuple(code))
+                taken.append(row)
+        if len(taken) == count:
+            break
+        proposals = np.asarray(space.sample(jax.random.fold_in(key, attempt), max(DRAWS, 2 * count)))
+    return np.array(taken, np.int32).reshape(-1, len(space.decisions))
