@@ -31,7 +31,7 @@ def paths(space: Space, longest: int) -> list[tuple[int, tuple[int, ...]]]:
     graph = space.graphs[0]
     outputs = graph.outputs or (graph.nodes - 1,)
     through: list[tuple[int, tuple[int, ...]]] = []
-    walks = [(node, node, ()) for node in range(graph.inputs)]
+    walks: list[tuple[int, int, tuple[int, ...]]] = [(node, node, ()) for node in range(graph.inputs)]
     for _ in range(longest):
         walks = [
             (start, space.edges[edge][1], (*walk, edge))

@@ -22,7 +22,7 @@ Several objectives are one by `jnas.proxies.combination.fitness`.
 Letters: B candidates asked for, N to choose from, T evaluations that fit, D decisions.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,10 @@ JOINT = 1024
 JITTER = 1e-4
 # The best evaluations, whose mutants are candidates.
 PARENTS = 10
+
+
+# Scores, those left, deviations and whitened covariances while a batch is chosen.
+Picked: TypeAlias = tuple[Array, Array, Array, Array]
 
 
 class Posterior(NamedTuple):
@@ -83,7 +87,7 @@ def gaussian_process(space: Space, settings: GaussianProcess, objectives: int, b
             rows = jnp.concatenate([close, space.sample(random_key, settings.candidates - half)])
             features = kernel.features(rows)
         if settings.acquisition == "thompson" and len(rows) > JOINT:
-            some = jax.lax.top_k(pool.new(state, rows) + jax.random.uniform(key, len(rows)), JOINT)[1]
+            some = jax.lax.top_k(pool.new(state, rows) + jax.random.uniform(key, (len(rows),)), JOINT)[1]
             rows, features = rows[some], features[some]
         return rows, features
 
@@ -110,7 +114,7 @@ def gaussian_process(space: Space, settings: GaussianProcess, objectives: int, b
             factor = jnp.linalg.cholesky(covariance + JITTER * jnp.eye(len(rows)))
 
         # Choices one by one, each of which lowers the deviation around it.
-        def pick(carry: tuple[Array, Array, Array, Array], step: Array) -> tuple[tuple[Array, ...], None]:
+        def pick(carry: Picked, step: Array) -> tuple[Picked, None]:
             scores, left, deviation, whitened = carry
             worth = acquire(jax.random.fold_in(acquisition_key, step), mean, deviation, factor, best)
             chosen = jnp.argmax(jnp.where(left, worth, -jnp.inf))
@@ -133,7 +137,8 @@ def gaussian_process(space: Space, settings: GaussianProcess, objectives: int, b
                 deviation,
                 jnp.hstack([whitened, room]),
             )
-            (worth, *_), _ = jax.lax.scan(pick, start, jnp.arange(min(settings.batch, len(rows))))
+            picked, _ = jax.lax.scan(pick, start, jnp.arange(min(settings.batch, len(rows))))
+            worth = picked[0]
         ready = (state.told >= settings.initial) & jnp.isfinite(best)
         scores = jnp.where(ready, worth, -jnp.inf)
         return Candidates(pool.choose(choice_key, state, rows, scores, settings.batch)), state
@@ -185,7 +190,7 @@ def fitted(kernel: Kernel, features: Array, values: Array, observed: Array) -> P
     best = jnp.nanargmax(likelihoods)
     lower, weights = factored(*grid[best])
     inverse = solve_triangular(lower, identity, lower=True)
-    return Posterior(features, inverse, weights, observed, *grid[best], likelihoods[best])
+    return Posterior(features, inverse, weights, observed, grid[best, 0], grid[best, 1], likelihoods[best])
 
 
 def predict(kernel: Kernel, posterior: Posterior, features: Array) -> tuple[Array, Array, Array]:

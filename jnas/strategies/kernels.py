@@ -91,16 +91,15 @@ def weisfeiler_lehman(space: Space) -> Kernel:
         )
     reads, names = _vertices(space)
 
+    none = space.operations.index("none") if "none" in space.operations else -1
+    carried = space.cells * len(space.edges)
+
     def features(architectures: Array) -> Array:
         """Labels by round: uint32[B, rounds, V]."""
-        choices = space.choices(architectures)
-        none = space.operations.index("none") if "none" in space.operations else -1
-        operations = choices.reshape(len(choices), -1)
-        constant = jnp.broadcast_to(
-            jnp.asarray(names[operations.shape[1] :]), (len(choices), len(names) - operations.shape[1])
-        )
-        codes = jnp.concatenate([operations + jnp.asarray(names[: operations.shape[1]]), constant], axis=1)
-        there = jnp.concatenate([operations != none, jnp.ones(constant.shape, bool)], axis=1)
+        operations = space.choices(architectures).reshape(len(architectures), carried)
+        ends = ((0, 0), (0, len(names) - carried))
+        there = jnp.pad(operations != none, ends, constant_values=True)
+        codes = jnp.pad(operations, ends) + jnp.asarray(names, jnp.int32)
         labels = [jnp.where(there, _mixed(codes.astype(jnp.uint32)), ABSENT)]
         for _ in ROUNDS[1:]:
             # Hashes of what is read, mixed once more so that their sum is of a multiset.

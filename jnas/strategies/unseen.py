@@ -33,9 +33,9 @@ class Unseen(NamedTuple):
 
     listed: int32[M, D], the first member of each class in lexicographic order; None for a larger space.
     new: (archive, int32[N, D]) -> bool[N], members of the space of whose class none was evaluated.
-    choose: (key, archive, proposals int32[N, D], scores float32[N], B) -> int32[min(B, M), D], the new proposals with the
-      highest scores, different by class; then random new architectures. A score of -inf or nan proposes nothing. Once
-      the space is used up, any.
+    choose: (key, archive, proposals int32[N, D], scores float32[N], B) -> int32[min(B, M), D], the new proposals with
+      the highest scores, different by class; then random new architectures. A score of -inf or nan proposes nothing.
+      Once the space is used up, any.
     used_up: archive -> whether no architecture of a listed space is left.
     """
 
@@ -83,7 +83,7 @@ def _of_list(space: Space) -> Unseen:
         allowed = _allowed(members, space, proposals)[proposed] & (proposed >= 0)
         return jnp.where(allowed[:, None], proposals[proposed], listed[best])
 
-    return Unseen(listed, new, choose, lambda archive: int(archive.told) > 0 and not free(archive).any())
+    return Unseen(listed, new, choose, lambda archive: int(archive.told) >= count and not free(archive).any())
 
 
 def _of_pairs(space: Space) -> Unseen:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from installed import NAMES
 
 from jnas import spaces
 from jnas.estimators.compact_table import open_table
@@ -19,9 +20,7 @@ KNOWN = known(TABLE)
 MEMBERS = subset(SPACE, KNOWN)
 ESTIMATOR = tabular(TABLE)
 NUMBERS = np.cumprod((1, *SPACE.decisions[:0:-1]))[::-1]
-JITTABLE = [
-    name for name, settings in STRATEGIES.items() if settings().make(SPACE, ("accuracy",), 10).jittable
-]
+JITTABLE = [name for name in NAMES if STRATEGIES[name]().make(SPACE, ("accuracy",), 10).jittable]
 
 
 @pytest.mark.parametrize("name", JITTABLE)

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from installed import NAMES
 
 from jnas import spaces
 from jnas.run.loop import run, size
@@ -47,7 +48,7 @@ def equal(first, second):
     )
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("objectives", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_it_climbs_within_the_space_and_the_budget(name, objectives):
     result, asked = search(name, objectives=objectives)
@@ -66,7 +67,7 @@ def test_it_climbs_within_the_space_and_the_budget(name, objectives):
     assert result.evaluations == min(BUDGET, whole or BUDGET)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_one_key_gives_one_search_and_another_gives_another(name):
     _, first = search(name, budget=60)
     assert equal(first, search(name, budget=60)[1])
@@ -74,7 +75,7 @@ def test_one_key_gives_one_search_and_another_gives_another(name):
         assert not equal(first, search(name, budget=60, key=jax.random.key(8))[1])
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_search_is_the_uninterrupted_one(name):
     stored = []
     last = min(2, search(name)[0].rounds - 1)
@@ -92,7 +93,7 @@ def test_a_resumed_search_is_the_uninterrupted_one(name):
     assert equal(again[1], whole[1]) and again[0].best.tolist() == whole[0].best.tolist()
 
 
-@pytest.mark.parametrize("name", [name for name in STRATEGIES if STRATEGIES[name].asks == "architectures"])
+@pytest.mark.parametrize("name", [name for name in NAMES if STRATEGIES[name].asks == "architectures"])
 def test_it_recovers_when_everything_fails_at_first(name):
     # So many evaluations fail at first.
     bad, told = (70 if STRATEGIES[name]().make(SPACE, ("hill",), BUDGET).total == 0 else 40), []
@@ -112,7 +113,7 @@ def test_it_recovers_when_everything_fails_at_first(name):
     assert (result.best == GOAL).sum() == good.max() >= 2
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_search_where_everything_fails_ends(name):
     def fails(number, candidates):
         values = worth(candidates)
@@ -122,9 +123,7 @@ def test_a_search_where_everything_fails_ends(name):
     assert SPACE.to_string(result.best)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in STRATEGIES if "batch" in STRATEGIES[name].__struct_fields__]
-)
+@pytest.mark.parametrize("name", [name for name in NAMES if "batch" in STRATEGIES[name].__struct_fields__])
 def test_thirty_at_once_run_as_one_at_a_time_does(name):
     for batch in (1, 30):
         result, asked = search(name, budget=90, batch=batch)
@@ -136,3 +135,12 @@ def test_nothing_is_asked_for_twice_by_evolution_until_the_space_is_used_up():
     rows = np.concatenate([candidates.architectures for candidates in asked])
     assert len(np.unique(rows, axis=0)) == len(rows)
     assert np.array_equal(np.asarray(SPACE.canonical(rows)), rows)
+
+
+@pytest.mark.parametrize("name", ["tpe", "gaussian_process", "bananas", "forest", "optuna"])
+def test_equal_cells_are_asked_for_once(name):
+    if name not in NAMES:
+        pytest.skip(f"{name} is not installed")
+    _, asked = search(name, budget=60)
+    rows = np.concatenate([candidates.architectures for candidates in asked])
+    assert len(np.unique(np.asarray(SPACE.canonical(rows)), axis=0)) == len(rows)

@@ -1,0 +1,149 @@
+"""The process against a dense computation in float64 and scikit-learn; asks maximise the acquisition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal, norm
+
+from jnas import spaces
+from jnas.strategies import archive, gaussian_process, kernels
+from jnas.strategies.settings import GaussianProcess
+from jnas.types import Candidates, Values
+
+SPACE = spaces.get("nasbench201")
+CAPACITY, TOLD = 40, 25
+GOAL = np.array([3, 1, 3, 3, 2, 3])
+KERNEL = kernels.hamming(SPACE)
+
+
+def told(rows, values, capacity=CAPACITY):
+    values = np.asarray(values, np.float64)[:, None]
+    nothing = archive.empty(capacity, 6, 1)
+    return archive.add(nothing, Candidates(rows), Values(values, values > 0, values[:, 0]))
+
+
+@jax.jit
+def posterior(state, rows):
+    values, observed = gaussian_process.targets(state)
+    fitted = gaussian_process.fitted(KERNEL, KERNEL.features(state.architectures), values, observed)
+    mean, deviation, _ = gaussian_process.predict(KERNEL, fitted, KERNEL.features(rows))
+    return fitted, values, mean, deviation
+
+
+def dense(rows, others, length):
+    return np.exp(-(rows[:, None] != others[None]).sum(-1) / length)
+
+
+@pytest.fixture(scope="module")
+def example():
+    rows = np.asarray(SPACE.sample(jax.random.key(0), TOLD))
+    values = (rows == GOAL).sum(1) + np.random.default_rng(0).normal(size=TOLD) / 3
+    # Two failed.
+    values[[3, 17]] = -np.inf
+    return rows, values, np.asarray(SPACE.sample(jax.random.key(1), 60))
+
+
+def test_mean_deviation_and_likelihood_are_those_of_the_dense_computation(example):
+    rows, values, others = example
+    fitted, standard, mean, deviation = posterior(told(rows, values), others)
+    good = values[np.isfinite(values)]
+    y = (np.where(np.isfinite(values), values, good.min()) - good.mean()) / good.std()
+    np.testing.assert_allclose(standard[:TOLD], y, atol=1e-5)
+    np.testing.assert_array_equal(standard[TOLD:], 0)
+
+    # The setting with the highest likelihood on the grid, by another library.
+    def likelihood(length, noise):
+        covariance = dense(rows, rows, length) + noise * np.eye(TOLD)
+        return multivariate_normal(np.zeros(TOLD), covariance).logpdf(y)
+
+    grid = {
+        (length, noise): likelihood(length, noise)
+        for length in KERNEL.parameters
+        for noise in gaussian_process.NOISES
+    }
+    best = max(grid, key=grid.get)
+    assert (float(fitted.parameter), float(fitted.noise)) == pytest.approx(best)
+    assert float(fitted.likelihood) == pytest.approx(grid[best], rel=1e-4)
+
+    length, noise = best
+    inverse = np.linalg.inv(dense(rows, rows, length) + noise * np.eye(TOLD))
+    cross = dense(others, rows, length)
+    np.testing.assert_allclose(mean, cross @ inverse @ y, atol=2e-4)
+    variance = 1 - np.einsum("ij,jk,ik->i", cross, inverse, cross)
+    np.testing.assert_allclose(deviation**2, variance, atol=2e-4)
+
+
+def test_it_is_the_process_of_scikit_learn(example):
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import PairwiseKernel
+
+    rows, values, others = example
+    fitted, standard, mean, deviation = posterior(told(rows, values), others)
+    # The L1 distance of one-hot vectors is twice Hamming's.
+    kernel = PairwiseKernel(gamma=float(1 / fitted.parameter) / 2, metric="laplacian")
+    theirs = GaussianProcessRegressor(kernel, alpha=float(fitted.noise), optimizer=None)
+    theirs.fit(np.asarray(SPACE.one_hot(rows)), np.asarray(standard[:TOLD], np.float64))
+    expected, spread = theirs.predict(np.asarray(SPACE.one_hot(others)), return_std=True)
+    np.testing.assert_allclose(mean, expected, atol=3e-4)
+    np.testing.assert_allclose(deviation, spread, atol=3e-4)
+
+
+def test_the_first_of_a_batch_has_the_highest_expected_improvement(example):
+    rows, values, _ = example
+    state = told(rows, values)
+    strategy = gaussian_process.gaussian_process(SPACE, GaussianProcess(batch=5), 1, CAPACITY)
+    asked = np.asarray(jax.jit(strategy.ask)(jax.random.key(0), state)[0].architectures)
+    everything = SPACE.all()
+    everything = everything[(np.asarray(SPACE.canonical(everything)) == everything).all(1)]
+    fitted, *parts = posterior(state, everything)
+    standard, mean, deviation = map(np.asarray, parts)
+    gain = mean - standard[:TOLD].max()
+    improvement = deviation * (gain / deviation * norm.cdf(gain / deviation) + norm.pdf(gain / deviation))
+    seen = {tuple(row) for row in np.asarray(SPACE.canonical(rows)).tolist()}
+    free = np.array([tuple(row) not in seen for row in everything.tolist()])
+    place = np.flatnonzero((everything == asked[0]).all(1))[0]
+    assert improvement[place] == pytest.approx(improvement[free].max(), rel=1e-3)
+    # Conditioned on the first as if it had its mean, the second has the highest again.
+    length, noise = float(fitted.parameter), float(fitted.noise)
+    more = np.concatenate([rows, asked[:1]])
+    inverse = np.linalg.inv(dense(more, more, length) + noise * np.eye(TOLD + 1))
+    cross = dense(everything, more, length)
+    lower = np.sqrt(1 - np.einsum("ij,jk,ik->i", cross, inverse, cross))
+    improvement = lower * (gain / lower * norm.cdf(gain / lower) + norm.pdf(gain / lower))
+    free[place] = False
+    second = np.flatnonzero((everything == asked[1]).all(1))[0]
+    assert improvement[second] == pytest.approx(improvement[free].max(), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"kernel": "path", "acquisition": "ucb"},
+        {"kernel": "weisfeiler_lehman", "acquisition": "its"},
+        {"acquisition": "thompson"},
+    ],
+    ids=lambda given: given["acquisition"],
+)
+@pytest.mark.parametrize("name", ["nasbench201", "darts"])
+def test_batches_are_new_and_different(given, name):
+    space = spaces.get(name)
+    rows = np.asarray(space.sample(jax.random.key(0), 12))
+    values = (rows == 1).sum(1).astype(float)[:, None]
+    state = archive.add(
+        archive.empty(20, rows.shape[1], 1), Candidates(rows), Values(values, values > 0, values[:, 0])
+    )
+    made = GaussianProcess(batch=6, candidates=80, **given)
+    strategy = gaussian_process.gaussian_process(space, made, 1, 20)
+    asked = jax.jit(strategy.ask)(jax.random.key(1), state)[0].architectures
+    codes = {tuple(row) for row in np.asarray(space.canonical(np.concatenate([asked, rows]))).tolist()}
+    assert len(codes) == 6 + len(rows)
+
+
+def test_nothing_counts_where_all_failed():
+    rows = np.asarray(SPACE.sample(jax.random.key(0), 5))
+    standard, observed = gaussian_process.targets(told(rows, np.full(5, -np.inf)))
+    assert not np.asarray(observed).any() and not np.asarray(standard).any()
+    # One value has no deviation.
+    standard, observed = gaussian_process.targets(told(rows, [1.0, *[-np.inf] * 4]))
+    assert np.asarray(observed).sum() == 5 and not jnp.isnan(standard).any()
