@@ -93,7 +93,8 @@ def one_hot(space: Space, architectures: np.ndarray) -> np.ndarray:
 
 def predict(model: RandomForestRegressor, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation over the trees: float64[N], twice."""
-    means = np.stack([tree.predict(features) for tree in model.estimators_])
+    # Without the checks of `predict`, which take longer than the trees do.
+    means = np.stack([tree.tree_.predict(features).reshape(-1) for tree in model.estimators_])
     return means.mean(axis=0), np.sqrt(means.var(axis=0) + FLOOR)
 
 

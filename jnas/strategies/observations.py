@@ -58,9 +58,9 @@ def standardised(state: Observations) -> np.ndarray:
 
 def admitted(space: Space, architectures: np.ndarray) -> np.ndarray:
     """True for the members of a space that is restricted to some of its architectures: bool[N]."""
-    if space.moves is None or space.moves.members is None:
+    if space.moves is None or space.moves.contains is None:
         return np.ones(len(architectures), bool)
-    return space.moves.members[np.asarray(space.index(architectures))]
+    return np.asarray(space.moves.contains(architectures))
 
 
 def distinct_new(

@@ -51,8 +51,8 @@ def unseen(space: Space) -> Unseen:
 
 
 def _of_list(space: Space) -> Unseen:
-    everything, members = space.all(), _members(space)
-    kept = np.arange(len(everything)) if members is None else np.flatnonzero(members)
+    everything = space.all()
+    kept = np.flatnonzero(_admitted(space, jnp.asarray(everything)))
     classes = np.asarray(space.index(space.canonical(everything)))
     distinct, first = np.unique(classes[kept], return_index=True)
     count = len(distinct)
@@ -80,19 +80,18 @@ def _of_list(space: Space) -> Unseen:
         # The architecture that was proposed, not its class's first: a table may hold one of them alone.
         winners = jnp.where(good & (scores == jnp.append(total, 0)[rows]), rows, count)
         proposed = jnp.full(count, -1).at[winners].set(jnp.arange(len(rows)), mode="drop")[best]
-        allowed = _allowed(members, space, proposals)[proposed] & (proposed >= 0)
+        allowed = _admitted(space, proposals)[proposed] & (proposed >= 0)
         return jnp.where(allowed[:, None], proposals[proposed], listed[best])
 
     return Unseen(listed, new, choose, lambda archive: int(archive.told) >= count and not free(archive).any())
 
 
 def _of_pairs(space: Space) -> Unseen:
-    members = _members(space)
 
     def new(archive: Archive, architectures: Array) -> Array:
         told = jnp.arange(len(archive.architectures)) < archive.told
         equal = _equal(space.canonical(architectures), space.canonical(archive.architectures))
-        return _allowed(members, space, architectures) & ~(equal & told).any(axis=1)
+        return _admitted(space, architectures) & ~(equal & told).any(axis=1)
 
     def choose(key: Key, archive: Archive, proposals: Array, scores: Array, asked: int) -> Array:
         draws = space.sample(key, max(DRAWS, 2 * asked))
@@ -128,15 +127,11 @@ def mutants(key: Key, space: Space, archive: Archive, count: int, parents: int) 
     return rows
 
 
-def _members(space: Space) -> np.ndarray | None:
-    return space.moves.members if space.moves else None
-
-
-def _allowed(members: np.ndarray | None, space: Space, architectures: Array) -> Array:
+def _admitted(space: Space, architectures: Array) -> Array:
     """True for the members of a restricted space: bool[N]."""
-    if members is None:
+    if space.moves is None or space.moves.contains is None:
         return jnp.ones(len(architectures), bool)
-    return jnp.asarray(members)[space.index(architectures)]
+    return space.moves.contains(architectures)
 
 
 def _equal(first: Array, second: Array) -> Array:

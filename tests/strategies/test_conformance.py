@@ -16,6 +16,13 @@ GOAL = np.array([3, 1, 3, 3, 2, 3])
 HILL = np.asarray(SPACE.gates(GOAL))
 KEY = jax.random.key(7)
 BUDGET = 150
+# Surrogates that take long, smaller or for several architectures at a time.
+SMALL = {
+    "gaussian_process": {"batch": 10},
+    "bananas": {"layers": 2, "networks": 2},
+    "forest": {"batch": 10, "candidates": 100, "trees": 5},
+    "optuna": {"batch": 10},
+}
 OBJECTIVES = {"one": ("hill",), "two": ("hill", "again")}
 
 
@@ -35,7 +42,7 @@ def search(name, evaluate=None, key=KEY, budget=BUDGET, objectives=("hill",), **
         asked.append(Candidates(*(None if rows is None else np.asarray(rows) for rows in candidates)))
         return (evaluate or (lambda number, c: worth(c, len(objectives))))(number, candidates)
 
-    strategy = STRATEGIES[name](**settings).make(SPACE, objectives, budget)
+    strategy = STRATEGIES[name](**(SMALL.get(name, {}) | settings)).make(SPACE, objectives, budget)
     return run(strategy, note, key, budget=budget), asked
 
 

@@ -30,7 +30,7 @@ def test_one_hot_is_that_of_the_space():
 def test_mean_and_deviation_are_over_the_trees():
     from sklearn.ensemble import RandomForestRegressor
 
-    features = np.random.default_rng(0).random((30, 4))
+    features = np.random.default_rng(0).random((30, 4), np.float32)
     model = RandomForestRegressor(5, random_state=0).fit(features, features.sum(1))
     mean, deviation = predict(model, features)
     np.testing.assert_allclose(mean, model.predict(features))

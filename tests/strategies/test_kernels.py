@@ -30,7 +30,7 @@ GRAMS = {
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_kernel_is_positive_semi_definite_with_ones_on_the_diagonal(pair, seed):
-    rows = np.asarray(SPACES[pair[0]].sample(jax.random.key(seed), 30))
+    rows = np.array(SPACES[pair[0]].sample(jax.random.key(seed), 30))
     # Equal ones too.
     rows[-3:] = rows[:3]
     for parameter in MADE[pair].parameters:

@@ -25,7 +25,7 @@ def codes(space, rows):
 def told(space, rows, capacity, worth=None):
     values = np.zeros((len(rows), 1)) if worth is None else worth
     empty = archive.empty(capacity, len(space.decisions), 1)
-    return archive.add(empty, Candidates(rows), Values(values, values.astype(np.int8), values[:, 0]))
+    return archive.add(empty, Candidates(rows), Values(values, values > 9, values[:, 0]))
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -50,9 +50,10 @@ def test_a_small_space_is_asked_for_to_its_last_architecture():
     space = spaces.Space("twelve", (graph,))
     pool = unseen(space)
     rows, state = [], archive.empty(16, 3, 1)
+    none = jnp.zeros((1, 3), jnp.int32), jnp.full(1, -jnp.inf)
     for number in range(3):
         assert not pool.used_up(state)
-        asked = pool.choose(jax.random.key(number), state, jnp.zeros((0, 3), jnp.int32), jnp.zeros(0), 4)
+        asked = pool.choose(jax.random.key(number), state, *none, 4)
         rows += codes(space, asked)
         state = archive.add(state, Candidates(asked), Values(jnp.zeros((4, 1)), None, None))
     assert len(set(rows)) == 12 and pool.used_up(state)
