@@ -15,6 +15,7 @@ Departures: training takes as many steps as 150 epochs over a full archive would
 drawn with replacement, so that one program serves every number of observations. Mutants have one to three changes, as
 a cell has few neighbours. An archive of failures, whose values are the worst finite one, and several objectives are
 treated as by `gaussian_process`. A space without cells has its decisions one-hot for encoding.
+Training amplifies rounding: many searches at once (`jnas.run.loop.simulate`) are others than the same keys one by one.
 
 Letters: B candidates asked for, N to choose from, T evaluations that fit, F features.
 """
@@ -51,7 +52,7 @@ def bananas(space: Space, settings: Bananas, objectives: int, budget: int) -> St
         training_key, mutation_key, draw_key, choice_key = jax.random.split(key, 4)
         values, observed = targets(state)
         bits = encode(state.architectures)
-        ensemble = jax.vmap(lambda own: trained(own, bits, values, observed, settings, steps))(
+        ensemble = jax.vmap(lambda own: train(own, bits, values, observed, settings, steps))(
             jax.random.split(training_key, settings.networks)
         )
         rows = mutants(mutation_key, space, state, settings.candidates, settings.parents)
@@ -90,7 +91,7 @@ def predict(layers: Layers, bits: Array) -> Array:
     return (bits @ last + shift)[:, 0]
 
 
-def trained(key: Key, bits: Array, values: Array, observed: Array, settings: Bananas, steps: int) -> Layers:
+def train(key: Key, bits: Array, values: Array, observed: Array, settings: Bananas, steps: int) -> Layers:
     """One network, trained on the observed of float32[T, F] and float32[T]."""
     start_key, step_key = jax.random.split(key)
     optimizer = optax.adam(settings.learning_rate, b1=0.9, b2=0.99)

@@ -8,7 +8,10 @@ With values y of n evaluations, standardised, a kernel k (`jnas.strategies.kerne
 The kernel's parameter and r^2 maximise log p(y) on a grid. The next architecture maximises the acquisition: expected
 improvement on the best y, m + `weight` s, a joint draw of the posterior (`thompson`), or a draw for each architecture
 by itself (`its`). Candidates are all architectures of a space of at most 20,000; of a larger one, mutants of the best
-and random ones, half each. A joint draw needs the covariance of its candidates: it takes some at random.
+and random ones, half each. A joint draw needs a root of the covariance of its candidates: that of the Hamming kernel
+over a space is a Kronecker product, and a draw of the prior is corrected to one of the posterior, f + k(a, X) (K + r^2
+I)^-1 (y - f(X) - r e) with e standard normal (Wilson et al., ICML 2020, https://arxiv.org/abs/2002.09309); otherwise
+the draw is over some candidates at random.
 
 Batches: the posterior is conditioned on each choice as if it had its mean for value (Desautels, Krause and Burdick,
 JMLR 2014, http://jmlr.org/papers/v15/desautels14a.html), which leaves means as they are; draws are drawn anew for
@@ -22,6 +25,7 @@ Several objectives are one by `jnas.proxies.combination.fitness`.
 Letters: B candidates asked for, N to choose from, T evaluations that fit, D decisions.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -41,8 +45,8 @@ from jnas.types import Candidates, Key, Strategy
 
 # Variances of the noise to choose from, of standardised values. Float32 needs some.
 NOISES = (1e-2, 1e-1)
-# Candidates of a joint draw, whose covariance is factored: 0.4 GFLOP.
-JOINT = 1024
+# Candidates of a joint draw, whose covariance is factored.
+JOINT = 512
 JITTER = 1e-4
 # The best evaluations, whose mutants are candidates.
 PARENTS = 10
@@ -86,37 +90,34 @@ def gaussian_process(space: Space, settings: GaussianProcess, objectives: int, b
             close = mutants(mutant_key, space, state, half, PARENTS)
             rows = jnp.concatenate([close, space.sample(random_key, settings.candidates - half)])
             features = kernel.features(rows)
-        if settings.acquisition == "thompson" and len(rows) > JOINT:
+        if settings.acquisition == "thompson" and not kernel.sample and len(rows) > JOINT:
             some = jax.lax.top_k(pool.new(state, rows) + jax.random.uniform(key, (len(rows),)), JOINT)[1]
             rows, features = rows[some], features[some]
         return rows, features
-
-    def acquire(key: Key, mean: Array, deviation: Array, factor: Array | None, best: Array) -> Array:
-        if settings.acquisition == "ei":
-            return expected_improvement(mean, deviation, best)
-        if settings.acquisition == "ucb":
-            return upper_confidence_bound(mean, deviation, settings.weight)
-        if factor is not None:
-            return mean + factor @ jax.random.normal(key, mean.shape)
-        return independent_thompson(key, mean, deviation)
 
     def ask(key: Key, state: Archive) -> tuple[Candidates, Archive]:
         candidate_key, acquisition_key, choice_key = jax.random.split(key, 3)
         rows, features = candidates(candidate_key, state)
         # The model of all that was told.
         values, observed = targets(state)
-        posterior = fitted(kernel, kernel.features(state.architectures), values, observed)
+        posterior = fit(kernel, kernel.features(state.architectures), values, observed)
         mean, deviation, whitened = predict(kernel, posterior, features)
         best = jnp.max(jnp.where(observed, values, -jnp.inf))
-        factor = None
+        joint = None
         if settings.acquisition == "thompson":
-            covariance = kernel.gram(features, features, posterior.parameter) - whitened @ whitened.T
-            factor = jnp.linalg.cholesky(covariance + JITTER * jnp.eye(len(rows)))
+            joint = joint_draws(kernel, space, state.architectures, posterior, rows, whitened)
+
+        def acquire(key: Key, deviation: Array) -> Array:
+            if settings.acquisition == "ei":
+                return expected_improvement(mean, deviation, best)
+            if settings.acquisition == "ucb":
+                return upper_confidence_bound(mean, deviation, settings.weight)
+            return joint(key) if joint else independent_thompson(key, mean, deviation)
 
         # Choices one by one, each of which lowers the deviation around it.
         def pick(carry: Picked, step: Array) -> tuple[Picked, None]:
             scores, left, deviation, whitened = carry
-            worth = acquire(jax.random.fold_in(acquisition_key, step), mean, deviation, factor, best)
+            worth = acquire(jax.random.fold_in(acquisition_key, step), deviation)
             chosen = jnp.argmax(jnp.where(left, worth, -jnp.inf))
             scores = scores.at[chosen].set(-step.astype(jnp.float32))
             cross = kernel.gram(features, features[chosen][None], posterior.parameter)[:, 0]
@@ -128,7 +129,7 @@ def gaussian_process(space: Space, settings: GaussianProcess, objectives: int, b
             return (scores, left.at[chosen].set(False), deviation, whitened), None
 
         if settings.batch == 1:
-            worth = acquire(acquisition_key, mean, deviation, factor, best)
+            worth = acquire(acquisition_key, deviation)
         else:
             room = jnp.zeros((len(rows), settings.batch))
             start = (
@@ -170,7 +171,7 @@ def targets(state: Archive) -> tuple[Array, Array]:
     return jnp.where(told, jnp.where(good, standard, worst), 0.0), told
 
 
-def fitted(kernel: Kernel, features: Array, values: Array, observed: Array) -> Posterior:
+def fit(kernel: Kernel, features: Array, values: Array, observed: Array) -> Posterior:
     """The process with the highest likelihood on the grid, given standardised values float32[T]."""
     pairs = observed[:, None] & observed
     identity = jnp.eye(len(values))
@@ -199,3 +200,27 @@ def predict(kernel: Kernel, posterior: Posterior, features: Array) -> tuple[Arra
     whitened = jnp.where(posterior.observed, cross, 0.0) @ posterior.inverse.T
     variance = jnp.maximum(1 - (whitened**2).sum(axis=1), 0.0)
     return whitened @ posterior.weights, jnp.sqrt(variance), whitened
+
+
+def joint_draws(
+    kernel: Kernel, space: Space, observed: Array, posterior: Posterior, rows: Array, whitened: Array
+) -> Callable[[Key], Array]:
+    """key -> one draw of the noise-free posterior at rows int32[N, D]: float32[N].
+
+    observed: int32[T, D], the architectures of the archive; whitened: of `predict` at rows.
+    """
+    mean, sample = whitened @ posterior.weights, kernel.sample
+    if sample:
+
+        def corrected(key: Key) -> Array:
+            prior_key, noise_key = jax.random.split(key)
+            prior = sample(prior_key, posterior.parameter)
+            noise = jnp.sqrt(posterior.noise) * jax.random.normal(noise_key, posterior.weights.shape)
+            shown = jnp.where(posterior.observed, prior[space.index(observed)] + noise, 0.0)
+            return prior[space.index(rows)] + mean - whitened @ (posterior.inverse @ shown)
+
+        return corrected
+    features = kernel.features(rows)
+    covariance = kernel.gram(features, features, posterior.parameter) - whitened @ whitened.T
+    factor = jnp.linalg.cholesky(covariance + JITTER * jnp.eye(len(rows)))
+    return lambda key: mean + factor @ jax.random.normal(key, mean.shape)

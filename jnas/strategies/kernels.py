@@ -32,6 +32,8 @@ from jax import Array
 from jnas.errors import InputError
 from jnas.spaces import Space
 from jnas.strategies.encodings import has_paths, path_encoding
+from jnas.strategies.unseen import LISTED
+from jnas.types import Key
 
 # Lengths as shares of the mean distance, and rounds of labels, from which the likelihood chooses.
 LENGTHS = (0.125, 0.25, 0.5, 1.0)
@@ -48,17 +50,32 @@ class Kernel(NamedTuple):
     features: int32[B, D] -> [B, ...], computed once for each architecture.
     gram: (features of B, features of N, parameter) -> float32[B, N].
     parameters: values of the parameter to choose from, a length or a number of rounds.
+    sample: (key, parameter) -> float32[size], values of all architectures of the space in lexicographic order, normal
+      with this covariance; None where that takes the factor of a matrix of that size.
     """
 
     features: Callable[[Array], Array]
     gram: Callable[[Array, Array, Array | float], Array]
     parameters: tuple[float, ...]
+    sample: Callable[[Key, Array | float], Array] | None = None
 
 
 def hamming(space: Space, weights: tuple[float, ...] = ()) -> Kernel:
     """The exponential of the Hamming distance. weights: of the D decisions; 1 each where empty."""
-    scale = np.sqrt(np.repeat(weights or np.ones(len(space.decisions)), space.decisions) / 2)
-    return _exponential(space, lambda rows: space.one_hot(rows) * scale.astype(np.float32))
+    weights = weights or (1.0,) * len(space.decisions)
+    scale = np.sqrt(np.repeat(weights, space.decisions) / 2).astype(np.float32)
+
+    def sample(key: Key, length: Array | float) -> Array:
+        # The covariance is a Kronecker product of (1 - c) I + c 11^T, one a decision, whose roots are known.
+        values = jax.random.normal(key, space.decisions)
+        for axis, (count, weight) in enumerate(zip(space.decisions, weights, strict=True)):
+            equal = jnp.exp(-weight / length)
+            own, all_together = jnp.sqrt(1 - equal), jnp.sqrt(1 - equal + count * equal)
+            values = own * values + (all_together - own) * values.mean(axis, keepdims=True)
+        return values.reshape(-1)
+
+    kernel = _exponential(space, lambda rows: space.one_hot(rows) * scale)
+    return kernel._replace(sample=sample) if space.size <= LISTED else kernel
 
 
 def path(space: Space, longest: int = 3) -> Kernel:

@@ -120,7 +120,7 @@ def draw(key: Key, rows: Array, members: Array, choices: Array, count: int) -> A
     kernel_key, keep_key, value_key = jax.random.split(key, 3)
     kernels = jax.random.categorical(kernel_key, log_weights(members), shape=(count,))
     shape = (count, len(choices))
-    kept = jax.random.uniform(keep_key, shape) < 1 / (1 + choices / (members.sum() + 1))
-    kept &= (kernels < len(rows))[:, None]
+    copies = jax.random.uniform(keep_key, shape) < 1 / (1 + choices / (members.sum() + 1))
+    copies &= (kernels < len(rows))[:, None]
     uniform = jax.random.randint(value_key, shape, 0, choices, jnp.int32)
-    return jnp.where(kept, rows[jnp.minimum(kernels, len(rows) - 1)], uniform)
+    return jnp.where(copies, rows[jnp.minimum(kernels, len(rows) - 1)], uniform)

@@ -52,11 +52,11 @@ def unseen(space: Space) -> Unseen:
 
 def _of_list(space: Space) -> Unseen:
     everything = space.all()
-    kept = np.flatnonzero(_admitted(space, jnp.asarray(everything)))
+    inside = np.flatnonzero(_admitted(space, jnp.asarray(everything)))
     classes = np.asarray(space.index(space.canonical(everything)))
-    distinct, first = np.unique(classes[kept], return_index=True)
+    distinct, first = np.unique(classes[inside], return_index=True)
     count = len(distinct)
-    listed = jnp.asarray(everything[kept[first]], jnp.int32)
+    listed = jnp.asarray(everything[inside[first]], jnp.int32)
     # The place of each architecture's class in the list; `count` for a class without members.
     places = np.minimum(np.searchsorted(distinct, classes), count - 1)
     place = jnp.asarray(np.where(distinct[places] == classes, places, count), jnp.int32)
@@ -87,7 +87,6 @@ def _of_list(space: Space) -> Unseen:
 
 
 def _of_pairs(space: Space) -> Unseen:
-
     def new(archive: Archive, architectures: Array) -> Array:
         told = jnp.arange(len(archive.architectures)) < archive.told
         equal = _equal(space.canonical(architectures), space.canonical(archive.architectures))

@@ -20,9 +20,9 @@ def test_expected_improvement_is_the_integral(mean, deviation, best):
         return max(y - best, 0) * norm.pdf(y, mean, deviation)
 
     area = quad(gain, best, max(best, mean) + 12 * deviation, points=[max(mean, best)], limit=200)[0]
-    found = float(expected(np.float32([mean]), np.float32([deviation]), np.float32(best))[0])
+    ours = float(expected(np.float32([mean]), np.float32([deviation]), np.float32(best))[0])
     # Far below the best two terms of the size of the deviation cancel in float32.
-    assert found == pytest.approx(area, rel=1e-3, abs=3e-6)
+    assert ours == pytest.approx(area, rel=1e-3, abs=3e-6)
 
 
 @given(NUMBERS, st.floats(0, 3, width=32), NUMBERS)

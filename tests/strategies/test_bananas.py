@@ -6,7 +6,7 @@ import numpy as np
 
 from jnas import spaces
 from jnas.strategies import archive
-from jnas.strategies.bananas import bananas, predict, trained
+from jnas.strategies.bananas import bananas, predict, train
 from jnas.strategies.settings import Bananas
 from jnas.types import Candidates, Values
 
@@ -21,7 +21,7 @@ def test_a_network_fits_what_was_observed_and_nothing_else():
 
     @jax.jit
     def errors(values):
-        layers = trained(jax.random.key(1), bits, values, observed, SMALL, 400)
+        layers = train(jax.random.key(1), bits, values, observed, SMALL, 400)
         return jnp.abs(predict(layers, bits) - values)[:30].mean()
 
     error = errors(values)

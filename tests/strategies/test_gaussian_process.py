@@ -26,7 +26,7 @@ def told(rows, values, capacity=CAPACITY):
 @jax.jit
 def posterior(state, rows):
     values, observed = gaussian_process.targets(state)
-    fitted = gaussian_process.fitted(KERNEL, KERNEL.features(state.architectures), values, observed)
+    fitted = gaussian_process.fit(KERNEL, KERNEL.features(state.architectures), values, observed)
     mean, deviation, _ = gaussian_process.predict(KERNEL, fitted, KERNEL.features(rows))
     return fitted, values, mean, deviation
 
@@ -87,6 +87,28 @@ def test_it_is_the_process_of_scikit_learn(example):
     expected, spread = theirs.predict(np.asarray(SPACE.one_hot(others)), return_std=True)
     np.testing.assert_allclose(mean, expected, atol=3e-4)
     np.testing.assert_allclose(deviation, spread, atol=3e-4)
+
+
+@pytest.mark.parametrize("known_root", [True, False])
+def test_joint_draws_have_the_mean_and_covariance_of_the_posterior(example, known_root):
+    rows, values, others = example
+    kernel = KERNEL if known_root else KERNEL._replace(sample=None)
+    state, some = told(rows, values), jnp.asarray(others[:4])
+    fitted, _, mean, _ = posterior(state, some)
+    count = 20_000
+
+    @jax.jit
+    def drawn(keys):
+        features = kernel.features(some)
+        _, _, whitened = gaussian_process.predict(kernel, fitted, features)
+        draw = gaussian_process.joint_draws(kernel, SPACE, state.architectures, fitted, some, whitened)
+        return jax.lax.map(draw, keys), kernel.gram(
+            features, features, fitted.parameter
+        ) - whitened @ whitened.T
+
+    values, covariance = drawn(jax.random.split(jax.random.key(0), count))
+    np.testing.assert_allclose(values.mean(0), mean, atol=5 / np.sqrt(count))
+    np.testing.assert_allclose(np.cov(values.T), covariance, atol=5 * np.sqrt(2 / count))
 
 
 def test_the_first_of_a_batch_has_the_highest_expected_improvement(example):

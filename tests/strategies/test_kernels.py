@@ -55,6 +55,19 @@ def test_the_hamming_kernel_by_its_definition():
     )
 
 
+def test_samples_of_all_architectures_have_the_covariance_of_the_kernel():
+    graph = SPACES["nasbench201"].graphs[0].restricted([(1,), (1, 3), (1, 2, 3), (1, 3), (1,), (1,)])
+    space = spaces.Space("twelve", (graph,))
+    kernel = kernels.hamming(space, (1.0, 2.0, 0.5))
+    count, features = 20_000, kernel.features(space.all())
+    keys = jax.random.split(jax.random.key(0), count)
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: kernel.sample(key, 1.5)))(keys), np.float64)
+    # The deviation of a mean of products is at most sqrt(2 / count).
+    np.testing.assert_allclose(
+        drawn.T @ drawn / count, kernel.gram(features, features, 1.5), atol=5 * np.sqrt(2 / count)
+    )
+
+
 def walks(space, row):
     """Sets of the named paths of a cell with at most three edges, by kind: (kind, input, names)."""
     operations, graph = np.asarray(space.choices(row)), space.graphs[0]

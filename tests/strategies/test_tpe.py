@@ -57,9 +57,9 @@ log_density = jax.jit(tpe.log_density)
 def test_the_density_is_the_mixture_written_out(count, seed):
     rng = np.random.default_rng(seed)
     rows, members = rng.integers(0, CHOICES, (count, 3)), rng.random(count) < 0.8
-    found = np.asarray(log_density(jnp.asarray(EVERY), *padded(rows, members), jnp.array(CHOICES)))
-    np.testing.assert_allclose(np.exp(found), [density(rows[members], CHOICES, x) for x in EVERY], rtol=2e-5)
-    assert np.exp(found).sum() == pytest.approx(1, rel=1e-5)
+    ours = np.asarray(log_density(jnp.asarray(EVERY), *padded(rows, members), jnp.array(CHOICES)))
+    np.testing.assert_allclose(np.exp(ours), [density(rows[members], CHOICES, x) for x in EVERY], rtol=2e-5)
+    assert np.exp(ours).sum() == pytest.approx(1, rel=1e-5)
 
 
 @pytest.mark.parametrize("count", [3, 25, 26, 27, 40])
