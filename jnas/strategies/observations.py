@@ -56,6 +56,13 @@ def standardised(state: Observations) -> np.ndarray:
     return (np.maximum(worth, good.min()) - good.mean()) / (good.std() or 1.0)
 
 
+def codes(space: Space, architectures: np.ndarray) -> list[tuple[int, ...]]:
+    """Representatives of the classes of int32[N, D], to be members of a set."""
+    # A canonical form of no architectures is asked of no space.
+    rows = np.asarray(space.canonical(architectures)) if len(architectures) else architectures
+    return [tuple(row) for row in rows.tolist()]
+
+
 def admitted(space: Space, architectures: np.ndarray) -> np.ndarray:
     """True for the members of a space that is restricted to some of its architectures: bool[N]."""
     if space.moves is None or space.moves.contains is None:
@@ -70,14 +77,14 @@ def distinct_new(
 
     Fewer than `count` where the space seems to be used up.
     """
-    seen = {tuple(row) for row in np.asarray(space.canonical(state.architectures)).tolist()}
+    seen = set(codes(space, state.architectures))
     taken: list[np.ndarray] = []
     for attempt in range(1 + ATTEMPTS):
         proposals = np.asarray(proposals, np.int32)
-        codes = np.asarray(space.canonical(proposals)).tolist()
-        for row, code, good in zip(proposals, codes, admitted(space, proposals), strict=True):
-            if len(taken) < count and good and tuple(code) not in seen:
-                seen.add(tuple(code))
+        good = admitted(space, proposals)
+        for row, code, member in zip(proposals, codes(space, proposals), good, strict=True):
+            if len(taken) < count and member and code not in seen:
+                seen.add(code)
                 taken.append(row)
         if len(taken) == count:
             break

@@ -48,13 +48,13 @@ def optuna(space: Space, settings: Optuna, objectives: int) -> Strategy:
         with warnings.catch_warnings():
             # Some of its samplers are marked as experimental.
             warnings.simplefilter("ignore")
-            codes = {tuple(row) for row in np.asarray(space.canonical(state.architectures)).tolist()}
+            seen = set(observations.codes(space, state.architectures))
             for _ in range(settings.batch * ATTEMPTS):
                 asked = study.ask(domain).params
                 row = np.array([asked[name] for name in names], np.int32)
-                code = tuple(np.asarray(space.canonical(row)).tolist())
-                if code not in codes and observations.admitted(space, row[None])[0]:
-                    codes.add(code)
+                (code,) = observations.codes(space, row[None])
+                if code not in seen and observations.admitted(space, row[None])[0]:
+                    seen.add(code)
                     proposals.append(row)
                 if len(proposals) == settings.batch:
                     break
