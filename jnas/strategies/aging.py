@@ -33,12 +33,13 @@ def aging(space: Space, settings: Aging, objectives: int, budget: int) -> Strate
     size = min(settings.population, budget)
 
     def population(state: Archive) -> tuple[Array, Array]:
-        """(places in the archive int32[T], of which the first are the members; how many members, int32[])."""
+        """(places in the archive int32[n], of which the first are the members; how many members, int32[])."""
         places = jnp.arange(budget)
         if settings.removal == "none":
             return places, jnp.clip(state.told, 1, budget)
         if settings.removal == "worst":
-            places = jnp.argsort(-fitness(state.values))
+            # Of equals the older one comes first.
+            places = jax.lax.top_k(fitness(state.values), size)[1]
         else:
             places = jnp.maximum(state.told - 1 - places, 0)
         return places, jnp.clip(state.told, 1, size)
@@ -46,10 +47,11 @@ def aging(space: Space, settings: Aging, objectives: int, budget: int) -> Strate
     def parents(key: Key, state: Archive) -> Array:
         places, count = population(state)
         if settings.truncation:
-            member = jnp.arange(budget) < count
+            member = jnp.arange(len(places)) < count
             worth = jnp.where(member, fitness(state.values)[places], -jnp.inf)
-            able = jnp.clip(jnp.isfinite(worth).sum(), 1, settings.truncation)
-            return places[jnp.argsort(-worth)][jax.random.randint(key, (settings.batch,), 0, able)]
+            best, order = jax.lax.top_k(worth, min(settings.truncation, len(places)))
+            able = jnp.maximum(jnp.isfinite(best).sum(), 1)
+            return places[order[jax.random.randint(key, (settings.batch,), 0, able)]]
         drawn = places[jax.random.randint(key, (settings.batch, settings.tournament), 0, count)]
         return jax.vmap(lambda rows: rows[jnp.argmax(fitness(state.values[rows]))])(drawn)
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from brute_pareto import brute_crowding, brute_ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -16,24 +17,6 @@ COUNT = 9
 LEVELS = st.sampled_from([-np.inf, 0.0, 1.0, 2.0, 5.0])
 VALUES = st.integers(1, 3).flatmap(lambda p: arrays.arrays(np.float32, (COUNT, p), elements=LEVELS))
 ranks, crowding, front, joined = map(jax.jit, (pareto.ranks, pareto.crowding, pareto.front, pareto.joined))
-
-
-def beats(a, b):
-    return (
-        np.isfinite(a).all()
-        and all(x >= y for x, y in zip(a, b, strict=True))
-        and any(x > y for x, y in zip(a, b, strict=True))
-    )
-
-
-def brute_ranks(values):
-    rank, level = np.full(len(values), len(values)), 0
-    left = [row for row in range(len(values)) if np.isfinite(values[row]).all()]
-    while left:
-        now = [row for row in left if not any(beats(values[other], values[row]) for other in left)]
-        rank[now], level = level, level + 1
-        left = [row for row in left if row not in now]
-    return rank
 
 
 @settings(max_examples=150, deadline=None)
@@ -58,17 +41,7 @@ def test_a_front_that_grows_is_the_front_of_all(values, before):
 @given(VALUES)
 def test_crowding_is_the_sum_of_gaps_between_neighbours_of_the_same_front(values):
     rank = brute_ranks(values)
-    expected = np.zeros(COUNT)
-    for level in range(COUNT):
-        (rows,) = np.nonzero(rank == level)
-        for column in values.T:
-            order = rows[np.argsort(column[rows], kind="stable")]
-            if len(order):
-                expected[order[[0, -1]]] = np.inf
-            width = float(np.ptp(column[order])) if len(order) else 0.0
-            for low, row, high in zip(order, order[1:], order[2:], strict=False):
-                if width:
-                    expected[row] += (column[high] - column[low]) / width
+    expected = brute_crowding(values, rank)
     good = rank < COUNT
     np.testing.assert_allclose(np.asarray(crowding(values, rank))[good], expected[good], rtol=1e-5)
 
