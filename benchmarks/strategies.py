@@ -34,14 +34,14 @@ from jnas.types import Estimator, StrategySettings
 STEPS = (50, 100, 150, 200, 500)
 
 
-def column(path: str, name: str) -> np.ndarray:
-    """A column of a CSV or gzipped CSV: float32[A]."""
+def column(path: str, name: str, dtype: type = np.float32) -> np.ndarray:
+    """A column of a CSV or gzipped CSV: [A]."""
     opener = gzip.open if Path(path).suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream)
         if name not in (rows.fieldnames or ()):
             raise unknown_name("column", name, rows.fieldnames or ())
-        return np.array([row[name] for row in rows], np.float32)
+        return np.array([row[name] for row in rows], dtype)
 
 
 def opened(path: str, signal: str, worth: str) -> tuple[Table, Estimator, np.ndarray]:

@@ -34,6 +34,9 @@ STRATEGY = {
     "evolution": {"children": 2, "parents": 2},
     "random": {"batch": 2},
     "pruning": {"operations_per_round": 7},
+    "exhaustive": {"batch": 2},
+    "nsga2": {"batch": 2},
+    "lemonade": {"children": 4, "batch": 2},
     "policy_gradient": {"units": 4, "batch": 2},
     "gaussian_process": {"candidates": 8},
     "bananas": {"layers": 1, "networks": 2, "candidates": 8},
@@ -94,6 +97,9 @@ def fits(strategy: str, estimate: str, space: str) -> bool:
         known = space == "nasbench201"
     else:
         known = space != "shake_shake"
+    if strategy == "lemonade":
+        # It counts sizes of networks that are built alone.
+        known &= space not in SUPERNETS
     return known and STRATEGIES[strategy].asks in ESTIMATORS[estimate].takes
 
 

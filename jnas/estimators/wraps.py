@@ -1,6 +1,7 @@
-"""Estimators made of other estimators: repeats of one, and means over repeats."""
+"""Estimators made of other estimators: repeats of one, means over repeats, two objectives as one."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -32,6 +33,26 @@ def mean(estimator: Estimator) -> Estimator:
 
     names = tuple(_columns(estimator.objectives))
     return estimator._replace(objectives=names, evaluate=evaluate, jittable=False)
+
+
+def weighted_product(
+    estimator: Estimator, target: float, within: float = -0.07, beyond: float = -0.07
+) -> Estimator:
+    """The first objective times (cost / target)^w: an accuracy and the cost that it takes, as one.
+
+    The second objective is told as minus the cost. w is `within` up to the target and `beyond` past it; 0 and -1 make
+    the target a hard one. Tan et al., "MnasNet", CVPR 2019, https://arxiv.org/abs/1807.11626. One failed objective
+    fails the product.
+    """
+
+    def evaluate(key: Key, candidates: Candidates) -> Values:
+        value, status, cost = estimator.evaluate(key, candidates)
+        failed = status[:, :2].max(axis=1)
+        share = jnp.where(failed > 0, 1.0, -jnp.asarray(value)[:, 1] / target)
+        product = value[:, 0] * share ** jnp.where(share <= 1, within, beyond)
+        return Values(jnp.where(failed > 0, -jnp.inf, product)[:, None], failed[:, None], cost)
+
+    return estimator._replace(objectives=("_".join(estimator.objectives[:2]),), evaluate=evaluate)
 
 
 def averaged(values: Array | np.ndarray, objectives: tuple[str, ...]) -> np.ndarray:

@@ -47,6 +47,17 @@ def add(archive: Archive, candidates: Candidates, values: Values) -> Archive:
     )
 
 
+def places(archive: Archive, architectures: Array) -> Array:
+    """Places where architectures int32[B, D] were told first: int32[B], -1 for those that were not."""
+    told = jnp.arange(len(archive.values))
+    same = (told < archive.told) & jnp.ones((len(architectures), 1), bool)
+    # A decision at a time: comparisons of [B, T] that run as vectors.
+    for own, theirs in zip(architectures.T, archive.architectures.T, strict=True):
+        same &= own[:, None] == theirs
+    first = jnp.where(same, told, len(told)).min(axis=1)
+    return jnp.where(first < len(told), first, -1)
+
+
 def best(archive: Archive) -> Array:
     """The architecture with the highest fitness, of equals the one told first: int32[D]."""
     return archive.architectures[jnp.argmax(fitness(archive.values))]

@@ -1,9 +1,18 @@
-"""Local search: a better neighbour takes the place of the current architecture at once.
+"""Local search: from the best of some random architectures to ever better neighbours.
+
+    first   the first neighbour that is better takes the place of the current architecture
+    best    the best neighbour does, when all were evaluated
+
+Neighbours differ in one decision. They are evaluated in random order, and none that was evaluated before: its value is
+known, and the search moves to it, if it is better, without an evaluation. An architecture without a better neighbour is
+a local maximum: the search starts anew from `initial` random architectures (`restart`), or goes on from the best of all
+evaluations whose neighbours were not all evaluated (`next_best`).
 
 White, Nolen and Savani, "Exploring the Loss Landscape in Neural Architecture Search", UAI 2021,
-https://arxiv.org/abs/2005.02960. It starts anew from a random architecture when no neighbour is better.
+https://arxiv.org/abs/2005.02960. Departures: their code passes over neighbours that were evaluated before even where
+they are better. Where a batch is larger than the number of neighbours left, random architectures fill it.
 
-Departure: neighbours are drawn with replacement, and the start is new after as many failures as there are neighbours.
+Letters: T evaluations that fit, B candidates, M neighbours, D decisions.
 """
 
 from typing import NamedTuple
@@ -21,43 +30,77 @@ from jnas.types import Candidates, Info, Key, Strategy, Values
 
 
 class State(NamedTuple):
-    """archive: all evaluations; place: int32[], the current one among them; failures: int32[] since it was taken."""
+    """State of a climb.
+
+    archive: all evaluations. place: int32[], the current one among them, -1 among random starts. since: int32[], the
+    first of these starts. expanded: bool[T], local maxima that were left.
+    """
 
     archive: Archive
     place: Array
-    failures: Array
+    since: Array
+    expanded: Array
 
 
 def local(space: Space, settings: Local, objectives: int, budget: int) -> Strategy:
-    """First improvement, with restarts; `batch` neighbours of one architecture at a time."""
-    patience = sum(choices - 1 for choices in space.decisions)
+    """`initial` random architectures, then neighbours of the current one, `batch` at a time."""
 
     def init(key: Key) -> State:
         nothing = archive.empty(budget, len(space.decisions), objectives)
-        return State(nothing, jnp.int32(0), jnp.int32(patience))
+        return State(nothing, jnp.int32(-1), jnp.int32(0), jnp.zeros(budget, bool))
+
+    def around(known: Archive, place: Array) -> tuple[Array, Array, Array]:
+        """(neighbours int32[M, D]; their places in the archive int32[M], or -1; those to be evaluated bool[M])."""
+        rows = space.neighbours(known.architectures[place])
+        places = archive.places(known, rows)
+        left = places < 0
+        if space.moves and space.moves.contains:
+            left &= space.moves.contains(rows)
+        return rows, places, left
 
     def ask(key: Key, state: State) -> tuple[Candidates, State]:
-        fresh_key, mutation_key = jax.random.split(key)
-        current = jnp.broadcast_to(
-            state.archive.architectures[state.place], (settings.batch, len(space.decisions))
-        )
-        neighbours = space.mutate(mutation_key, current)
-        return Candidates(
-            jnp.where(state.failures >= patience, space.sample(fresh_key, settings.batch), neighbours)
-        ), state
+        fresh_key, order_key = jax.random.split(key)
+        fresh = space.sample(fresh_key, settings.batch)
+        rows, _, left = around(state.archive, state.place)
+        left &= state.place >= 0
+        order = jnp.argsort(jnp.where(left, jax.random.uniform(order_key, left.shape), 2.0))[: settings.batch]
+        taken = jnp.where(left[order][:, None], rows[order], fresh[: len(order)])
+        return Candidates(jnp.concatenate([taken, fresh[len(order) :]])), state
 
     def tell(state: State, candidates: Candidates, values: Values) -> tuple[State, Info]:
-        before, after = state.archive, archive.add(state.archive, candidates, values)
-        count = len(values.value)
-        rows = jnp.concatenate([state.place[None], before.told + jnp.arange(count)])
-        compared = fitness(after.values[jnp.minimum(rows, budget - 1)])
-        # A new start is taken whatever it is worth, unless it failed.
-        anew = state.failures >= patience
-        winner = jnp.where(anew, 1 + jnp.argmax(compared[1:]), jnp.argmax(compared))
-        place = rows[winner]
-        failed = ~jnp.isfinite(after.values[place]).all()
-        failures = jnp.where(winner > 0, 0, state.failures + count)
-        return State(after, place, jnp.where(failed, patience, failures)), {}
+        known = archive.add(state.archive, candidates, values)
+        worth = fitness(known.values)
+        told = jnp.arange(budget)
+        # The best of enough random starts climbs.
+        start = jnp.argmax(jnp.where(told >= state.since, worth, -jnp.inf))
+        started = (known.told - state.since >= settings.initial) & jnp.isfinite(worth[start])
+        place = jnp.where(state.place >= 0, state.place, jnp.where(started, start, -1))
+
+        def move(climb: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            """(place, expanded, whether it moved): to a better neighbour whose value is known, or from a maximum."""
+            place, expanded, _ = climb
+            _, places, left = around(known, place)
+            best = places[jnp.argmax(jnp.where(places >= 0, worth[places], -jnp.inf))]
+            complete = ~left.any()
+            better = (best >= 0) & (worth[best] > worth[place])
+            if settings.improvement == "best":
+                better &= complete
+            at_maximum = complete & ~better
+            expanded = expanded.at[place].max(at_maximum)
+            if settings.at_maximum == "next_best":
+                open_worth = jnp.where(expanded, -jnp.inf, worth)
+                after = jnp.where(jnp.isfinite(open_worth).any(), jnp.argmax(open_worth), -1)
+            else:
+                after = jnp.int32(-1)
+            place_after = jnp.where(better, best, jnp.where(at_maximum, after, place))
+            return place_after, expanded, place_after != place
+
+        place, expanded, _ = jax.lax.while_loop(
+            lambda climb: climb[2] & (climb[0] >= 0), move, (place, state.expanded, jnp.bool_(True))
+        )
+        # A new round of starts begins with what is told next; without a good one the round goes on.
+        since = jnp.where((place < 0) & ((state.place >= 0) | started), known.told, state.since)
+        return State(known, place, since, expanded), {}
 
     return Strategy(
         name="local",

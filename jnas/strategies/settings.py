@@ -51,6 +51,10 @@ class Random(Member, frozen=True, kw_only=True, tag="random"):
 
     asks: ClassVar[Kind] = "architectures"
     batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 16
+    uniform: Annotated[
+        Literal["decisions", "canonical"],
+        Meta(description="every list of decisions alike, or every class of equal architectures alike"),
+    ] = "decisions"
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
         from jnas.strategies.random import random
@@ -58,13 +62,37 @@ class Random(Member, frozen=True, kw_only=True, tag="random"):
         return random(space, self, len(objectives), budget)
 
 
+class Exhaustive(Member, frozen=True, kw_only=True, tag="exhaustive"):
+    """Every architecture of the space once, in random order."""
+
+    asks: ClassVar[Kind] = "architectures"
+    batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 16
+
+    def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
+        from jnas.strategies.exhaustive import exhaustive
+
+        return exhaustive(space, self, len(objectives))
+
+
 class Aging(Member, frozen=True, kw_only=True, tag="aging"):
-    """Evolution: the best of a tournament is mutated, its child replaces the oldest member."""
+    """Evolution by a population whose oldest member, or worst, makes room for a child."""
 
     asks: ClassVar[Kind] = "architectures"
     # 30 and 10 find better cells of NAS-Bench-201 than the published 100 and 25 do within 500 evaluations.
     population: Annotated[int, Meta(ge=1, description="members of the population")] = 30
     tournament: Annotated[int, Meta(ge=1, description="members drawn for a tournament")] = 10
+    removal: Annotated[
+        Literal["oldest", "worst", "none"], Meta(description="member that makes room for a child")
+    ] = "oldest"
+    truncation: Annotated[
+        int, Meta(ge=0, description="parents are any of so many best members; 0: winners of tournaments")
+    ] = 0
+    rate: Annotated[
+        float, Meta(ge=0, le=1, description="chance of each decision to mutate; 0: exactly one mutates")
+    ] = 0.0
+    crossover: Annotated[
+        float, Meta(ge=0, le=1, description="share of children of two parents, which are not mutated")
+    ] = 0.0
     batch: Annotated[int, Meta(ge=1, description="children asked for at a time")] = 1
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
@@ -73,10 +101,53 @@ class Aging(Member, frozen=True, kw_only=True, tag="aging"):
         return aging(space, self, len(objectives), budget)
 
 
-class Local(Member, frozen=True, kw_only=True, tag="local"):
-    """Local search: a better neighbour is taken at once, with restarts."""
+class Nsga2(Member, frozen=True, kw_only=True, tag="nsga2"):
+    """NSGA-II: rank by dominance, then the least crowded, of parents and children."""
 
     asks: ClassVar[Kind] = "architectures"
+    population: Annotated[int, Meta(ge=2, description="members of the population")] = 30
+    crossover: Annotated[float, Meta(ge=0, le=1, description="share of children of two parents")] = 0.9
+    rate: Annotated[
+        float, Meta(ge=0, le=1, description="chance of each decision to mutate; 0: exactly one mutates")
+    ] = 0.0
+    batch: Annotated[int, Meta(ge=1, description="children of one generation")] = 10
+
+    def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
+        from jnas.strategies.nsga2 import nsga2
+
+        return nsga2(space, self, len(objectives), budget)
+
+
+class Lemonade(Member, frozen=True, kw_only=True, tag="lemonade"):
+    """LEMONADE: a Pareto front that grows where cheap objectives are thin."""
+
+    asks: ClassVar[Kind] = "architectures"
+    cheap: Annotated[
+        str, Meta(description="objectives that need no training, lower is better: params, flops, convs")
+    ] = "params"
+    initial: Annotated[int, Meta(ge=1, description="random architectures at first")] = 10
+    children: Annotated[int, Meta(ge=1, description="mutants of which some are evaluated")] = 100
+    batch: Annotated[int, Meta(ge=1, description="mutants evaluated at a time")] = 10
+
+    def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
+        from jnas.strategies.lemonade import lemonade
+
+        return lemonade(space, self, objectives, budget)
+
+
+class Local(Member, frozen=True, kw_only=True, tag="local"):
+    """Local search: a better neighbour takes the place of the current architecture."""
+
+    asks: ClassVar[Kind] = "architectures"
+    initial: Annotated[int, Meta(ge=1, description="random architectures, the best of which climbs")] = 1
+    improvement: Annotated[
+        Literal["first", "best"],
+        Meta(description="move to the first better neighbour, or to the best when all were evaluated"),
+    ] = "first"
+    at_maximum: Annotated[
+        Literal["restart", "next_best"],
+        Meta(description="start anew, or go on from the best that is not yet expanded"),
+    ] = "restart"
     batch: Annotated[int, Meta(ge=1, description="neighbours asked for at a time")] = 1
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":

@@ -1,0 +1,73 @@
+"""Local search replayed by hand: where it may go next, and when it starts anew."""
+
+import jax
+import numpy as np
+import pytest
+from toy_space import told, toy
+
+from jnas.run.loop import run
+from jnas.strategies.local import local
+from jnas.strategies.settings import Local
+
+SPACE = toy(4, 3, 3)
+WORTH = np.random.default_rng(3).permutation(SPACE.size).astype(np.float64)
+BUDGET = 30
+
+
+def neighbours(row):
+    return {tuple(other) for other in np.asarray(SPACE.neighbours(np.array(row))).tolist()}
+
+
+def worth(row):
+    return WORTH[int(SPACE.index(np.array(row)))]
+
+
+def replay(rows, initial, improvement, at_maximum):
+    """Check each architecture asked for; returns the local maxima that were left."""
+    known, current, starts, maxima = [], None, [], []
+    for row in rows:
+        if current is None:
+            starts.append(row)
+        else:
+            assert row in neighbours(current) - set(known)
+        known.append(row)
+        if current is None and len(starts) == initial:
+            current, starts = max(starts, key=worth), []
+        moved = current is not None
+        while moved:
+            near = neighbours(current)
+            best = max(near & set(known), key=worth, default=None)
+            complete = near <= set(known)
+            better = best is not None and worth(best) > worth(current)
+            moved = False
+            if better and (complete or improvement == "first"):
+                current, moved = best, True
+            elif complete:
+                maxima.append(current)
+                rest = [other for other in known if other not in maxima]
+                current = max(rest, key=worth) if at_maximum == "next_best" and rest else None
+                moved = current is not None
+    return maxima
+
+
+@pytest.mark.parametrize("improvement", ["first", "best"])
+@pytest.mark.parametrize("at_maximum", ["restart", "next_best"])
+def test_neighbours_of_the_current_one_are_asked_for_until_none_is_left(improvement, at_maximum):
+    initial = 3 if improvement == "first" else 1
+    own = local(SPACE, Local(initial=initial, improvement=improvement, at_maximum=at_maximum), 1, BUDGET)
+    # Compiled once for all seeds.
+    own = own._replace(ask=jax.jit(own.ask), tell=jax.jit(own.tell), jittable=False)
+    total = 0
+    for seed in range(4):
+        rows = []
+
+        def evaluate(number, candidates, rows=rows):
+            rows.append(tuple(np.asarray(candidates.architectures)[0].tolist()))
+            return told(worth(rows[-1]))
+
+        run(own, evaluate, jax.random.key(seed), budget=BUDGET)
+        maxima = replay(rows, initial, improvement, at_maximum)
+        if at_maximum == "restart":
+            assert all(worth(row) > max(map(worth, neighbours(row))) for row in maxima)
+        total += len(maxima)
+    assert total >= 4
