@@ -10,16 +10,21 @@ from jnas.strategies.local import local
 from jnas.strategies.settings import Local
 
 SPACE = toy(4, 3, 3)
-WORTH = np.random.default_rng(3).permutation(SPACE.size).astype(np.float64)
+WORTH = np.random.default_rng(3).permutation(SPACE.size).reshape(SPACE.decisions)
 BUDGET = 30
 
 
 def neighbours(row):
-    return {tuple(other) for other in np.asarray(SPACE.neighbours(np.array(row))).tolist()}
+    return {
+        (*row[:place], choice, *row[place + 1 :])
+        for place, choices in enumerate(SPACE.decisions)
+        for choice in range(choices)
+        if choice != row[place]
+    }
 
 
 def worth(row):
-    return WORTH[int(SPACE.index(np.array(row)))]
+    return float(WORTH[row])
 
 
 def replay(rows, initial, improvement, at_maximum):
