@@ -98,10 +98,10 @@ def _sampler(name: str) -> Callable[[int], Any]:
 def _study(sampler: Any, state: Observations, space: Space, names: list[str]) -> tuple[Any, dict[str, Any]]:
     """A study that has observed all that was told, and its parameters."""
     from optuna import create_study
-    from optuna.distributions import CategoricalDistribution
+    from optuna.distributions import BaseDistribution, CategoricalDistribution
     from optuna.trial import TrialState, create_trial
 
-    domain = {
+    domain: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(tuple(range(count)))
         for name, count in zip(names, space.decisions, strict=True)
     }
