@@ -33,7 +33,7 @@ class State(NamedTuple):
     """State of a climb.
 
     archive: all evaluations. place: int32[], the current one among them, -1 among random starts. since: int32[], the
-    first of these starts. expanded: bool[T], local maxima that were left.
+    first of these starts. expanded: bool[T], those left with all their neighbours evaluated.
     """
 
     archive: Archive
@@ -80,9 +80,11 @@ def local(space: Space, settings: Local, objectives: int, budget: int) -> Strate
             """(place, expanded, whether it moved): to a better neighbour whose value is known, or from a maximum."""
             place, expanded, _ = climb
             _, places, left = around(known, place)
-            best = places[jnp.argmax(jnp.where(places >= 0, worth[places], -jnp.inf))]
-            complete = ~left.any()
-            better = (best >= 0) & (worth[best] > worth[place])
+            # Going on from a maximum does not lead back to another one that was left.
+            closed = expanded[places] if settings.at_maximum == "next_best" else False
+            near = jnp.where((places >= 0) & ~jnp.bool_(closed), worth[places], -jnp.inf)
+            best, complete = places[jnp.argmax(near)], ~left.any()
+            better = near.max() > worth[place]
             if settings.improvement == "best":
                 better &= complete
             at_maximum = complete & ~better

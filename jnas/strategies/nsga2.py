@@ -58,11 +58,11 @@ def nsga2(space: Space, settings: Nsga2, objectives: int, budget: int) -> Strate
     def tell(state: State, candidates: Candidates, values: Values) -> tuple[State, Info]:
         before, after = state.archive, archive.add(state.archive, candidates, values)
         pool = jnp.concatenate([state.members, before.told + jnp.arange(len(values.value))])
-        there = (pool >= 0) & (pool < budget)
+        able = (pool >= 0) & (pool < budget) & jnp.isfinite(after.values[pool]).all(axis=1)
         # An architecture that is there already is left out, and so is one that failed.
         rows = after.architectures[pool]
-        same = (rows[:, None] == rows).all(axis=-1) & there[:, None]
-        good = there & ~jnp.triu(same, 1).any(axis=0) & jnp.isfinite(after.values[pool]).all(axis=1)
+        same = (rows[:, None] == rows).all(axis=-1) & able[:, None]
+        good = able & ~jnp.triu(same, 1).any(axis=0)
         compared = jnp.where(good[:, None], after.values[pool], -jnp.inf)
         rank = pareto.ranks(compared)
         order = jnp.lexsort((-pareto.crowding(compared, rank), rank))

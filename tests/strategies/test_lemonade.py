@@ -39,7 +39,7 @@ def test_sizes_under_jit_are_those_counted(name):
 
 def test_parents_are_drawn_where_the_front_is_thin_and_the_population_is_the_front():
     """With as many children as are evaluated, nothing but the parents is drawn."""
-    many = 3000
+    many = 800
     cost = np.random.default_rng(1).random(SPACE.size).astype(np.float32)
     cheap = jax.numpy.asarray(cost)[:, None]
     own = lemonade(
@@ -62,7 +62,7 @@ def test_parents_are_drawn_where_the_front_is_thin_and_the_population_is_the_fro
     assert ((np.asarray(asked.architectures) != rows[parent]).sum(axis=1) == 1).all()
     chances = np.where(on_front, 1 / gaussian_kde(costs[on_front])(costs), 0)
     shares = np.bincount(parent, minlength=12) / many
-    np.testing.assert_allclose(shares, chances / chances.sum(), atol=0.04)
+    np.testing.assert_allclose(shares, chances / chances.sum(), atol=0.06)
 
 
 def test_children_that_are_evaluated_lie_where_the_front_is_thin():

@@ -41,7 +41,8 @@ def replay(rows, initial, improvement, at_maximum):
         moved = current is not None
         while moved:
             near = neighbours(current)
-            best = max(near & set(known), key=worth, default=None)
+            allowed = set(known) - (set(maxima) if at_maximum == "next_best" else set())
+            best = max(near & allowed, key=worth, default=None)
             complete = near <= set(known)
             better = best is not None and worth(best) > worth(current)
             moved = False
