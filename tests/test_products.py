@@ -97,8 +97,8 @@ def fits(strategy: str, estimate: str, space: str) -> bool:
         known = space == "nasbench201"
     else:
         known = space != "shake_shake"
-    if strategy == "lemonade":
-        # It counts sizes of networks that are built alone.
+    if strategy in ("lemonade", "exhaustive"):
+        # One counts sizes of networks that are built alone, the other lists the space.
         known &= space != "shake_shake"
     return known and STRATEGIES[strategy].asks in ESTIMATORS[estimate].takes
 
