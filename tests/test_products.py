@@ -97,9 +97,12 @@ def fits(strategy: str, estimate: str, space: str) -> bool:
         known = space == "nasbench201"
     else:
         known = space != "shake_shake"
-    if strategy in ("lemonade", "exhaustive"):
-        # One counts sizes of networks that are built alone, the other lists the space.
+    if strategy == "lemonade":
+        # It counts sizes of networks that are built alone.
         known &= space != "shake_shake"
+    if strategy == "exhaustive":
+        # It lists the space.
+        known &= space in ("nasbench201", "no_pool")
     return known and STRATEGIES[strategy].asks in ESTIMATORS[estimate].takes
 
 
