@@ -166,8 +166,6 @@ class Residual(nn.Module):
             return passed, (sown, y, scale)
 
         if choices is not None:
-            # Backwards, one cell at a time is computed anew, so that memory does not grow with depth.
-            step = jax.checkpoint(step)
             x, (sown, features, scales) = jax.lax.scan(step, x, (variables, cuts), length=count)
         else:
             outs = []
