@@ -201,6 +201,12 @@ class Space:
         """The number of architectures."""
         return prod(self.decisions)
 
+    def contains(self, architectures: ArrayLike) -> jax.Array:
+        """True for members of a space that is restricted to some of its architectures: int32[..., D] -> bool[...]."""
+        if self.moves is None or self.moves.contains is None:
+            return jnp.ones(jnp.shape(architectures)[:-1], bool)
+        return self.moves.contains(architectures)
+
     def choices(self, architectures: ArrayLike) -> jax.Array:
         """The operation of each edge: int32[..., D] -> int32[..., cells, E]."""
         if self.coding:

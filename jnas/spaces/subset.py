@@ -56,7 +56,7 @@ def member(space: Space, key: Array, draw: Callable[[Array], Array]) -> Array:
     tried = jax.vmap(draw)(jax.random.split(draw_key, TRIES))
     others = jnp.stack([space.mutate(mutation_key, tried[-1]), space.sample(sample_key, 1)[0]])
     tried = jnp.concatenate([tried, others])
-    return _first(space.moves.contains(tried), tried, others[-1])
+    return _first(space.contains(tried), tried, others[-1])
 
 
 def _first(good: Array, tried: Array, otherwise: Array) -> Array:

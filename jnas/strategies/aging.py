@@ -77,12 +77,4 @@ def aging(space: Space, settings: Aging, objectives: int, budget: int) -> Strate
         born, able = children(child_key, state)
         return Candidates(jnp.where((state.told >= size) & able[:, None], born, fresh)), state
 
-    return Strategy(
-        name="aging",
-        init=lambda key: archive.empty(budget, len(space.decisions), objectives),
-        ask=ask,
-        tell=lambda state, candidates, values: (archive.add(state, candidates, values), {}),
-        done=lambda state: False,
-        best=archive.best,
-        jittable=True,
-    )
+    return archive.strategy("aging", space, objectives, budget, ask)

@@ -5,13 +5,15 @@ Architectures are compared by `jnas.proxies.combination.fitness`. A failed evalu
 Letters: T evaluations that fit, D decisions, P objectives.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 from jnas.proxies.combination import fitness
-from jnas.types import Candidates, Values
+from jnas.spaces import Space
+from jnas.types import Candidates, Key, Strategy, Values
 
 
 class Archive(NamedTuple):
@@ -25,6 +27,26 @@ class Archive(NamedTuple):
     architectures: Array
     values: Array
     told: Array
+
+
+def strategy(
+    name: str,
+    space: Space,
+    objectives: int,
+    budget: int,
+    ask: Callable[[Key, Archive], tuple[Candidates, Archive]],
+    done: Callable[[Archive], bool] = lambda archive: False,
+) -> Strategy:
+    """The strategy under jit whose state is its archive: all that it does is to ask."""
+    return Strategy(
+        name=name,
+        init=lambda key: empty(budget, len(space.decisions), objectives),
+        ask=ask,
+        tell=lambda archive, candidates, values: (add(archive, candidates, values), {}),
+        done=done,
+        best=best,
+        jittable=True,
+    )
 
 
 def empty(size: int, decisions: int, objectives: int) -> Archive:

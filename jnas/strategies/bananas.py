@@ -62,15 +62,7 @@ def bananas(space: Space, settings: Bananas, objectives: int, budget: int) -> St
         scores = jnp.where(ready, scores, -jnp.inf)
         return Candidates(pool.choose(choice_key, state, rows, scores, settings.batch)), state
 
-    return Strategy(
-        name="bananas",
-        init=lambda key: archive.empty(budget, len(space.decisions), objectives),
-        ask=ask,
-        tell=lambda state, candidates, values: (archive.add(state, candidates, values), {}),
-        done=pool.used_up,
-        best=archive.best,
-        jittable=True,
-    )
+    return archive.strategy("bananas", space, objectives, budget, ask, pool.used_up)
 
 
 def initial(key: Key, features: int, settings: Bananas) -> Layers:

@@ -27,8 +27,7 @@ class State(NamedTuple):
 def exhaustive(space: Space, settings: Exhaustive, objectives: int) -> Strategy:
     """A cursor into a shuffled list of the space. Raises `InputError` where the space is too large to list."""
     rows = space.all()
-    if space.moves and space.moves.contains:
-        rows = rows[np.asarray(space.moves.contains(rows))]
+    rows = rows[np.asarray(space.contains(rows))]
 
     def init(key: Key) -> State:
         return State(rows[np.asarray(jax.random.permutation(key, len(rows)))], np.zeros((0, objectives)), 0)

@@ -84,7 +84,7 @@ def forest(space: Space, settings: Forest, objectives: int) -> Strategy:
 
 
 def one_hot(space: Space, architectures: np.ndarray) -> np.ndarray:
-    """`Space.one_hot` in NumPy: float32[N, sum of `decisions`]."""
+    """`Space.one_hot` in NumPy, which compiles nothing for another N: float32[N, sum of `decisions`]."""
     starts = np.cumsum((0, *space.decisions[:-1]))
     bits = np.zeros((len(architectures), sum(space.decisions)), np.float32)
     bits[np.arange(len(architectures))[:, None], starts + architectures] = 1

@@ -144,15 +144,7 @@ def gaussian_process(space: Space, settings: GaussianProcess, objectives: int, b
         scores = jnp.where(ready, worth, -jnp.inf)
         return Candidates(pool.choose(choice_key, state, rows, scores, settings.batch)), state
 
-    return Strategy(
-        name="gaussian_process",
-        init=lambda key: archive.empty(budget, len(space.decisions), objectives),
-        ask=ask,
-        tell=lambda state, candidates, values: (archive.add(state, candidates, values), {}),
-        done=pool.used_up,
-        best=archive.best,
-        jittable=True,
-    )
+    return archive.strategy("gaussian_process", space, objectives, budget, ask, pool.used_up)
 
 
 def targets(state: Archive) -> tuple[Array, Array]:

@@ -53,10 +53,7 @@ def local(space: Space, settings: Local, objectives: int, budget: int) -> Strate
         """(neighbours int32[M, D]; their places in the archive int32[M], or -1; those to be evaluated bool[M])."""
         rows = space.neighbours(known.architectures[place])
         places = archive.places(known, rows)
-        left = places < 0
-        if space.moves and space.moves.contains:
-            left &= space.moves.contains(rows)
-        return rows, places, left
+        return rows, places, (places < 0) & space.contains(rows)
 
     def ask(key: Key, state: State) -> tuple[Candidates, State]:
         fresh_key, order_key = jax.random.split(key)

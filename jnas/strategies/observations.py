@@ -63,13 +63,6 @@ def codes(space: Space, architectures: np.ndarray) -> list[tuple[int, ...]]:
     return [tuple(row) for row in rows.tolist()]
 
 
-def admitted(space: Space, architectures: np.ndarray) -> np.ndarray:
-    """True for the members of a space that is restricted to some of its architectures: bool[N]."""
-    if space.moves is None or space.moves.contains is None:
-        return np.ones(len(architectures), bool)
-    return np.asarray(space.moves.contains(architectures))
-
-
 def distinct_new(
     space: Space, state: Observations, proposals: np.ndarray, count: int, key: Key
 ) -> np.ndarray:
@@ -81,7 +74,7 @@ def distinct_new(
     taken: list[np.ndarray] = []
     for attempt in range(1 + ATTEMPTS):
         proposals = np.asarray(proposals, np.int32)
-        good = admitted(space, proposals)
+        good = np.asarray(space.contains(proposals))
         for row, code, member in zip(proposals, codes(space, proposals), good, strict=True):
             if len(taken) < count and member and code not in seen:
                 seen.add(code)

@@ -53,7 +53,7 @@ def optuna(space: Space, settings: Optuna, objectives: int) -> Strategy:
                 asked = study.ask(domain).params
                 row = np.array([asked[name] for name in names], np.int32)
                 (code,) = observations.codes(space, row[None])
-                if code not in seen and observations.admitted(space, row[None])[0]:
+                if code not in seen and bool(space.contains(row)):
                     seen.add(code)
                     proposals.append(row)
                 if len(proposals) == settings.batch:

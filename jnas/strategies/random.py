@@ -13,8 +13,9 @@ import numpy as np
 from jnas.spaces import Space
 from jnas.spaces.subset import subset
 from jnas.strategies import archive
+from jnas.strategies.archive import Archive
 from jnas.strategies.settings import Random
-from jnas.types import Candidates, Strategy
+from jnas.types import Candidates, Key, Strategy
 
 
 def random(space: Space, settings: Random, objectives: int, budget: int) -> Strategy:
@@ -23,21 +24,15 @@ def random(space: Space, settings: Random, objectives: int, budget: int) -> Stra
     Raises `InputError` where canonical ones are drawn in a space that is too large to list.
     """
     drawn = canonical(space) if settings.uniform == "canonical" else space
-    return Strategy(
-        name="random",
-        init=lambda key: archive.empty(budget, len(space.decisions), objectives),
-        ask=lambda key, state: (Candidates(drawn.sample(key, settings.batch)), state),
-        tell=lambda state, candidates, values: (archive.add(state, candidates, values), {}),
-        done=lambda state: False,
-        best=archive.best,
-        jittable=True,
-    )
+
+    def ask(key: Key, state: Archive) -> tuple[Candidates, Archive]:
+        return Candidates(drawn.sample(key, settings.batch)), state
+
+    return archive.strategy("random", space, objectives, budget, ask)
 
 
 def canonical(space: Space) -> Space:
     """The space whose members are representatives of classes of equal architectures alone."""
     rows = space.all()
     members = (np.asarray(space.canonical(rows)) == rows).all(axis=1)
-    if space.moves and space.moves.contains:
-        members &= np.asarray(space.moves.contains(rows))
-    return subset(space, members)
+    return subset(space, members & np.asarray(space.contains(rows)))

@@ -71,15 +71,7 @@ def tpe(space: Space, settings: Tpe, objectives: int, budget: int) -> Strategy:
         scores = jnp.where(state.told < settings.initial, -jnp.inf, scores)
         return Candidates(pool.choose(choice_key, state, proposals, scores, settings.batch)), state
 
-    return Strategy(
-        name="tpe",
-        init=lambda key: archive.empty(budget, len(space.decisions), objectives),
-        ask=ask,
-        tell=lambda state, candidates, values: (archive.add(state, candidates, values), {}),
-        done=pool.used_up,
-        best=archive.best,
-        jittable=True,
-    )
+    return archive.strategy("tpe", space, objectives, budget, ask, pool.used_up)
 
 
 def split(state: Archive, share: float) -> tuple[Array, Array]:

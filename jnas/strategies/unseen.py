@@ -52,7 +52,7 @@ def unseen(space: Space) -> Unseen:
 
 def _of_list(space: Space) -> Unseen:
     everything = space.all()
-    inside = np.flatnonzero(_admitted(space, jnp.asarray(everything)))
+    inside = np.flatnonzero(space.contains(everything))
     classes = np.asarray(space.index(space.canonical(everything)))
     distinct, first = np.unique(classes[inside], return_index=True)
     count = len(distinct)
@@ -80,7 +80,7 @@ def _of_list(space: Space) -> Unseen:
         # The architecture that was proposed, not its class's first: a table may hold one of them alone.
         winners = jnp.where(good & (scores == jnp.append(total, 0)[rows]), rows, count)
         proposed = jnp.full(count, -1).at[winners].set(jnp.arange(len(rows)), mode="drop")[best]
-        allowed = _admitted(space, proposals)[proposed] & (proposed >= 0)
+        allowed = space.contains(proposals)[proposed] & (proposed >= 0)
         return jnp.where(allowed[:, None], proposals[proposed], listed[best])
 
     return Unseen(listed, new, choose, lambda archive: int(archive.told) >= count and not free(archive).any())
@@ -90,7 +90,7 @@ def _of_pairs(space: Space) -> Unseen:
     def new(archive: Archive, architectures: Array) -> Array:
         told = jnp.arange(len(archive.architectures)) < archive.told
         equal = _equal(space.canonical(architectures), space.canonical(archive.architectures))
-        return _admitted(space, architectures) & ~(equal & told).any(axis=1)
+        return space.contains(architectures) & ~(equal & told).any(axis=1)
 
     def choose(key: Key, archive: Archive, proposals: Array, scores: Array, asked: int) -> Array:
         draws = space.sample(key, max(DRAWS, 2 * asked))
@@ -124,13 +124,6 @@ def mutants(key: Key, space: Space, archive: Archive, count: int, parents: int) 
     for own, again in zip(keys[1:], jax.random.bernoulli(further_key, 0.5, (FURTHER, count)), strict=True):
         rows = jnp.where(again[:, None], space.mutate(own, rows), rows)
     return rows
-
-
-def _admitted(space: Space, architectures: Array) -> Array:
-    """True for the members of a restricted space: bool[N]."""
-    if space.moves is None or space.moves.contains is None:
-        return jnp.ones(len(architectures), bool)
-    return space.moves.contains(architectures)
 
 
 def _equal(first: Array, second: Array) -> Array:

@@ -53,7 +53,8 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
             raise unknown_name("strategy", name, STRATEGIES)
         if not STRATEGIES[name]().make(space, ("accuracy",), 2).jittable:
             raise InputError(
-                f"strategy {name} does not run many searches at once: choose others, such as random, tpe or local"
+                f"strategy {name} does not run many searches at once: choose among "
+                f"{', '.join(other for other in STRATEGIES if _many_at_once(other, space))}"
             )
     estimator = tabular(table, epoch=settings.epoch)
     members = within(space, estimator)
@@ -92,6 +93,14 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
         figures=[_figure(reached, clocks if np.isfinite(table.seconds).any() else None, best)],
         paragraphs=[_paragraph(reached, best, settings.evaluations)],
     )
+
+
+def _many_at_once(name: str, space: spaces.Space) -> bool:
+    """False also for a strategy whose package is not installed."""
+    try:
+        return STRATEGIES[name]().make(space, ("accuracy",), 2).jittable
+    except InputError:
+        return False
 
 
 def incumbents(told: np.ndarray, worth: np.ndarray) -> np.ndarray:

@@ -24,8 +24,6 @@ from jax.sharding import Mesh, PartitionSpec
 from jnas.programs.function import Function
 
 AXIS = "images"
-# Backward passes side by side on an accelerator.
-SIDE_BY_SIDE = 8
 Entries = Literal["all", "diagonal", "blocks"]
 
 
@@ -178,14 +176,14 @@ def _rows(
             image, seed = chosen[index // len(seeds)], seeds[index % len(seeds)]
             return _flat(pullback(jnp.zeros_like(out).at[image].set(seed.astype(out.dtype)))[0])
 
-        rows = jax.lax.map(row, jnp.arange(len(chosen) * len(seeds)), batch_size=SIDE_BY_SIDE)
+        rows = jax.lax.map(row, jnp.arange(len(chosen) * len(seeds)), batch_size=_at_once())
         return rows.reshape(len(chosen), len(seeds), -1)
 
     def rows_of(image: Array) -> Array:
         out, pullback = jax.vjp(lambda own: logits_of(own, image[None])[0], own)
         return jax.lax.map(lambda seed: _flat(pullback(seed.astype(out.dtype))[0]), seeds)
 
-    return jax.lax.map(rows_of, images[chosen], batch_size=SIDE_BY_SIDE)
+    return jax.lax.map(rows_of, images[chosen], batch_size=_at_once())
 
 
 def _logits(
@@ -201,6 +199,11 @@ def _logits(
     for place, leaf in zip(places, own, strict=True):
         every[place] = leaf
     return function.apply(jax.tree.unflatten(structure, every), images)
+
+
+def _at_once() -> int:
+    """Backward passes side by side: XLA's gradient of grouped convolutions is slow on a CPU."""
+    return 1 if jax.default_backend() == "cpu" else 8
 
 
 def _flat(gradient: list[Array]) -> Array:
