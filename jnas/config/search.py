@@ -15,7 +15,7 @@ from jnas.oneshot import METHODS
 from jnas.oneshot.settings import SupernetConfig
 from jnas.settings import Data, LearningRate, Member, Seed, Settings
 from jnas.strategies import STRATEGIES
-from jnas.strategies.settings import Pruning
+from jnas.strategies.settings.evolution import Pruning
 
 if TYPE_CHECKING:
     from jnas.types import EstimatorSettings as EstimatorMember

@@ -44,7 +44,7 @@ from jnas.spaces.subset import subset
 from jnas.store.folder import FORMAT, RunFolder, open_run
 from jnas.store.records import Records
 from jnas.strategies.listed import distinct, listed
-from jnas.strategies.settings import Draw
+from jnas.strategies.settings.sampling import Draw
 from jnas.types import (
     STATUSES,
     Candidates,

@@ -2,27 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from jnas.strategies.settings import (
-    Aging,
-    Bananas,
-    Bandit,
-    Draw,
-    Evolution,
-    Exhaustive,
-    Forest,
-    GaussianProcess,
-    Lemonade,
-    Local,
-    Nsga2,
-    Optuna,
-    PolicyGradient,
-    Pruning,
-    QLearning,
-    Random,
-    Reinforce,
-    Tpe,
-    TreeSearch,
-)
+from jnas.strategies.settings.bayesian import Bananas, Forest, GaussianProcess, Optuna, Tpe
+from jnas.strategies.settings.evolution import Aging, Evolution, Lemonade, Local, Nsga2, Pruning
+from jnas.strategies.settings.learning import Bandit, PolicyGradient, QLearning, Reinforce, TreeSearch
+from jnas.strategies.settings.sampling import Draw, Exhaustive, Random
 
 if TYPE_CHECKING:
     # Help reads this file, and goes without JAX.

@@ -24,7 +24,7 @@ from jnas.spaces import Space
 from jnas.strategies import archive
 from jnas.strategies.archive import Archive
 from jnas.strategies.offspring import crossed, mutants
-from jnas.strategies.settings import Aging
+from jnas.strategies.settings.evolution import Aging
 from jnas.types import Candidates, Key, Strategy
 
 

@@ -31,7 +31,7 @@ from jnas.strategies.acquisition import independent_thompson
 from jnas.strategies.archive import Archive
 from jnas.strategies.encodings import has_paths, path_encoding
 from jnas.strategies.gaussian_process import targets
-from jnas.strategies.settings import Bananas
+from jnas.strategies.settings.bayesian import Bananas
 from jnas.strategies.unseen import mutants, unseen
 from jnas.types import Candidates, Key, Strategy
 

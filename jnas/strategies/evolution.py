@@ -19,7 +19,7 @@ import numpy as np
 
 from jnas.proxies.combination import fitness
 from jnas.spaces import Space
-from jnas.strategies.settings import Evolution
+from jnas.strategies.settings.evolution import Evolution
 from jnas.types import Candidates, Info, Key, Strategy, Values
 
 # Mutants that are in the archive are drawn again; a neighbourhood that is nearly used up ends in random ones.

@@ -12,7 +12,7 @@ import numpy as np
 
 from jnas.proxies.combination import fitness
 from jnas.spaces import Space
-from jnas.strategies.settings import Exhaustive
+from jnas.strategies.settings.sampling import Exhaustive
 from jnas.types import Candidates, Info, Key, Strategy, Values
 
 

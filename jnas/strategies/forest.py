@@ -28,7 +28,7 @@ from jnas.spaces import Space
 from jnas.strategies import observations
 from jnas.strategies.acquisition import expected_improvement
 from jnas.strategies.observations import Observations
-from jnas.strategies.settings import Forest
+from jnas.strategies.settings.bayesian import Forest
 from jnas.types import Candidates, Key, Strategy
 
 # Variance that the trees have where they agree.

@@ -39,7 +39,7 @@ from jnas.strategies import archive
 from jnas.strategies.acquisition import expected_improvement, independent_thompson, upper_confidence_bound
 from jnas.strategies.archive import Archive
 from jnas.strategies.kernels import KERNELS, Kernel
-from jnas.strategies.settings import GaussianProcess
+from jnas.strategies.settings.bayesian import GaussianProcess
 from jnas.strategies.unseen import mutants, unseen
 from jnas.types import Candidates, Key, Strategy
 

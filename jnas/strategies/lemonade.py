@@ -31,7 +31,7 @@ from jnas.nets.sizes import Macro, Sizes
 from jnas.spaces import Space
 from jnas.strategies import archive, pareto
 from jnas.strategies.archive import Archive
-from jnas.strategies.settings import Lemonade
+from jnas.strategies.settings.evolution import Lemonade
 from jnas.types import Candidates, Info, Key, Strategy, Values
 
 

@@ -25,7 +25,7 @@ from jnas.proxies.combination import fitness
 from jnas.spaces import Space
 from jnas.strategies import archive
 from jnas.strategies.archive import Archive
-from jnas.strategies.settings import Local
+from jnas.strategies.settings.evolution import Local
 from jnas.types import Candidates, Info, Key, Strategy, Values
 
 

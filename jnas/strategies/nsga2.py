@@ -25,7 +25,7 @@ from jnas.spaces import Space
 from jnas.strategies import archive, pareto
 from jnas.strategies.archive import Archive
 from jnas.strategies.offspring import crossed, mutants
-from jnas.strategies.settings import Nsga2
+from jnas.strategies.settings.evolution import Nsga2
 from jnas.types import Candidates, Info, Key, Strategy, Values
 
 

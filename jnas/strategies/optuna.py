@@ -25,7 +25,7 @@ from jnas.proxies.combination import fitness
 from jnas.spaces import Space
 from jnas.strategies import observations
 from jnas.strategies.observations import Observations
-from jnas.strategies.settings import Optuna
+from jnas.strategies.settings.bayesian import Optuna
 from jnas.types import Candidates, Key, Strategy
 
 # Asks for each architecture before a random one takes its place.

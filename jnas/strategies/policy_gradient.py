@@ -32,7 +32,7 @@ from jnas.spaces.subset import member
 from jnas.strategies import archive
 from jnas.strategies.archive import Archive
 from jnas.strategies.rewards import NO_BASELINE, NO_RANGE, Baseline, Range, moved, rewards, widened, width
-from jnas.strategies.settings import PolicyGradient
+from jnas.strategies.settings.learning import PolicyGradient
 from jnas.types import Candidates, Info, Key, Params, Strategy, Values
 
 # Parameters are drawn uniformly from -INITIAL..INITIAL.

@@ -29,7 +29,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from jnas.spaces import Space
-from jnas.strategies.settings import Pruning
+from jnas.strategies.settings.evolution import Pruning
 from jnas.types import Candidates, Info, Strategy, Values
 
 REMOVED_FIRST = "none"

@@ -32,7 +32,7 @@ from jnas.spaces.subset import member
 from jnas.strategies import archive
 from jnas.strategies.archive import Archive
 from jnas.strategies.rewards import NO_RANGE, widened, width
-from jnas.strategies.settings import QLearning
+from jnas.strategies.settings.learning import QLearning
 from jnas.types import Candidates, Info, Key, Strategy, Values
 
 INITIAL = 0.5

@@ -14,7 +14,7 @@ from jnas.spaces import Space
 from jnas.spaces.subset import subset
 from jnas.strategies import archive
 from jnas.strategies.archive import Archive
-from jnas.strategies.settings import Random
+from jnas.strategies.settings.sampling import Random
 from jnas.types import Candidates, Key, Strategy
 
 

@@ -25,7 +25,7 @@ from jnas.spaces.subset import member
 from jnas.strategies import archive
 from jnas.strategies.archive import Archive
 from jnas.strategies.rewards import NO_BASELINE, Baseline, moved, rewards
-from jnas.strategies.settings import Reinforce
+from jnas.strategies.settings.learning import Reinforce
 from jnas.types import Candidates, Info, Key, Strategy, Values
 
 # Standard deviation of the first logits.

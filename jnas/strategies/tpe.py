@@ -30,7 +30,7 @@ from jnas.proxies.combination import fitness
 from jnas.spaces import Space
 from jnas.strategies import archive
 from jnas.strategies.archive import Archive
-from jnas.strategies.settings import Tpe
+from jnas.strategies.settings.bayesian import Tpe
 from jnas.strategies.unseen import unseen
 from jnas.types import Candidates, Key, Strategy
 

@@ -26,7 +26,7 @@ from jnas.spaces.subset import member
 from jnas.strategies import archive
 from jnas.strategies.archive import Archive
 from jnas.strategies.rewards import NO_RANGE, Range, Sums, counted, means, rewards, widened
-from jnas.strategies.settings import TreeSearch
+from jnas.strategies.settings.learning import TreeSearch
 from jnas.types import Candidates, Info, Key, Strategy, Values
 
 

@@ -9,7 +9,7 @@ from jnas import spaces
 from jnas.run.loop import run
 from jnas.strategies.aging import aging
 from jnas.strategies.offspring import crossed, mutants
-from jnas.strategies.settings import Aging
+from jnas.strategies.settings.evolution import Aging
 
 SPACE = toy(5, 4, 4, 3)
 KEY = jax.random.key(5)

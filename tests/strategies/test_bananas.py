@@ -7,7 +7,7 @@ import numpy as np
 from jnas import spaces
 from jnas.strategies import archive
 from jnas.strategies.bananas import bananas, predict, train
-from jnas.strategies.settings import Bananas
+from jnas.strategies.settings.bayesian import Bananas
 from jnas.types import Candidates, Values
 
 SPACE = spaces.get("nasbench201")

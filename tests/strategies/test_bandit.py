@@ -7,7 +7,7 @@ from toy_space import told, toy
 
 from jnas.run.loop import run
 from jnas.strategies.bandit import bandit
-from jnas.strategies.settings import Bandit
+from jnas.strategies.settings.learning import Bandit
 
 SPACE = toy(3, 2)
 KEY = jax.random.key(2)

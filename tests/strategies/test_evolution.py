@@ -7,7 +7,8 @@ from jnas import spaces
 from jnas.run.loop import run
 from jnas.strategies.evolution import evolution
 from jnas.strategies.random import random
-from jnas.strategies.settings import Evolution, Random
+from jnas.strategies.settings.evolution import Evolution
+from jnas.strategies.settings.sampling import Random
 from jnas.types import Candidates, Values
 
 SPACE = spaces.get("nasbench201")

@@ -7,7 +7,7 @@ from jnas import spaces
 from jnas.run.loop import run
 from jnas.strategies import observations
 from jnas.strategies.forest import FLOOR, climb, forest, one_hot, predict
-from jnas.strategies.settings import Forest
+from jnas.strategies.settings.bayesian import Forest
 from jnas.types import Candidates, Values
 
 SPACE = spaces.get("nasbench201")

@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal, norm
 
 from jnas import spaces
 from jnas.strategies import archive, gaussian_process, kernels
-from jnas.strategies.settings import GaussianProcess
+from jnas.strategies.settings.bayesian import GaussianProcess
 from jnas.types import Candidates, Values
 
 SPACE = spaces.get("nasbench201")

@@ -12,7 +12,7 @@ from jnas.nets.sizes import Macro
 from jnas.oneshot.supernets import SUPERNETS
 from jnas.strategies import pareto
 from jnas.strategies.lemonade import lemonade, log_density, sizes
-from jnas.strategies.settings import Lemonade
+from jnas.strategies.settings.evolution import Lemonade
 from jnas.types import Candidates, Values
 
 SPACE = spaces.get("nasbench201")

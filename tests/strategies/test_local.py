@@ -7,7 +7,7 @@ from toy_space import told, toy
 
 from jnas.run.loop import run
 from jnas.strategies.local import local
-from jnas.strategies.settings import Local
+from jnas.strategies.settings.evolution import Local
 
 SPACE = toy(4, 3, 3)
 WORTH = np.random.default_rng(3).permutation(SPACE.size).reshape(SPACE.decisions)

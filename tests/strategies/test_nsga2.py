@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from toy_space import toy
 
 from jnas.strategies.nsga2 import nsga2
-from jnas.strategies.settings import Nsga2
+from jnas.strategies.settings.evolution import Nsga2
 from jnas.types import Candidates, Values
 
 SPACE = toy(4, 3)

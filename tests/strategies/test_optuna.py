@@ -10,7 +10,7 @@ from jnas import spaces
 from jnas.errors import InputError
 from jnas.strategies import observations
 from jnas.strategies.optuna import _study, optuna
-from jnas.strategies.settings import Optuna
+from jnas.strategies.settings.bayesian import Optuna
 from jnas.types import Candidates, Values
 
 SPACE = spaces.get("nasbench201")

@@ -10,7 +10,7 @@ from toy_space import told, toy
 
 from jnas.run.loop import run
 from jnas.strategies.policy_gradient import clipped, initial, log_probabilities, policy_gradient
-from jnas.strategies.settings import PolicyGradient
+from jnas.strategies.settings.learning import PolicyGradient
 from jnas.types import Candidates
 
 SPACE = toy(3, 2, 3)

@@ -7,7 +7,7 @@ from toy_space import told, toy
 
 from jnas.run.loop import run
 from jnas.strategies.q_learning import NETWORKS, epsilon, q_learning, replayed
-from jnas.strategies.settings import QLearning
+from jnas.strategies.settings.learning import QLearning
 
 KEY = jax.random.key(0)
 

@@ -9,7 +9,7 @@ from jnas.run.loop import run
 from jnas.spaces.subset import subset
 from jnas.strategies.exhaustive import exhaustive
 from jnas.strategies.random import random
-from jnas.strategies.settings import Exhaustive, Random
+from jnas.strategies.settings.sampling import Exhaustive, Random
 
 
 def test_canonical_draws_are_representatives_each_as_often_as_any_other():

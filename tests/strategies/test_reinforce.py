@@ -10,7 +10,7 @@ from toy_space import told, toy
 
 from jnas.run.loop import run
 from jnas.strategies.reinforce import reinforce, surrogate
-from jnas.strategies.settings import Reinforce
+from jnas.strategies.settings.learning import Reinforce
 from jnas.types import Candidates
 
 SPACE = toy(3, 2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jnas import spaces
 from jnas.strategies import archive, tpe
-from jnas.strategies.settings import Tpe
+from jnas.strategies.settings.bayesian import Tpe
 
 SPACE = spaces.get("nasbench201")
 CHOICES = (2, 3, 5)

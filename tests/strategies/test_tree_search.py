@@ -6,7 +6,7 @@ import pytest
 from toy_space import told, toy
 
 from jnas.run.loop import run
-from jnas.strategies.settings import TreeSearch
+from jnas.strategies.settings.learning import TreeSearch
 from jnas.strategies.tree_search import tree_search
 
 SPACE = toy(3, 2, 4)

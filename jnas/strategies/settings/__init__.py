@@ -1,0 +1,1 @@
+"""Settings of the strategies by family; each makes its own strategy."""
