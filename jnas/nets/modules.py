@@ -116,7 +116,8 @@ class Build:
 
     def convolution(self, x: Array, kernel: Array, stride: int, dilation: int = 1) -> Array:
         """`operations.convolution`, in the form that this build asks for."""
-        if self.loops and not self.forwards:
+        # A kernel of one pixel is a matrix product in any build, fast in loops too.
+        if self.loops and not self.forwards and kernel.shape[0] > 1:
             # Undilated, a kernel with zeros between its entries acts as it does dilated.
             kernel = operations.spread(kernel, dilation, (0, 1)) if dilation > 1 else kernel
             return operations.convolution_in_loops(x, kernel, stride)
