@@ -200,7 +200,11 @@ def test_each_core_becomes_a_device_unless_the_user_says_how_many():
         (plain, "3", (3, 1)),
         (f"{plain} --xla_force_host_platform_device_count=3", None, (3, 3)),
     ]:
-        environment = {**os.environ, "XLA_FLAGS": flags, **({"JAX_NUM_CPU_DEVICES": number} if number else {})}
+        environment = {
+            **os.environ,
+            "XLA_FLAGS": flags,
+            **({"JAX_NUM_CPU_DEVICES": number} if number else {}),
+        }
         output = subprocess.run(
             [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
         )
