@@ -382,6 +382,8 @@ def _members(family: str) -> dict[str, Any]:
 def _described(member: Any) -> str:
     if isinstance(member, str):
         return member
+    if hasattr(member, "size") and callable(member.network):
+        return f"{member.size:,} lists of {len(member.decisions)} decisions, a network for each architecture"
     if hasattr(member, "size") and hasattr(member, "edges"):
         return f"{member.size:,} cells: {len(member.edges)} edges, operations {', '.join(member.operations)}"
     if hasattr(member, "summary"):
