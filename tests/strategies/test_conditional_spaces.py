@@ -1,5 +1,6 @@
 """Every strategy of architectures on two spaces whose decisions matter only at some choices of others."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -12,10 +13,22 @@ from jnas.spaces import of_networks
 from jnas.strategies import STRATEGIES
 from jnas.types import Candidates, Estimator, Values
 
+
+class Stack(nn.Module):
+    depth: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(self.depth):
+            x = nn.relu(nn.Dense(self.width)(x))
+        return nn.Dense(10)(x.mean((1, 2)))
+
+
 SMALL = of_networks(
     "small",
     {"depth": (1, 2, 3), "width": (4, 8), "second": ("skip", "double"), "third": (1, 2), "factor": (2, 4)},
-    lambda architecture: None,
+    lambda architecture: Stack(architecture["depth"], architecture["width"]),
     {"second": {"depth": (2, 3)}, "third": {"depth": (3,)}, "factor": {"second": ("double",)}},
 )
 GOALS = {
@@ -27,6 +40,7 @@ SETTINGS = {
     "bananas": {"layers": 1, "networks": 2, "candidates": 20},
     "forest": {"candidates": 20, "trees": 3},
     "gaussian_process": {"candidates": 20},
+    "lemonade": {"initial": 4, "children": 6, "batch": 4},
     "policy_gradient": {"units": 4, "batch": 4},
 }
 BUDGET = 24
