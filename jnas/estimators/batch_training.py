@@ -45,7 +45,7 @@ from jnas.nets.sizes import Macro
 from jnas.nets.trainable import Trainable
 from jnas.parallel import Program, rows_at_once
 from jnas.spaces.base import Space
-from jnas.types import Candidates, Estimator, Key, Values, with_status
+from jnas.types import Candidates, Estimator, Key, Values, fidelities, with_status
 
 # Architectures in one call for each device: few on a CPU, so that a kill loses little; on an accelerator, whose memory
 # holds many small networks, side by side.
@@ -186,8 +186,7 @@ def trained(space: Space, dataset: Dataset, settings: Any) -> Estimator:
     def evaluate(key: Key, candidates: Candidates) -> Values:
         start = time.perf_counter()
         choices = np.asarray(space.choices(np.asarray(candidates.architectures)), np.int32)
-        shares = np.ones(len(choices)) if candidates.fidelity is None else np.asarray(candidates.fidelity)
-        epochs = np.maximum(1, np.rint(shares * settings.epochs).astype(int))
+        epochs = np.maximum(1, np.rint(np.asarray(fidelities(candidates)) * settings.epochs).astype(int))
         value = np.zeros(len(choices))
         # Trainings of one length run in one program.
         for count in np.unique(epochs):
@@ -199,7 +198,7 @@ def trained(space: Space, dataset: Dataset, settings: Any) -> Estimator:
             )[:, 0]  # fmt: skip
         return with_status(value[:, None], (time.perf_counter() - start) * epochs / epochs.sum())
 
-    return Estimator(("accuracy",), evaluate, batch=at_once())
+    return Estimator(("accuracy",), evaluate, ("architectures", "trainings"), batch=at_once())
 
 
 @cache

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from jnas.strategies.settings.bayesian import Bananas, Forest, GaussianProcess, Optuna, Tpe
 from jnas.strategies.settings.evolution import Aging, Evolution, Lemonade, Local, Nsga2, Pruning
+from jnas.strategies.settings.fidelity import Asha, Bohb, Hyperband, SuccessiveHalving
 from jnas.strategies.settings.learning import Bandit, PolicyGradient, QLearning, Reinforce, TreeSearch
 from jnas.strategies.settings.sampling import Draw, Exhaustive, Random
 
@@ -31,4 +32,8 @@ STRATEGIES: dict[str, "type[StrategySettings]"] = {
     "bananas": Bananas,
     "forest": Forest,
     "optuna": Optuna,
+    "successive_halving": SuccessiveHalving,
+    "hyperband": Hyperband,
+    "asha": Asha,
+    "bohb": Bohb,
 }
