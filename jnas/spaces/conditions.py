@@ -83,7 +83,7 @@ def read(
 
 
 def possible(conditions: Conditions, decision: int) -> bool:
-    """Whether some architecture has the decision active: all that is asked of each earlier decision has a choice."""
+    """True where some architecture has the decision active: all that is asked of each earlier decision has a choice."""
     asked: dict[int, set[int]] = {}
     open_ = [decision]
     while open_:
