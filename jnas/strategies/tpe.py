@@ -115,7 +115,9 @@ def log_density(architectures: Array, rows: Array, members: Array, choices: Arra
 def draw(key: Key, rows: Array, members: Array, choices: Array, count: int) -> Array:
     """`count` draws from that mixture: int32[count, D]."""
     kernel_key, keep_key, value_key = jax.random.split(key, 3)
-    kernels = jax.random.categorical(kernel_key, log_weights(members), shape=(count,))
+    # By the sums of weights: noise for each of T observations and each draw would take most of an ask's time.
+    weights = jnp.exp(log_weights(members))
+    kernels = jax.random.choice(kernel_key, len(weights), (count,), p=weights)
     shape = (count, len(choices))
     copies = jax.random.uniform(keep_key, shape) < 1 / (1 + choices / (members.sum() + 1))
     copies &= (kernels < len(rows))[:, None]
