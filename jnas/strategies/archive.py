@@ -15,7 +15,6 @@ from jnas.proxies.combination import fitness
 from jnas.spaces import Space
 from jnas.types import Candidates, Key, Strategy, Values
 
-
 # A table of the places of all architectures serves spaces up to this size: hundreds of searches at once hold one each.
 INDEXED = 100_000
 
@@ -85,7 +84,7 @@ def places(archive: Archive, architectures: Array) -> Array:
 
 
 def no_places(space: Space, size: int) -> Array | None:
-    """A table of places in an archive of `size`, of nothing told: int32[space.size]; None for a space above `INDEXED`."""
+    """A table of places in an archive of `size`, of nothing told: int32[size]; None above `INDEXED`."""
     return jnp.full(space.size, size, jnp.int32) if space.size <= INDEXED else None
 
 
