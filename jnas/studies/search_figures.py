@@ -69,7 +69,7 @@ def curves_figure(
 
 
 def _limits(means: Sequence[np.ndarray], best: float | None) -> tuple[float, float]:
-    """From the lowest mean that is not of the first evaluation up to the best."""
-    low = min(float(mean[1:].min()) for mean in means if len(mean) > 1)
+    """From the lowest mean after a twentieth of the way up to the best: the start is steep, and tells nothing apart."""
+    low = min(float(mean[len(mean) // 20 :].min()) for mean in means)
     high = max(float(mean.max()) for mean in means) if best is None else best
     return low, high + 0.05 * (high - low)
