@@ -65,22 +65,30 @@ def with_cost(space: Space, estimator: Estimator, costs: np.ndarray) -> Estimato
     return estimator._replace(objectives=("accuracy", "cost"), evaluate=evaluate)
 
 
-def reference(values: np.ndarray) -> np.ndarray:
-    """The point that volumes of float32[N, P] are measured from: float32[P]."""
-    corners = values[np.asarray(pareto.front(jnp.asarray(values)))]
+def front(values: np.ndarray) -> np.ndarray:
+    """The different values on the front of float32[N, 2], the highest first objective first: float32[n, 2].
+
+    By a sort, as `pareto.front` compares all pairs.
+    """
+    ordered = np.unique(values[np.isfinite(values).all(axis=1)], axis=0)[::-1]
+    before = np.maximum.accumulate(np.append(-np.inf, ordered[:-1, 1]))
+    return ordered[ordered[:, 1] > before]
+
+
+def reference(corners: np.ndarray) -> np.ndarray:
+    """The point that volumes are measured from, of a front float32[n, 2]: float32[2]."""
     return corners.min(0) - 0.1 * np.ptp(corners, axis=0)
 
 
 def shares(values: np.ndarray, numbers: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Volume after some evaluations, in percent of that of all: float64[R, steps].
 
-    values: float32[N, P], of all architectures; numbers: int[R, T], those evaluated; steps: int[steps], how many.
+    values: float32[N, 2], of all architectures; numbers: int[R, T], those evaluated; steps: int[steps], how many.
     """
-    corner = reference(values)
-    front = values[np.asarray(pareto.front(jnp.asarray(values)))]
-    reached = values[numbers]
+    corners = front(values)
+    corner, reached = reference(corners), values[numbers]
     parts = [pareto.hypervolume(reached[:, :step], corner) for step in steps]
-    return 100 * np.stack(parts, axis=1) / pareto.hypervolume(front, corner)
+    return 100 * np.stack(parts, axis=1) / pareto.hypervolume(corners, corner)
 
 
 def entrants(
