@@ -42,7 +42,7 @@ def main() -> None:
     whole = open_table(arguments.table)
     space, names = spaces.get(whole.space), ("accuracy", "cost")
     table = from_csv(arguments.table, space.name, arguments.accuracy)
-    latency = objectives.costs(space, f"{arguments.latency}:{arguments.device}")
+    latency = objectives.costs(space, f"{arguments.latency}:{arguments.device}", np.ones(space.size, bool))
     values = np.stack([on_space(table, table.mean()), -latency], axis=-1)
     estimator = objectives.with_cost(space, tabular(table), latency)
     corners = objectives.front(values)

@@ -39,9 +39,9 @@ def entrants(given: str | Sequence[str | Mapping[str, Any]]) -> list[Entrant]:
     parts = [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
     found: dict[str, Entrant] = {}
     for entrant in map(_entrant, parts):
-        other = found.setdefault(entrant.key, entrant)
+        other = found.setdefault(entrant.title, entrant)
         if other.settings != entrant.settings:
-            raise InputError(f"{SOURCE}: two strategies are called '{entrant.key}': give one another label")
+            raise InputError(f"{SOURCE}: two strategies are called '{entrant.title}': give one another label")
     return list(found.values())
 
 

@@ -23,9 +23,10 @@ from jnas.estimators.wraps import weighted_product
 from jnas.nets.sizes import Sizes
 from jnas.run.progress import Progress
 from jnas.spaces import Space
-from jnas.strategies import STRATEGIES, pareto
+from jnas.strategies import pareto
 from jnas.strategies.lemonade import lemonade, sizes
-from jnas.strategies.settings.evolution import Lemonade
+from jnas.strategies.settings.evolution import Aging, Lemonade, Nsga2
+from jnas.strategies.settings.sampling import Random
 from jnas.studies.base import Figure, Part
 from jnas.studies.search_figures import Curve, curves_figure, mean_and_error
 from jnas.studies.searching import searches
@@ -35,10 +36,11 @@ from jnas.types import Candidates, Estimator, Key, Strategy, Values
 STEPS = 40
 
 
-def costs(space: Space, given: str) -> np.ndarray:
+def costs(space: Space, given: str, needed: np.ndarray) -> np.ndarray:
     """Costs of all architectures: `params`, `flops`, `convs` in millions, or `FILE.csv:column`: float32[N].
 
-    Raises `InputError` for another name, and for a file or a column that is not there.
+    needed: bool[N], the architectures that must have one. Raises `InputError` where they have not, for another name, and
+    for a file or a column that is not there.
     """
     if given in Sizes._fields:
         count = sizes(space, [given])
@@ -49,7 +51,12 @@ def costs(space: Space, given: str) -> np.ndarray:
             f"search.cost is '{given}': give one of {', '.join(Sizes._fields)}, or FILE.csv:column"
         )
     table = from_csv(path, space.name, column)
-    return on_space(table, table.mean())
+    found = on_space(table, table.mean())
+    if missing := int((needed & ~np.isfinite(found)).sum()):
+        raise InputError(
+            f"search.cost '{given}' lacks {missing} architectures of the table: give a file with all"
+        )
+    return found
 
 
 def with_cost(space: Space, estimator: Estimator, costs: np.ndarray) -> Estimator:
@@ -100,12 +107,15 @@ def entrants(
     """
     names, scalar, held = estimator.objectives, weighted_product(estimator, target), jnp.asarray(costs)
     cheap: Callable[[Array], Array] = lambda rows: held[space.index(rows)][:, None]  # noqa: E731
-    aging, settings = STRATEGIES["aging"], Lemonade()
-    plain = {STRATEGIES[name].spelled(): STRATEGIES[name]() for name in ("random", "nsga2")}
+    settings = Lemonade()
     return {
-        **{title: (each.make(space, names, budget), estimator) for title, each in plain.items()},
+        # One at a time, so that no draw of the last round is left out.
+        **{
+            each.spelled(): (each.make(space, names, budget), estimator)
+            for each in (Random(batch=1), Nsga2())
+        },
         settings.spelled(): (lemonade(space, settings, names, budget, cheap), estimator),
-        f"scalarised {aging.spelled()}": (aging().make(space, scalar.objectives, budget), scalar),
+        f"scalarised {Aging.spelled()}": (Aging().make(space, scalar.objectives, budget), scalar),
     }
 
 
@@ -121,14 +131,9 @@ def compare(
 ) -> tuple[Figure, Part, str]:
     """Search once for each of keys [R] by each strategy: the figure, the table and the paragraph.
 
-    worth, costs: float32[N], nan for an architecture that has none. Raises `InputError` where one that the table holds
-    has no cost.
+    worth, costs: float32[N], nan for an architecture that has none.
     """
     values = np.stack([worth, -costs], axis=-1)
-    if missing := int((np.isfinite(worth) & ~np.isfinite(costs)).sum()):
-        raise InputError(
-            f"search.cost has no value of {missing} architectures of the table: give those of all"
-        )
     values = np.where(np.isfinite(values).all(axis=1, keepdims=True), values, -np.inf).astype(np.float32)
     target = float(np.median(costs[np.isfinite(worth)]))
     runs = entrants(space, with_cost(space, estimator, costs), costs, target, evaluations)

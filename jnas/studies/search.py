@@ -24,7 +24,7 @@ from jnas.estimators.tabular import on_space, tabular
 from jnas.run.progress import Progress
 from jnas.run.search import within
 from jnas.spaces import Space
-from jnas.studies import objectives, significance
+from jnas.studies import objectives, search_text, significance
 from jnas.studies.base import Figure, Findings, Part, spread
 from jnas.studies.search_figures import Curve, curves_figure, mean_and_error
 from jnas.studies.searching import Searches, by_distinct, distinct, incumbents, searches
@@ -32,8 +32,6 @@ from jnas.studies.statistics import Estimate
 from jnas.types import Estimator, Strategy
 
 BASELINE = "random"
-# A difference with a smaller chance is called one.
-LEVEL = 0.05
 
 
 class Row(NamedTuple):
@@ -90,13 +88,13 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     # A table of the whole space restricts nothing.
     held = space if np.asarray(held.contains(space.all())).all() else held
     made = _made(settings, held, estimator)
-    costs = objectives.costs(space, settings.cost) if settings.cost else None
+    worth = on_space(table, table.mean())
+    costs = objectives.costs(space, settings.cost, np.isfinite(worth)) if settings.cost else None
     keys = jax.random.split(jax.random.key(config.seed), settings.seeds)
 
     # All is refused that can be refused: now it takes time.
     found = _searched(made, held, estimator, keys, settings, progress)
-    worth, seconds = on_space(table, table.mean()), on_space(table, table.seconds)
-    seconds = seconds * (table.epochs[table.place(settings.epoch)] / table.epochs[-1])
+    seconds = on_space(table, table.seconds) * (table.epochs[table.place(settings.epoch)] / table.epochs[-1])
     classes = np.asarray(space.index(space.canonical(space.all())))
     reached = {key: _reached(each, worth, seconds, classes) for key, each in found.items()}
 
@@ -107,9 +105,15 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     names, cells = spread(compared)
     figures = [_figure(reached, titles, best, timed)]
     parts = [Part("comparison", f"After {settings.evaluations} evaluations", names, cells)]
+    accuracy = {titles[key]: each.accuracy for key, each in reached.items()}
+    values = paired(reached)
     paragraphs = [
-        _paragraph(reached, titles, best, settings.evaluations),
-        _significance(reached, titles, compared),
+        search_text.differences(accuracy, titles[BASELINE], best, settings.evaluations),
+        search_text.tests(
+            {titles[row.strategy]: (row.rank, row.p_against_best) for row in compared},
+            significance.friedman(values),
+            values.shape[1],
+        ),
     ]
     if costs is not None:
         figure, part, paragraph = objectives.compare(
@@ -267,71 +271,3 @@ def _figure(reached: Mapping[str, Reached], titles: Mapping[str, str], best: flo
         "searches met."
     )
     return curves_figure("search", caption, panels, "accuracy of the incumbent, %", best)
-
-
-def _paragraph(
-    reached: Mapping[str, Reached], titles: Mapping[str, str], best: float, evaluations: int
-) -> str:
-    final = {key: each.accuracy[:, -1] for key, each in reached.items()}
-    winner, *others = sorted(final, key=lambda key: -final[key].mean())
-    text = f"After {evaluations} evaluations {titles[winner]} is at {final[winner].mean():.2f} % "
-    text += f"(of {best:.2f} % that the best architecture has)"
-    text += "".join(f", {titles[key]} at {final[key].mean():.2f} %" for key in others)
-    baseline, apart, alike = reached[BASELINE].accuracy.mean(0), [], []
-    for key in (winner, *others):
-        if key == BASELINE:
-            continue
-        difference, error = mean_and_error(final[key] - final[BASELINE][: len(final[key])])
-        found = f"{titles[key]} by {difference:+.2f} ± {error:.2f}"
-        if abs(difference) <= error:
-            alike.append(found)
-        elif difference < 0:
-            apart.append(found)
-        else:
-            sooner = int(np.argmax(reached[key].accuracy.mean(0) >= baseline[-1])) + 1
-            apart.append(f"{found} (where that ends after {sooner} evaluations)")
-    sentences = [f"{text}."]
-    if apart:
-        sentences.append(f"From {titles[BASELINE]} differ, in percentage points, {', '.join(apart)}.")
-    if alike:
-        sentences.append(f"Within their 95 % intervals of it are {', '.join(alike)}.")
-    return " ".join(sentences)
-
-
-def _significance(reached: Mapping[str, Reached], titles: Mapping[str, str], compared: list[Compared]) -> str:
-    """Sentences on ranks and on differences from the best strategy."""
-    values, (first, *others) = paired(reached), compared
-    chance = significance.friedman(values)
-    ranks = ", ".join(
-        f"{titles[row.strategy]} {row.rank:.2f}" for row in sorted(compared, key=lambda row: row.rank)
-    )
-    count = values.shape[1]
-    sentences = [
-        f"Mean ranks over {count} searches with equal keys are {ranks}; they "
-        f"{'differ by more than chance' if chance < LEVEL else 'may differ by chance alone'} (Friedman, "
-        f"{_chance(chance)})."
-    ]
-    surely = [row for row in others if (row.p_against_best or 0.0) < LEVEL]
-    unsure = [row for row in others if row not in surely]
-    name = _opening(titles[first.strategy])
-    if surely:
-        highest = max(row.p_against_best or 0.0 for row in surely)
-        listed = ", ".join(titles[row.strategy] for row in surely)
-        sentences.append(
-            f"{name} differs significantly from {listed} (Wilcoxon's signed ranks with Holm's correction, "
-            f"{'each ' * (len(surely) > 1)}{_chance(highest, 'at most')})."
-        )
-    if unsure:
-        listed = ", ".join(f"{titles[row.strategy]} ({_chance(row.p_against_best or 0.0)})" for row in unsure)
-        sentences.append(
-            f"{name if not surely else 'It'} cannot be told from {listed}: the difference is not significant."
-        )
-    return " ".join(sentences)
-
-
-def _chance(chance: float, bound: str = "") -> str:
-    return "p < 0.001" if chance < 0.001 else f"p {bound or '='} {chance:.2g}"
-
-
-def _opening(title: str) -> str:
-    return title[0].upper() + title[1:]

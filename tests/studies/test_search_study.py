@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jnas import cli, spaces
+from jnas.errors import InputError
 from jnas.estimators import compact_table
 from jnas.estimators.compact_table import Table
 from jnas.estimators.tabular import tabular
 from jnas.run import loop
 from jnas.strategies import STRATEGIES, pareto
-from jnas.studies import objectives, searching
+from jnas.studies import objectives, search_text, searching
 
 SPACE = spaces.get("nasbench201")
 CELLS = SPACE.all()
@@ -70,7 +71,7 @@ def test_strategies_with_settings_and_of_one_search_at_a_time(hill, tmp_path, ca
     assert float(found["draw candidates=6"]["distinct"]) <= 6
     text = capsys.readouterr()
     assert "over 4 searches with equal keys" in text.out and "local search initial=5" in text.out
-    assert "not significant" in text.out or "differs significantly" in text.out
+    assert "no significant difference" in text.out or "differs significantly" in text.out
     assert "searching: 188 done" in text.err
 
 
@@ -188,11 +189,34 @@ def test_the_front_by_a_sort_is_that_by_all_pairs(values):
     np.testing.assert_array_equal(objectives.front(values)[::-1], expected)
 
 
-def test_costs_of_sizes_and_of_columns(hill):
-    counted = objectives.costs(SPACE, "params")
+def test_costs_of_sizes_and_of_columns(hill, tmp_path):
+    counted = objectives.costs(SPACE, "params", np.ones(len(CELLS), bool))
     # More convolutions, more parameters.
     few, many = (counted[count == CONVOLUTIONS].mean() for count in (0, 6))
     assert few < many and counted.shape == (len(CELLS),)
-    np.testing.assert_array_equal(objectives.costs(SPACE, f"{hill}:latency"), 1.0 + CONVOLUTIONS)
+    np.testing.assert_array_equal(
+        objectives.costs(SPACE, f"{hill}:latency", CELLS[:, 0] > 0), 1.0 + CONVOLUTIONS
+    )
+    part = tmp_path / "part.csv"
+    part.write_text("".join(hill.read_text().splitlines(keepends=True)[:11]))
+    with pytest.raises(InputError, match=f"lacks {len(CELLS) - 10} architectures"):
+        objectives.costs(SPACE, f"{part}:latency", np.arange(len(CELLS)) >= 10)
     table = compact_table.from_csv(hill, SPACE.name, "early")
     assert table.accuracy.shape == (len(CELLS), 1, 1)
+
+
+def test_what_is_said_of_differences():
+    accuracy = {"a": np.array([[80.0, 90], [81, 92]]), "b": np.array([[80.0, 91], [81, 91]])}
+    text = search_text.differences({**accuracy, "c": np.array([[90.0, 95], [91, 96]])}, "b", 97.0, 2)
+    assert text.startswith("After 2 evaluations c is at 95.50 % (of 97.00 %")
+    assert (
+        "From b differ, in percentage points, c by +4.50 ± 0.98 (where that ends after 2 evaluations)."
+        in text
+    )
+    assert "Within their 95 % intervals of it are a by +0.00 ± 1.96." in text
+    text = search_text.tests({"NSGA-II": (1.2, None), "b": (2.1, 0.0001), "c": (2.7, 0.3)}, 0.004, 30)
+    assert "over 30 searches with equal keys are NSGA-II 1.20, b 2.10, c 2.70" in text
+    assert "differ by more than chance (Friedman, p = 0.004)" in text
+    assert "NSGA-II differs significantly from b (" in text and "correction, p < 0.001)" in text
+    assert text.endswith("It cannot be told from c (p = 0.3): no significant difference.")
+    assert "may differ by chance alone" in search_text.tests({"a": (1.0, None), "b": (2.0, 0.9)}, 0.5, 3)
