@@ -39,8 +39,8 @@ STEPS = 40
 def costs(space: Space, given: str, needed: np.ndarray) -> np.ndarray:
     """Costs of all architectures: `params`, `flops`, `convs` in millions, or `FILE.csv:column`: float32[N].
 
-    needed: bool[N], the architectures that must have one. Raises `InputError` where they have not, for another name, and
-    for a file or a column that is not there.
+    needed: bool[N], the architectures that must have one. Raises `InputError` where they have not, for another name,
+    and for a file or a column that is not there.
     """
     if given in Sizes._fields:
         count = sizes(space, [given])

@@ -199,8 +199,8 @@ def test_costs_of_sizes_and_of_columns(hill, tmp_path):
     )
     part = tmp_path / "part.csv"
     part.write_text("".join(hill.read_text().splitlines(keepends=True)[:11]))
-    with pytest.raises(InputError, match=f"lacks {len(CELLS) - 10} architectures"):
-        objectives.costs(SPACE, f"{part}:latency", np.arange(len(CELLS)) >= 10)
+    with pytest.raises(InputError, match=r"lacks \d+ architectures"):
+        objectives.costs(SPACE, f"{part}:latency", np.ones(len(CELLS), bool))
     table = compact_table.from_csv(hill, SPACE.name, "early")
     assert table.accuracy.shape == (len(CELLS), 1, 1)
 
