@@ -27,7 +27,9 @@ from jnas.strategies import STRATEGIES
 from jnas.studies import search
 from jnas.types import with_status
 
-SEEDS, EVALUATIONS = (10, 20) if os.environ.get("JNAS_FAST") else (500, 200)
+# In the tests everything is smaller.
+FAST = os.environ.get("JNAS_FAST") == "1"
+SEEDS, EVALUATIONS = (10, 20) if FAST else (500, 200)
 
 # %% [markdown]
 # Six strategies, 500 searches by each, on the table that comes with jnas: 1,500 cells trained on the digits. A search
@@ -36,6 +38,7 @@ SEEDS, EVALUATIONS = (10, 20) if os.environ.get("JNAS_FAST") else (500, 200)
 
 # %%
 strategies = "random, aging, local, local improvement=best at_maximum=next_best, nsga2, tpe"
+strategies = "random, local" if FAST else strategies
 config = from_mapping({"search": {"strategies": strategies, "seeds": SEEDS, "evaluations": EVALUATIONS}})
 findings = search.run(config, open_table("digits"), Progress(quiet=True))
 print(*findings.paragraphs, sep="\n\n")
@@ -51,9 +54,9 @@ plt.show()
 # %%
 space = spaces.get("nasbench201")
 strategy = STRATEGIES["local"]().make(space, ("accuracy",), budget=60)
-state = strategy.init(jax.random.key(0))
+ask, tell, state = jax.jit(strategy.ask), jax.jit(strategy.tell), strategy.init(jax.random.key(0))
 for number in range(60):
-    candidates, state = strategy.ask(jax.random.key(1 + number), state)
+    candidates, state = ask(jax.random.key(1 + number), state)
     values = np.array([[space.to_string(row).count("nor_conv")] for row in candidates.architectures], float)
-    state, _ = strategy.tell(state, candidates, with_status(values, np.zeros(len(values))))
+    state, _ = tell(state, candidates, with_status(values, np.zeros(len(values))))
 print(space.to_string(strategy.best(state)))

@@ -1,4 +1,4 @@
-"""Figures of the study of search: what strategies reach, against what they spend."""
+"""Figures of the study of search: values that strategies reach, against the price that they pay."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ IN_A_ROW = 3
 
 
 class Curve(NamedTuple):
-    """What a strategy reaches against one price: places [n], values float[R, n] of R searches at them."""
+    """A strategy's values float[R, n], of R searches, at places [n] of one price."""
 
     places: np.ndarray
     values: np.ndarray
