@@ -10,7 +10,7 @@
 # %% [markdown]
 # # Search strategies: which one, and by your own evaluations
 #
-# In Colab, run `pip install jnas` first. Under two minutes on a CPU.
+# In Colab, run `pip install jnas` first. About 70 seconds of processor time on two cores.
 
 # %%
 import os
