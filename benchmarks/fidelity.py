@@ -12,17 +12,17 @@ last epoch.
 """
 
 import argparse
-import time
+from functools import partial
 
 import jax
 import numpy as np
-from strategies import column, settings_of
 
 from jnas import spaces
-from jnas.estimators.compact_table import Table, open_table
-from jnas.estimators.tabular import on_space, tabular
+from jnas.config.entrants import entrants
+from jnas.estimators.compact_table import Table, from_csv, open_table
+from jnas.estimators.tabular import on_space, tabular, used
 from jnas.run.search import within
-from jnas.studies.search import at_evaluations, incumbents, searched
+from jnas.studies.searching import at_evaluations, incumbents, searches
 
 STEPS = (2, 5, 10, 20, 50, 100, 200, 500)
 
@@ -32,11 +32,14 @@ def opened(path: str, columns: list[str], worth: str) -> tuple[Table, np.ndarray
     if columns:
         table = open_table(path)
         epochs, names = zip(*(pair.split("=") for pair in columns), strict=True)
-        accuracy = np.stack([column(path, name) for name in names], axis=-1)[:, None]
+        accuracy = np.stack(
+            [from_csv(path, table.space, name).accuracy[:, 0, -1] for name in names], axis=-1
+        )[:, None]
         table = Table(
             table.space, table.data, table.architectures, np.array(epochs, np.int32), accuracy, table.seconds
         )
-        return table, on_space(table, column(path, worth))
+        judged = from_csv(path, table.space, worth)
+        return table, on_space(judged, judged.mean())
     if path.endswith("curves.npz"):
         file, space = np.load(path), spaces.get("nasbench201")
         rows = np.stack([space.from_string(text) for text in file["architecture"].tolist()])
@@ -75,15 +78,24 @@ def main() -> None:
         factor = table.epochs[-1] // last
         count = arguments.evaluations * factor
         space = within(whole, tabular(table, epoch=last))
-        start = time.perf_counter()
-        asked, told, share, used = searched(keys, settings_of(f"{name} batch=1"), space, table, last, count)
-        seconds = time.perf_counter() - start
-        numbers = np.asarray(whole.index(asked))
-        best = incumbents(told[..., 0], worth[numbers], share)
-        reached = at_evaluations(best, used, count)[:, np.array(steps) * factor - 1]
+        ((_, _, settings),) = entrants([f"{name} batch=1"])
+
+        estimator = tabular(table, epoch=last)
+        make = partial(settings.make, space, estimator.objectives)
+        found = searches(
+            space,
+            make,
+            estimator,
+            keys,
+            count,
+            lambda done, preparing=False: None,
+            partial(used, table, epoch=last),
+        )
+        best = incumbents(found.told, worth[found.numbers], found.share)
+        reached = at_evaluations(best, found.used, count)[:, np.array(steps) * factor - 1]
         cells = [f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in reached.T]
-        trainings = (used <= count).sum(axis=1).mean()
-        print(f"| {text} | {' | '.join(cells)} | {trainings:.0f} | {seconds:.1f} |", flush=True)
+        trainings = (found.used <= count).sum(axis=1).mean()
+        print(f"| {text} | {' | '.join(cells)} | {trainings:.0f} | {found.running:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

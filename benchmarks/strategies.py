@@ -10,38 +10,21 @@ compilation.
 """
 
 import argparse
-import csv
-import gzip
-import time
-from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import jax
-import msgspec
 import numpy as np
-import yaml
 
 from jnas import spaces
-from jnas.errors import InputError, unknown_name
-from jnas.estimators.compact_table import Table, open_table
+from jnas.config.entrants import entrants
+from jnas.errors import InputError
+from jnas.estimators.compact_table import Table, from_csv, open_table
 from jnas.estimators.tabular import on_space, tabular
-from jnas.run.loop import simulate
 from jnas.run.search import within
-from jnas.strategies import STRATEGIES
-from jnas.studies.search import incumbents
-from jnas.types import Estimator, StrategySettings
+from jnas.studies.searching import incumbents, searches
+from jnas.types import Estimator
 
 STEPS = (50, 100, 150, 200, 500)
-
-
-def column(path: str, name: str, dtype: type = np.float32) -> np.ndarray:
-    """A column of a CSV or gzipped CSV: [A]."""
-    opener = gzip.open if Path(path).suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream)
-        if name not in (rows.fieldnames or ()):
-            raise unknown_name("column", name, rows.fieldnames or ())
-        return np.array([row[name] for row in rows], dtype)
 
 
 def opened(path: str, signal: str, worth: str) -> tuple[Table, Estimator, np.ndarray]:
@@ -49,20 +32,8 @@ def opened(path: str, signal: str, worth: str) -> tuple[Table, Estimator, np.nda
     table = open_table(path)
     if not path.endswith((".csv", ".csv.gz")):
         return table, tabular(table, epoch=int(signal or 0)), on_space(table, table.mean())
-    shown = replace(table, accuracy=column(path, signal or "test_acc")[:, None, None])
-    return shown, tabular(shown), on_space(table, column(path, worth))
-
-
-def settings_of(text: str) -> StrategySettings:
-    """The settings in a text such as `aging population=10`. Raises `InputError` for what they cannot be."""
-    name, *given = text.split()
-    if name not in STRATEGIES:
-        raise unknown_name("strategy", name, STRATEGIES)
-    pairs = {key: yaml.safe_load(value) for key, _, value in (setting.partition("=") for setting in given)}
-    try:
-        return msgspec.convert({"name": name, **pairs}, STRATEGIES[name])
-    except msgspec.ValidationError as error:
-        raise InputError(f"'{text}' are no settings of {name}: {error}") from None
+    shown, judged = (from_csv(path, table.space, column) for column in (signal or "test_acc", worth))
+    return shown, tabular(shown), on_space(judged, judged.mean())
 
 
 def main() -> None:
@@ -84,24 +55,19 @@ def main() -> None:
     steps = [step for step in STEPS if step <= arguments.evaluations]
     print("| strategy | " + " | ".join(f"@{step}" for step in steps) + " | distinct | seconds |")
     print("|---" * (len(steps) + 3) + "|")
-    for text in arguments.strategies:
-        settings = settings_of(text)
-        strategy = settings.make(space, estimator.objectives, arguments.evaluations)
-        if not strategy.jittable:
+    for text, _, settings in entrants(arguments.strategies):
+        make = partial(settings.make, space, estimator.objectives)
+        if not make(arguments.evaluations).jittable:
             raise InputError(f"strategy {text} does not run many searches at once: choose another")
-        batch = len(jax.eval_shape(strategy.ask, keys[0], strategy.init(keys[0]))[0].architectures)
-        rounds = -(-arguments.evaluations // batch)
-        program = simulate.lower(keys, strategy=strategy, estimator=estimator, rounds=rounds).compile()
-        start = time.perf_counter()
-        asked, told, share = jax.device_get(program(keys))
-        seconds = time.perf_counter() - start
-        numbers = np.asarray(whole.index(asked))
-        reached = incumbents(told[..., 0], worth[numbers], share)
+        found = searches(
+            space, make, estimator, keys, arguments.evaluations, lambda done, preparing=False: None
+        )
+        reached = incumbents(found.told, worth[found.numbers], found.share)
         cells = [
             f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in reached[:, np.array(steps) - 1].T
         ]
-        distinct = np.mean([len(np.unique(row[: arguments.evaluations])) for row in numbers])
-        print(f"| {text} | {' | '.join(cells)} | {distinct:.0f} | {seconds:.1f} |", flush=True)
+        distinct = np.mean([len(np.unique(row)) for row in found.numbers])
+        print(f"| {text} | {' | '.join(cells)} | {distinct:.0f} | {found.running:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

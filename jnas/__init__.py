@@ -13,7 +13,10 @@ _adapt_neural_tangents()
 
 
 def __getattr__(name: str) -> Any:
-    """`jnas.search`, `jnas.score`, `jnas.measure` and `jnas.load`, imported when they are first asked for."""
+    """Functions of the package, imported when they are first asked for.
+
+    `jnas.search`, `jnas.score`, `jnas.measure`, `jnas.load`, `jnas.save_state`, `jnas.load_state`.
+    """
     if name == "search":
         from jnas.run.api import search
 
@@ -30,4 +33,8 @@ def __getattr__(name: str) -> Any:
         from jnas.run.export import load
 
         return load
+    if name in ("save_state", "load_state"):
+        from jnas.store import states
+
+        return getattr(states, name)
     raise AttributeError(f"module 'jnas' has no attribute '{name}'")

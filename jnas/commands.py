@@ -157,6 +157,7 @@ def study(call: Call) -> None:
 
     Examples
       jnas study configs/study_search.yaml --out runs/study_search
+      jnas study --search.strategies "aging, aging population=100, local" --search.cost params --out runs/aging
       jnas study configs/study_rank.yaml --table cifar10.npz --data cifar10 --out runs/study_rank
     """
     out = _folder("study", call)

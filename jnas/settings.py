@@ -21,9 +21,16 @@ class Member(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
 
     The first line of its docstring is printed by `jnas list`.
     short: the field that `name:text` sets, such as `path` in `table:digits`; empty for none.
+    title: its name in sentences and figures; the tag where empty.
     """
 
     short: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+
+    @classmethod
+    def spelled(cls) -> str:
+        """The title, or the tag with spaces."""
+        return cls.title or str(cls.__struct_config__.tag).replace("_", " ")
 
 
 # Candidates that a strategy asks for and an estimator takes. Trainings are architectures with a share of the full

@@ -129,6 +129,10 @@ class StrategySettings(Protocol):
 
     def __init__(self, **settings: Any): ...
 
+    @classmethod
+    def spelled(cls) -> str:
+        """Its name in sentences and figures."""
+
     def make(self, space: Any, objectives: tuple[str, ...], budget: int) -> Strategy:
         """The strategy on a space, for the objectives of an estimator. budget: evaluations, 0 for no limit."""
 

@@ -15,7 +15,15 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 EXECUTED = [
     DOCS / f"{name}.md"
-    for name in ("quickstart", "own_network", "own_space", "own_strategy", "own_proxy", "own_data")
+    for name in (
+        "quickstart",
+        "own_network",
+        "own_space",
+        "own_strategy",
+        "ask_tell",
+        "own_proxy",
+        "own_data",
+    )
 ]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 # One process runs all, each from nothing but the modules that are imported; the blocks of a page are one program.

@@ -1,7 +1,7 @@
 """Settings of a study: its kind, and a section for each kind."""
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -13,13 +13,32 @@ class SearchStudyConfig(Settings, frozen=True, kw_only=True):
     """Strategies on a table, over many seeds at once."""
 
     strategies: Annotated[
-        str, Meta(description="strategies compared; random search is always among them")
+        str | tuple[str | dict[str, Any], ...],
+        Meta(
+            description="strategies compared, random always among them: aging, aging population=100, ...; or a list"
+        ),
     ] = "random,aging,local"
     seeds: Annotated[int, Meta(ge=2, description="searches by each strategy")] = 500
+    slow_seeds: Annotated[
+        int, Meta(ge=2, description="searches by a strategy that runs one search at a time, if fewer")
+    ] = 20
     evaluations: Annotated[int, Meta(ge=2, description="evaluations of one search")] = 500
+    signal: Annotated[
+        str,
+        Meta(
+            description="value that a search sees: training, one drawn among the table's; mean, of all; or a column of "
+            "the table's CSV"
+        ),
+    ] = "training"
     epoch: Annotated[
         int, Meta(ge=0, description="epochs that an evaluation trains for; 0: as many as the table has")
     ] = 0
+    cost: Annotated[
+        str,
+        Meta(
+            description="second objective, lower is better: params, flops, convs or FILE.csv:column; empty for none"
+        ),
+    ] = ""
 
 
 class RankStudyConfig(Settings, frozen=True, kw_only=True):

@@ -139,19 +139,23 @@ def read(path: str | Path) -> Table:
         raise InputError(f"'{path}' is damaged or no table of jnas's ({text}): make it again") from None
 
 
-def from_csv(path: str | Path, space: str) -> Table:
+def from_csv(path: str | Path, space: str, column: str = "") -> Table:
     """The table in a CSV or gzipped CSV with the columns `architecture` and `test_acc`, in percent.
 
-    Columns `test_acc_run0`, `test_acc_run1`, ... are the seeds where they are there. A CSV says nothing of epochs and
-    seconds: its accuracies are those after 1 epoch, its seconds nan. Raises `InputError` as `read_accuracies` does.
+    Columns `test_acc_run0`, `test_acc_run1`, ... are the seeds where they are there; `column` names another one, which
+    is then the only one that is read. A CSV says nothing of epochs and seconds: its accuracies are those after 1 epoch,
+    its seconds nan. Raises `InputError` as `read_accuracies` does.
     """
-    columns = _columns(path, r"test_acc(_run\d+)?")
+    wanted = re.escape(column) if column else r"test_acc(_run\d+)?"
+    columns = _columns(path, wanted, ("architecture", column or "test_acc"))
     runs = [name for name in columns if name.startswith("test_acc_run")] or ["test_acc"]
     names = columns["architecture"]
     if not names:
         raise InputError(f"table '{path}' has no rows: give one with an architecture a row")
     architectures = np.stack([spaces.get(space).from_string(name) for name in names])
-    accuracy = np.stack([np.array(columns[name], np.float32) for name in runs], axis=1)
+    accuracy = np.stack(
+        [np.array(columns[name], np.float32) for name in ([column] if column else runs)], axis=1
+    )
     epochs, seconds = np.ones(1, np.int32), np.full(len(names), np.nan, np.float32)
     return Table(space, Path(path).name, architectures, epochs, accuracy[:, :, None], seconds)
 
@@ -165,24 +169,24 @@ def read_accuracies(path: str | Path) -> dict[str, float]:
     return dict(zip(columns["architecture"], columns["test_acc"], strict=True))
 
 
-def _columns(path: str | Path, wanted: str) -> dict[str, list[Any]]:
-    """The column `architecture` as text; as numbers those that match `wanted`. Empty is nan, but in `COLUMNS`."""
+def _columns(path: str | Path, wanted: str, needed: tuple[str, ...] = COLUMNS) -> dict[str, list[Any]]:
+    """The column `architecture` as text; as numbers those that match `wanted`. Empty is nan, but in those `needed`."""
     path = Path(path)
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8", newline="") as stream:
             rows = csv.DictReader(stream)
             names = rows.fieldnames or ()
-            if missing := [name for name in COLUMNS if name not in names]:
+            if missing := [name for name in needed if name not in names]:
                 raise InputError(
-                    f"table '{path}' lacks the column {missing[0]}: it needs {', '.join(COLUMNS)}"
+                    f"table '{path}' lacks the column {missing[0]}: it needs {', '.join(needed)}"
                 )
             numbers = [name for name in names if re.fullmatch(wanted, name)]
             columns: dict[str, list[Any]] = {name: [] for name in ("architecture", *numbers)}
             for row in rows:
                 columns["architecture"].append(row["architecture"])
                 for name in numbers:
-                    columns[name].append(float(row[name] if name in COLUMNS else row[name] or "nan"))
+                    columns[name].append(float(row[name] if name in needed else row[name] or "nan"))
             return columns
     except FileNotFoundError:
         raise InputError(f"no table '{path}': give the path of a CSV file, or leave --table away") from None

@@ -28,7 +28,7 @@ def known(table: Table, epoch: int = 0) -> np.ndarray:
     return np.isfinite(on_space(table, table.accuracy[:, :, table.place(epoch)].T)).any(axis=0)
 
 
-def shown_at(table: Table, share: Array, epoch: int = 0) -> Array:
+def shown_at(table: Table, share: Array | np.ndarray, epoch: int = 0) -> Array:
     """Places of the last epochs that were measured within shares float32[...] of `epoch`: int32[...].
 
     0 stands for the last epoch. A share below the first that was measured gives the first.
@@ -37,6 +37,13 @@ def shown_at(table: Table, share: Array, epoch: int = 0) -> Array:
     shares = jnp.asarray(table.epochs / table.epochs[last], jnp.float32)
     # A share that is an epoch is not to miss it by the rounding of float32.
     return jnp.clip(jnp.searchsorted(shares, share * (1 + 1e-6), side="right") - 1, 0, last)
+
+
+def used(table: Table, share: Array | np.ndarray, epoch: int = 0) -> np.ndarray:
+    """Trainings of `epoch` epochs, 0 for the last, that shares float[R, T] amount to so far: float64[R, T]."""
+    # Whole epochs are added, so that their sum is exact.
+    epochs = table.epochs[np.asarray(shown_at(table, share, epoch))].astype(int).cumsum(axis=1)
+    return epochs / table.epochs[table.place(epoch)]
 
 
 def tabular(table: Table, *, epoch: int = 0) -> Estimator:

@@ -16,6 +16,9 @@ from jnas.proxies.combination import fitness
 from jnas.spaces import Space
 from jnas.types import Candidates, Key, Strategy, Values
 
+# A table of the places of all architectures serves spaces up to this size: hundreds of searches at once hold one each.
+INDEXED = 100_000
+
 
 class Archive(NamedTuple):
     """Evaluations in the order in which they were told.
@@ -101,3 +104,23 @@ def longest(values: ArrayLike, level: ArrayLike) -> Array:
     good = jnp.isfinite(jnp.asarray(values)).all(axis=1)
     level = jnp.asarray(level)
     return (level == jnp.max(jnp.where(good, level, -1), initial=-1)) | ~good.any()
+
+
+def no_places(space: Space, size: int) -> Array | None:
+    """A table of places in an archive of `size`, of nothing told: int32[size]; None above `INDEXED`."""
+    return jnp.full(space.size, size, jnp.int32) if space.size <= INDEXED else None
+
+
+def placed(space: Space, table: Array | None, architectures: Array, told: Array) -> Array | None:
+    """The table of places after int32[B, D] were told behind `told` others."""
+    if table is None:
+        return None
+    return table.at[space.index(architectures)].min(told + jnp.arange(len(architectures)))
+
+
+def looked_up(space: Space, table: Array | None, archive: Archive, architectures: Array) -> Array:
+    """`places`, by the table of places where there is one: a look instead of T comparisons."""
+    if table is None:
+        return places(archive, architectures)
+    first = table[space.index(architectures)]
+    return jnp.where(first < len(archive.values), first, -1)

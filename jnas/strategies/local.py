@@ -33,13 +33,15 @@ class State(NamedTuple):
     """State of a climb.
 
     archive: all evaluations. place: int32[], the current one among them, -1 among random starts. since: int32[], the
-    first of these starts. expanded: bool[T], those left with all their neighbours evaluated.
+    first of these starts. expanded: bool[T], those left with all their neighbours evaluated. places: where each
+    architecture was told first (`archive.no_places`).
     """
 
     archive: Archive
     place: Array
     since: Array
     expanded: Array
+    places: Array | None
 
 
 def local(space: Space, settings: Local, objectives: int, budget: int) -> Strategy:
@@ -47,18 +49,19 @@ def local(space: Space, settings: Local, objectives: int, budget: int) -> Strate
 
     def init(key: Key) -> State:
         nothing = archive.empty(budget, len(space.decisions), objectives)
-        return State(nothing, jnp.int32(-1), jnp.int32(0), jnp.zeros(budget, bool))
+        unmarked = jnp.zeros(budget, bool)
+        return State(nothing, jnp.int32(-1), jnp.int32(0), unmarked, archive.no_places(space, budget))
 
-    def around(known: Archive, place: Array) -> tuple[Array, Array, Array]:
+    def around(known: Archive, table: Array | None, place: Array) -> tuple[Array, Array, Array]:
         """(neighbours int32[M, D]; their places in the archive int32[M], or -1; those to be evaluated bool[M])."""
         rows = space.neighbours(known.architectures[place])
-        places = archive.places(known, rows)
+        places = archive.looked_up(space, table, known, rows)
         return rows, places, (places < 0) & space.contains(rows)
 
     def ask(key: Key, state: State) -> tuple[Candidates, State]:
         fresh_key, order_key = jax.random.split(key)
         fresh = space.sample(fresh_key, settings.batch)
-        rows, _, left = around(state.archive, state.place)
+        rows, _, left = around(state.archive, state.places, state.place)
         left &= state.place >= 0
         order = jnp.argsort(jnp.where(left, jax.random.uniform(order_key, left.shape), 2.0))[: settings.batch]
         taken = jnp.where(left[order][:, None], rows[order], fresh[: len(order)])
@@ -66,6 +69,8 @@ def local(space: Space, settings: Local, objectives: int, budget: int) -> Strate
 
     def tell(state: State, candidates: Candidates, values: Values) -> tuple[State, Info]:
         known = archive.add(state.archive, candidates, values)
+        told_rows = jnp.asarray(candidates.architectures, jnp.int32)
+        table = archive.placed(space, state.places, told_rows, state.archive.told)
         worth = fitness(known.values)
         told = jnp.arange(budget)
         # The best of enough random starts climbs.
@@ -76,7 +81,7 @@ def local(space: Space, settings: Local, objectives: int, budget: int) -> Strate
         def move(climb: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             """(place, expanded, whether it moved): to a better neighbour whose value is known, or from a maximum."""
             place, expanded, _ = climb
-            _, places, left = around(known, place)
+            _, places, left = around(known, table, place)
             # Going on from a maximum does not lead back to another one that was left.
             closed = expanded[places] if settings.at_maximum == "next_best" else False
             near = jnp.where((places >= 0) & ~jnp.bool_(closed), worth[places], -jnp.inf)
@@ -99,7 +104,7 @@ def local(space: Space, settings: Local, objectives: int, budget: int) -> Strate
         )
         # A new round of starts begins with what is told next; without a good one the round goes on.
         since = jnp.where((place < 0) & ((state.place >= 0) | started), known.told, state.since)
-        return State(known, place, since, expanded), {}
+        return State(known, place, since, expanded, table), {}
 
     return Strategy(
         name="local",

@@ -78,10 +78,12 @@ def split(state: Archive, share: float) -> tuple[Array, Array]:
     """The best evaluations and all others: bool[T], twice."""
     worth = fitness(state.values)
     told = jnp.arange(len(worth)) < state.told
-    rank = jnp.argsort(jnp.argsort(-worth, stable=True), stable=True)
+    # The highest few, of equals the one told first: ranks of all take a sort.
+    leaders = jax.lax.top_k(worth, min(RECENT, len(worth)))[1]
     # In float32 a tenth of ten would be more than one.
     most = jnp.minimum(jnp.ceil(share * state.told - 1e-4), RECENT)
-    best = told & (rank < most) & jnp.isfinite(worth)
+    best = jnp.zeros(len(worth), bool).at[leaders].set(jnp.arange(len(leaders)) < most)
+    best &= told & jnp.isfinite(worth)
     return best, told & ~best
 
 
@@ -100,7 +102,10 @@ def log_weights(members: Array) -> Array:
 def log_density(architectures: Array, rows: Array, members: Array, choices: Array) -> Array:
     """Logarithm of the mixture of the observations rows[members], int32[T, D], at int32[B, D]: float32[B]."""
     extra = 1 / (members.sum() + 1)
-    equal = (architectures[:, None] == rows[None]).sum(axis=-1)
+    # A decision at a time: comparisons of [B, T] that run as vectors.
+    equal = jnp.zeros((len(architectures), len(rows)), jnp.int32)
+    for own, theirs in zip(architectures.T, rows.T, strict=True):
+        equal += own[:, None] == theirs
     width = len(choices)
     kernels = equal * jnp.log1p(extra) + (width - equal) * jnp.log(extra) - jnp.log1p(choices * extra).sum()
     uniform = jnp.full((len(architectures), 1), -jnp.log(choices).sum())
@@ -110,7 +115,9 @@ def log_density(architectures: Array, rows: Array, members: Array, choices: Arra
 def draw(key: Key, rows: Array, members: Array, choices: Array, count: int) -> Array:
     """`count` draws from that mixture: int32[count, D]."""
     kernel_key, keep_key, value_key = jax.random.split(key, 3)
-    kernels = jax.random.categorical(kernel_key, log_weights(members), shape=(count,))
+    # By the sums of weights: noise for each of T observations and each draw would take most of an ask's time.
+    weights = jnp.exp(log_weights(members))
+    kernels = jax.random.choice(kernel_key, len(weights), (count,), p=weights)
     shape = (count, len(choices))
     copies = jax.random.uniform(keep_key, shape) < 1 / (1 + choices / (members.sum() + 1))
     copies &= (kernels < len(rows))[:, None]

@@ -43,6 +43,15 @@ class Figure(NamedTuple):
     size: tuple[float, float]
 
 
+class Part(NamedTuple):
+    """A further table of a study. name: of its CSV; title: above it on the page."""
+
+    name: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
 class Findings(NamedTuple):
     """Findings of a study.
 
@@ -51,6 +60,7 @@ class Findings(NamedTuple):
     figures: in their order on the page.
     paragraphs: text made of the numbers.
     summary: the rows that the page shows; None for all.
+    parts: further tables, above it on the page.
     """
 
     title: str
@@ -60,6 +70,7 @@ class Findings(NamedTuple):
     figures: Sequence[Figure]
     paragraphs: Sequence[str]
     summary: Sequence[Sequence[Any]] | None = None
+    parts: Sequence[Part] = ()
 
 
 def spread(rows: Sequence[Any]) -> tuple[list[str], list[list[Any]]]:
@@ -93,8 +104,9 @@ class Cells(NamedTuple):
 
 
 def style(number: int) -> dict[str, Any]:
-    """Colour and line of the series with this number."""
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
+    """Colour and line of the series with this number: each pair once among the first 49."""
+    turn, place = divmod(number, len(COLOURS))
+    return {"color": COLOURS[place], "linestyle": LINES[(place + turn) % len(LINES)]}
 
 
 def probe_images(config: StudyConfig, count: int, *, test: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -170,11 +182,13 @@ def convolutions(table: Table, architectures: np.ndarray) -> np.ndarray:
 
 
 def leave(findings: Findings, kind: str, folder: RunFolder) -> Path:
-    """Write study.csv, each figure as PNG and SVG, result.json and report.html; returns the page.
+    """Write study.csv, further tables, each figure as PNG and SVG, result.json and report.html; returns the page.
 
     Raises `RunError` when the disk is full.
     """
     write_file(folder.path / "study.csv", as_csv([findings.columns, *findings.rows]))
+    for part in findings.parts:
+        write_file(folder.path / f"{part.name}.csv", as_csv([part.columns, *part.rows]))
     for figure in findings.figures:
         svg = plots.as_svg(figure.draw, figure.size, figure.name)
         write_file(folder.path / f"{figure.name}.svg", svg)
@@ -189,6 +203,10 @@ def leave(findings: Findings, kind: str, folder: RunFolder) -> Path:
             "question": findings.question,
             "paragraphs": list(findings.paragraphs),
             "figures": [{"name": figure.name, "caption": figure.caption} for figure in findings.figures],
+            "parts": [
+                {"title": part.title, "columns": list(part.columns), "rows": list(part.rows)}
+                for part in findings.parts
+            ],
             "columns": list(findings.columns),
             "rows": list(findings.rows if findings.summary is None else findings.summary),
         }

@@ -1,33 +1,47 @@
-"""Strategies on a table, hundreds of seeds at once: accuracy by evaluations and by simulated seconds.
+"""Strategies on a table, hundreds of seeds at once: accuracy by evaluations, by distinct architectures and by seconds.
 
-Every search sees one training of an architecture, drawn among those of the table. It is judged by the worth of the
-architecture that showed the best: the mean over all its trainings. A simulated second is one that the table took to
-train.
+Every search sees a signal: one training of an architecture, drawn among those of the table, or what `search.signal`
+says. It is judged by the worth of the architecture that showed the best: the mean over all its trainings to the last
+epoch. A simulated second is one that the table took to train.
 
 Strategies that ask for trainings of a share of the epochs have as many epochs as the others: an evaluation counts as
 the share of the epochs that the table shows it after. Their best is the best of the longest trainings so far.
+
+The r-th searches of all strategies have one key, so they see one training of an architecture, and differences are
+paired: ranks within each key, Friedman's test, and Wilcoxon's against the best with Holm's correction (`significance`).
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 
 from jnas import spaces
-from jnas.config.study import StudyConfig
-from jnas.errors import InputError, unknown_name
-from jnas.estimators.compact_table import Table
-from jnas.estimators.tabular import on_space, shown_at, tabular
-from jnas.report.evaluations import incumbents as leading
-from jnas.report.plots import INK
-from jnas.run.loop import simulate
+from jnas.config.entrants import Entrant, entrants
+from jnas.config.study import SearchStudyConfig, StudyConfig
+from jnas.errors import InputError
+from jnas.estimators.compact_table import Table, from_csv
+from jnas.estimators.tabular import on_space, tabular, used
 from jnas.run.progress import Progress
 from jnas.run.search import require_fit, within
-from jnas.strategies import STRATEGIES
-from jnas.studies.base import Figure, Findings, spread, style
+from jnas.spaces import Space
+from jnas.studies import objectives, search_text, significance
+from jnas.studies.base import Figure, Findings, Part, spread
+from jnas.studies.search_figures import Curve, curves_figure, mean_and_error
+from jnas.studies.searching import (
+    Searches,
+    Used,
+    at_evaluations,
+    by_distinct,
+    distinct,
+    incumbents,
+    searches,
+)
 from jnas.studies.statistics import Estimate
-from jnas.types import StrategySettings
+from jnas.types import Estimator, Strategy
 
 BASELINE = "random"
 
@@ -38,6 +52,7 @@ class Row(NamedTuple):
     accuracy: mean over searches, in percent.
     worst_tenth, best_tenth: the 10th and 90th percentile of searches.
     regret: points below the best of the table.
+    distinct: mean number of different architectures.
     simulated_seconds: mean, None where the table does not say.
     """
 
@@ -47,171 +62,231 @@ class Row(NamedTuple):
     worst_tenth: float
     best_tenth: float
     regret: float
+    distinct: float
     simulated_seconds: float | None
+
+
+class Compared(NamedTuple):
+    """One strategy at the end.
+
+    rank: mean over paired searches, 1 for the best.
+    p_against_best: Wilcoxon's, with Holm's correction; None of the best itself.
+    compile_seconds, run_seconds: of all its searches.
+    """
+
+    strategy: str
+    searches: int
+    accuracy: Estimate
+    rank: float
+    p_against_best: float | None
+    distinct: float
+    compile_seconds: float
+    run_seconds: float
+
+
+class Reached(NamedTuple):
+    """Curves of one strategy, each [R, T]: true accuracy of the incumbent, distinct architectures, seconds so far."""
+
+    accuracy: np.ndarray
+    distinct: np.ndarray
+    clock: np.ndarray
 
 
 def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     """Search as often as `config.search` says. Raises `InputError` for an unknown or unsuitable strategy."""
     settings, space = config.search, spaces.get(table.space)
-    estimator = tabular(table, epoch=settings.epoch)
-    names = list(dict.fromkeys([BASELINE, *(name.strip() for name in settings.strategies.split(","))]))
-    for name in names:
-        if name not in STRATEGIES:
-            raise unknown_name("strategy", name, STRATEGIES)
-        strategy = STRATEGIES[name]().make(space, estimator.objectives, 2)
-        require_fit(strategy, estimator)
-        if not strategy.jittable:
-            raise InputError(
-                f"strategy {name} does not run many searches at once: choose among "
-                f"{', '.join(other for other in STRATEGIES if _many_at_once(other, space))}"
-            )
-    members = within(space, estimator)
-    worth, seconds = on_space(table, table.mean()), on_space(table, table.seconds)
-    seconds = seconds * (table.epochs[table.place(settings.epoch)] / table.epochs[-1])
+    estimator = _shown(config, table)
+    held = within(space, estimator)
+    # A table of the whole space restricts nothing.
+    held = space if np.asarray(held.contains(space.all())).all() else held
+    made = _made(settings, held, estimator)
+    worth = on_space(table, table.mean())
+    costs = objectives.costs(space, settings.cost, np.isfinite(worth)) if settings.cost else None
     keys = jax.random.split(jax.random.key(config.seed), settings.seeds)
-    reached, clocks = {}, {}
-    with progress.task("searching", len(names) * settings.seeds, "searches") as advance:
-        for name in names:
-            # One at a time, as an evaluation is a training.
-            one = STRATEGIES[name](batch=1)
-            asked, told, share, used = searched(
-                keys, one, members, table, settings.epoch, settings.evaluations
-            )
-            numbers = np.asarray(space.index(asked))
-            clock = np.cumsum(seconds[numbers] * np.diff(used, axis=1, prepend=0), axis=1)
-            reached[name], clocks[name] = (
-                at_evaluations(values, used, settings.evaluations)
-                for values in (incumbents(told[..., 0], worth[numbers], share), clock)
-            )
-            advance(settings.seeds)
-    best = float(np.nanmax(worth))
-    rows = []
-    for name, values in reached.items():
-        for step, (accuracy, clock) in enumerate(zip(values.T, clocks[name].T, strict=True)):
-            mean = float(accuracy.mean())
-            error = 1.96 * float(accuracy.std(ddof=1)) / float(np.sqrt(len(accuracy)))
-            worst_tenth, best_tenth = map(float, np.percentile(accuracy, [10, 90]))
-            estimate = Estimate(mean, mean - error, mean + error)
-            spent = float(clock.mean()) if np.isfinite(clock).all() else None
-            rows.append(Row(name, step + 1, estimate, worst_tenth, best_tenth, best - mean, spent))
-    steps = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, settings.evaluations)
-    columns, flat = spread(rows)
+
+    # All is refused that can be refused: now it takes time.
+    found = _searched(
+        made, held, estimator, keys, settings, progress, partial(used, table, epoch=settings.epoch)
+    )
+    seconds = on_space(table, table.seconds) * (table.epochs[table.place(settings.epoch)] / table.epochs[-1])
+    classes = np.asarray(space.index(space.canonical(space.all())))
+    reached = {
+        key: _reached(each, worth, seconds, classes, settings.evaluations) for key, each in found.items()
+    }
+
+    best, timed = float(np.nanmax(worth)), bool(np.isfinite(table.seconds).any())
+    titles = {entrant.key: entrant.title for entrant, _ in made}
+    columns, flat = spread(rows := _rows(reached, best))
+    compared = _compared(found, reached)
+    names, cells = spread(compared)
+    figures = [_figure(reached, titles, best, timed)]
+    parts = [Part("comparison", f"After {settings.evaluations} evaluations", names, cells)]
+    accuracy = {titles[key]: each.accuracy for key, each in reached.items()}
+    values = paired(reached)
+    paragraphs = [
+        search_text.differences(accuracy, titles[BASELINE], best, settings.evaluations),
+        search_text.tests(
+            {titles[row.strategy]: (row.rank, row.p_against_best) for row in compared},
+            significance.friedman(values),
+            values.shape[1],
+        ),
+    ]
+    if costs is not None:
+        figure, part, paragraph = objectives.compare(
+            held, estimator, worth, costs, settings.cost, keys, settings.evaluations, progress
+        )
+        figures, parts, paragraphs = [*figures, figure], [*parts, part], [*paragraphs, paragraph]
+    steps = (10, 50, 100, 200, 500, 1000, 2000, 5000, settings.evaluations)
     return Findings(
         title=f"Search on {len(table.architectures):,} trained architectures",
         question=f"Which accuracy do {settings.seeds} searches by each strategy reach in {settings.evaluations} "
         f"evaluations of {table.space} on {table.data}?",
         columns=columns,
         rows=flat,
-        summary=[cells for cells, row in zip(flat, rows, strict=True) if row.evaluations in steps],
-        figures=[_figure(reached, clocks if np.isfinite(table.seconds).any() else None, best)],
-        paragraphs=[_paragraph(reached, best, settings.evaluations)],
+        summary=[line for line, row in zip(flat, rows, strict=True) if row.evaluations in steps],
+        figures=figures,
+        paragraphs=paragraphs,
+        parts=parts,
     )
 
 
-def _many_at_once(name: str, space: spaces.Space) -> bool:
-    """False also for a strategy whose package is not installed."""
-    try:
-        return STRATEGIES[name]().make(space, ("accuracy",), 2).jittable
-    except InputError:
-        return False
+def _shown(config: StudyConfig, table: Table) -> Estimator:
+    """The signal that a search sees. Raises `InputError` for one that the table has not."""
+    signal, epoch = config.search.signal, config.search.epoch
+    if signal == "training":
+        return tabular(table, epoch=epoch)
+    if signal == "mean":
+        means = np.stack([table.mean(int(each)) for each in table.epochs], axis=1)
+        return tabular(replace(table, accuracy=means[:, None].astype(np.float32)), epoch=epoch)
+    if ".csv" not in config.table:
+        raise InputError(
+            f"search.signal is '{signal}': give training or mean, and --search.epoch for fewer epochs; columns are "
+            "those of a table that is a CSV"
+        )
+    return tabular(from_csv(config.table, table.space, signal))
 
 
-def searched(
-    keys: Array, settings: StrategySettings, space: spaces.Space, table: Table, epoch: int, evaluations: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All that `simulate` returns of searches that last `evaluations` trainings of `epoch` epochs, and the used ones.
-
-    Used trainings, float64[R, T], are those in full that the epochs so far amount to.
-    """
-    estimator, rounds = tabular(table, epoch=epoch), evaluations
-    while True:
-        strategy = settings.make(space, estimator.objectives, rounds)
-        found = jax.device_get(simulate(keys, strategy=strategy, estimator=estimator, rounds=rounds))
-        # Whole epochs are added, so that their sum is exact.
-        epochs = table.epochs[np.asarray(shown_at(table, found[2], epoch))].astype(int).cumsum(axis=1)
-        used = epochs / table.epochs[table.place(epoch)]
-        if (least := used[:, -1].min()) >= evaluations:
-            return *found, used
-        # Shorter trainings: so many more, and some to spare, as not every search has as many short ones.
-        rounds = int(np.ceil(1.1 * rounds * evaluations / least))
+def _made(settings: SearchStudyConfig, space: Space, estimator: Estimator) -> list[tuple[Entrant, Strategy]]:
+    """All strategies, random search first. Raises `InputError` for one that the table does not fit."""
+    compared = entrants(settings.strategies)
+    if all(entrant.key != BASELINE for entrant in compared):
+        compared = [*entrants(BASELINE), *compared]
+    compared.sort(key=lambda entrant: entrant.key != BASELINE)
+    made = []
+    for entrant in compared:
+        strategy = entrant.settings.make(space, estimator.objectives, settings.evaluations)
+        require_fit(strategy, estimator)
+        made.append((entrant, strategy))
+    return made
 
 
-def at_evaluations(values: np.ndarray, used: np.ndarray, evaluations: int) -> np.ndarray:
-    """values [R, T] where 1, 2, ... trainings were used at most, float[R, T]: [R, evaluations]."""
-    limits = np.arange(1, evaluations + 1)
-    last = np.stack([np.searchsorted(row, limits, side="right") - 1 for row in used])
-    return np.take_along_axis(values, last, axis=1)
+def _searched(
+    made: list[tuple[Entrant, Strategy]],
+    space: Space,
+    estimator: Estimator,
+    keys: jax.Array,
+    settings: SearchStudyConfig,
+    progress: Progress,
+    used_of: Used,
+) -> dict[str, Searches]:
+    slow = min(settings.slow_seeds, settings.seeds)
+    counts = [settings.seeds if strategy.jittable else slow for _, strategy in made]
+    found = {}
+    with progress.task("searching", sum(counts), "searches") as advance:
+        for (entrant, _), count in zip(made, counts, strict=True):
+            make = partial(entrant.settings.make, space, estimator.objectives)
+            found[entrant.key] = searches(
+                space, make, estimator, keys[:count], settings.evaluations, advance, used_of
+            )
+    return found
 
 
-def incumbents(told: np.ndarray, worth: np.ndarray, fidelity: np.ndarray) -> np.ndarray:
-    """Worth of the architecture with the best of the longest trainings so far, the first of equals: float[R, T].
+def _reached(
+    found: Searches, worth: np.ndarray, seconds: np.ndarray, classes: np.ndarray, evaluations: int
+) -> Reached:
+    """Curves by worth, seconds and class of each number of the space, [size]."""
+    there = found.numbers >= 0
+    spent = np.where(there, seconds[found.numbers] * np.diff(found.used, axis=1, prepend=0), 0.0)
+    curves = (
+        incumbents(found.told, worth[found.numbers], found.share),
+        distinct(np.where(there, classes[found.numbers], -1)),
+        np.cumsum(spent, axis=1),
+    )
+    return Reached(*(at_evaluations(values, found.used, evaluations) for values in curves))
 
-    told: float[R, T], the value of each evaluation; worth: float[R, T], of its architecture; fidelity: float[R, T].
-    """
-    return np.take_along_axis(worth, leading(told, fidelity), axis=1)
+
+def _estimate(values: np.ndarray) -> Estimate:
+    mean, error = map(float, mean_and_error(values))
+    return Estimate(mean, mean - error, mean + error)
 
 
-def _mean(values: np.ndarray) -> tuple[Any, Any]:
-    """Mean over searches [R, ...], and half of its 95 % interval (normal)."""
-    return values.mean(0), 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
+def _rows(reached: Mapping[str, Reached], best: float) -> list[Row]:
+    rows = []
+    for key, each in reached.items():
+        for step, accuracy in enumerate(each.accuracy.T):
+            estimate, clock = _estimate(accuracy), each.clock[:, step]
+            worst_tenth, best_tenth = map(float, np.percentile(accuracy, [10, 90]))
+            spent = float(clock.mean()) if np.isfinite(clock).all() else None
+            met = float(each.distinct[:, step].mean())
+            regret = best - estimate.value
+            rows.append(Row(key, step + 1, estimate, worst_tenth, best_tenth, regret, met, spent))
+    return rows
 
 
-def _figure(reached: dict[str, np.ndarray], clocks: dict[str, np.ndarray] | None, best: float) -> Figure:
-    def draw(figure: Any) -> None:
-        panels = np.atleast_1d(figure.subplots(1, 1 if clocks is None else 2, sharey=True))
-        for number, (name, values) in enumerate(reached.items()):
-            mean, error = _mean(values)
-            look, places_of = style(number), [np.arange(1, values.shape[1] + 1)]
-            if clocks is not None:
-                places_of.append(clocks[name].mean(0))
-            for axes, places in zip(panels, places_of, strict=True):
-                axes.plot(places, mean, linewidth=2, label=_spelled(name), **look)
-                axes.fill_between(
-                    places, mean - error, mean + error, color=look["color"], alpha=0.2, linewidth=0
-                )
-        everything = np.concatenate([values.mean(0)[1:] for values in reached.values()])
-        for axes in panels:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.axhline(best, color=INK, linewidth=1, linestyle=(0, (2, 2)), label="best of the table")
-            axes.set_ylim(everything.min(), best + 0.05 * (best - everything.min()))
-        panels[0].set_ylabel("accuracy of the incumbent, %")
-        panels[0].set_xlabel("evaluations (logarithmic)")
-        panels[0].legend(frameon=False, loc="lower right")
-        if clocks is not None:
-            panels[1].set_xlabel("simulated training, s (logarithmic)")
+def paired(reached: Mapping[str, Reached]) -> np.ndarray:
+    """Accuracies at the end of the searches whose keys all strategies had: float64[S, R]."""
+    count = min(len(each.accuracy) for each in reached.values())
+    return np.stack([each.accuracy[:count, -1] for each in reached.values()]).astype(np.float64)
 
-    size = (10.6, 4.2) if clocks is not None else (7.2, 4.4)
+
+def _compared(found: Mapping[str, Searches], reached: Mapping[str, Reached]) -> list[Compared]:
+    """All strategies at the end, that with the highest mean first."""
+    keys, values = list(reached), paired(reached)
+    order = sorted(range(len(keys)), key=lambda place: -reached[keys[place]].accuracy[:, -1].mean())
+    ranks = significance.mean_ranks(values)
+    first, *others = order
+
+    def chance_of(other: int) -> float:
+        # All keys that the two had, of which others may have had fewer.
+        pair = paired({key: reached[key] for key in (keys[first], keys[other])})
+        return significance.signed_rank(*pair)
+
+    chances = significance.holm(np.array([chance_of(other) for other in others]))
+    rows = []
+    for place, chance in zip(order, [None, *map(float, chances)], strict=True):
+        each, times = reached[keys[place]], found[keys[place]]
+        estimate, met = _estimate(each.accuracy[:, -1]), float(each.distinct[:, -1].mean())
+        rows.append(
+            Compared(
+                keys[place], len(each.accuracy), estimate, float(ranks[place]), chance, met, times.compiling,
+                times.running,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _figure(reached: Mapping[str, Reached], titles: Mapping[str, str], best: float, timed: bool) -> Figure:
+    # The best first, as in the paragraph.
+    order = sorted(reached, key=lambda key: -reached[key].accuracy[:, -1].mean())
+
+    def curves(places: str) -> dict[str, Curve]:
+        out = {}
+        for key in order:
+            each = reached[key]
+            if places == "distinct":
+                values = by_distinct(each.accuracy, each.distinct)
+                out[titles[key]] = Curve(np.arange(1, values.shape[1] + 1), values)
+            else:
+                steps = np.arange(1, each.accuracy.shape[1] + 1)
+                out[titles[key]] = Curve(each.clock.mean(0) if places == "clock" else steps, each.accuracy)
+        return out
+
+    panels = {"evaluations": curves("steps"), "distinct architectures": curves("distinct")}
+    if timed:
+        panels["simulated training, s"] = curves("clock")
     caption = (
         "Mean over searches of the true accuracy of the architecture that showed the best so far, with 95 % intervals "
-        "of the mean; dotted, the best of the table."
+        "of the mean; dotted, the best of the table. A curve by distinct architectures ends at the median number that "
+        "searches met."
     )
-    return Figure("search", caption, draw, size)
-
-
-def _paragraph(reached: dict[str, np.ndarray], best: float, evaluations: int) -> str:
-    final = {name: values[:, -1] for name, values in reached.items()}
-    winner, *others = sorted(final, key=lambda name: -final[name].mean())
-    text = f"After {evaluations} evaluations {_spelled(winner)} is at {final[winner].mean():.2f} % "
-    text += f"(of {best:.2f} % that the best architecture has)"
-    text += "".join(f", {_spelled(name)} at {final[name].mean():.2f} %" for name in others)
-    sentences = [f"{text}."]
-    baseline = reached[BASELINE].mean(0)
-    for name in (winner, *others):
-        if name == BASELINE:
-            continue
-        difference, error = _mean(final[name] - final[BASELINE])
-        surely = abs(difference) > error
-        sentences.append(
-            f"{_spelled(name).capitalize()} {'differs from' if surely else 'cannot be told from'} random search: "
-            f"{difference:+.2f} ± {error:.2f} percentage points."
-        )
-        if surely and difference > 0:
-            sooner = int(np.argmax(reached[name].mean(0) >= baseline[-1])) + 1
-            sentences.append(f"It is where random search ends after {sooner} evaluations.")
-    return " ".join(sentences)
-
-
-def _spelled(name: str) -> str:
-    names = {"random": "random search", "aging": "aging evolution", "local": "local search"}
-    return names.get(name, name.replace("_", " "))
+    return curves_figure("search", caption, panels, "accuracy of the incumbent, %", best)

@@ -1,13 +1,16 @@
 """Local search replayed by hand: where it may go next, and when it starts anew."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy_space import told, toy
 
-from jnas.run.loop import run
+from jnas.run.loop import run, simulate
+from jnas.strategies import archive
 from jnas.strategies.local import local
 from jnas.strategies.settings.evolution import Local
+from jnas.types import Estimator, Values
 
 SPACE = toy(4, 3, 3)
 WORTH = np.random.default_rng(3).permutation(SPACE.size).reshape(SPACE.decisions)
@@ -77,3 +80,32 @@ def test_neighbours_of_the_current_one_are_asked_for_until_none_is_left(improvem
             assert all(worth(row) > max(map(worth, neighbours(row))) for row in maxima)
         total += len(maxima)
     assert total >= 4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Local(initial=3),
+        Local(improvement="best", at_maximum="next_best"),
+        Local(batch=4, at_maximum="next_best"),
+    ],
+    ids=["first", "best", "batch"],
+)
+def test_a_table_of_places_asks_as_comparisons_do(settings, monkeypatch):
+    worths = jnp.asarray(WORTH.reshape(-1), jnp.float32)
+
+    def evaluate(key, candidates):
+        value = worths[SPACE.index(candidates.architectures)][:, None]
+        return Values(value, jnp.zeros(value.shape, jnp.int8), jnp.zeros(len(value)))
+
+    estimator = Estimator(("worth",), evaluate, jittable=True)
+    # To the last architecture of the space, and more evaluations than the archive holds.
+    rounds, budget = -(-(SPACE.size + 8) // settings.batch), SPACE.size
+    asked = []
+    for largest in (archive.INDEXED, 0):
+        monkeypatch.setattr(archive, "INDEXED", largest)
+        strategy = local(SPACE, settings, 1, budget)
+        assert (strategy.init(jax.random.key(0)).places is None) == (largest == 0)
+        keys = jax.random.split(jax.random.key(1), 8)
+        asked.append(simulate(keys, strategy=strategy, estimator=estimator, rounds=rounds)[0])
+    np.testing.assert_array_equal(*asked)

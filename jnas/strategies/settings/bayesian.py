@@ -16,6 +16,7 @@ class Tpe(Member, frozen=True, kw_only=True, tag="tpe"):
     """Tree-structured Parzen estimator: likely among the best, unlikely among the others."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "TPE"
     batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
     # The defaults of optuna.
     initial: Annotated[int, Meta(ge=1, description="random architectures before the first proposal")] = 10
@@ -37,6 +38,7 @@ class GaussianProcess(Member, frozen=True, kw_only=True, tag="gaussian_process")
     """Bayesian optimisation: a Gaussian process over architectures, by expected improvement."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "Gaussian process"
     batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
     initial: Annotated[int, Meta(ge=1, description="random architectures before the first proposal")] = 10
     kernel: Annotated[
@@ -65,6 +67,7 @@ class Bananas(Member, frozen=True, kw_only=True, tag="bananas"):
     """BANANAS: an ensemble of networks on path encodings draws the best of mutants."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "BANANAS"
     # The authors' settings; two operations are their truncation of NAS-Bench-201's paths.
     batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 10
     initial: Annotated[int, Meta(ge=1, description="random architectures before the first proposal")] = 10
@@ -86,6 +89,7 @@ class Forest(Member, frozen=True, kw_only=True, tag="forest"):
     """Bayesian optimisation by a random forest and local search, as SMAC."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "random forest"
     batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
     initial: Annotated[int, Meta(ge=1, description="random architectures before the first proposal")] = 10
     trees: Annotated[int, Meta(ge=2, description="trees of the forest")] = 10

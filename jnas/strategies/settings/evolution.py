@@ -50,6 +50,7 @@ class Aging(Member, frozen=True, kw_only=True, tag="aging"):
     """Evolution by a population whose oldest member, or worst, makes room for a child."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "aging evolution"
     # 30 and 10 find better cells of NAS-Bench-201 than the published 100 and 25 do within 500 evaluations.
     population: Annotated[int, Meta(ge=1, description="members of the population")] = 30
     tournament: Annotated[int, Meta(ge=1, description="members drawn for a tournament")] = 10
@@ -77,6 +78,7 @@ class Nsga2(Member, frozen=True, kw_only=True, tag="nsga2"):
     """NSGA-II: rank by dominance, then the least crowded, of parents and children."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "NSGA-II"
     population: Annotated[int, Meta(ge=2, description="members of the population")] = 30
     crossover: Annotated[float, Meta(ge=0, le=1, description="share of children of two parents")] = 0.9
     rate: Annotated[
@@ -94,6 +96,7 @@ class Lemonade(Member, frozen=True, kw_only=True, tag="lemonade"):
     """LEMONADE: a Pareto front that grows where cheap objectives are thin."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "LEMONADE"
     cheap: Annotated[
         str, Meta(description="objectives that need no training, lower is better: params, flops, convs")
     ] = "params"
@@ -111,6 +114,7 @@ class Local(Member, frozen=True, kw_only=True, tag="local"):
     """Local search: a better neighbour takes the place of the current architecture."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "local search"
     initial: Annotated[int, Meta(ge=1, description="random architectures, the best of which climbs")] = 1
     improvement: Annotated[
         Literal["first", "best"],

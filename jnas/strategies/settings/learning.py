@@ -16,6 +16,7 @@ class Reinforce(Member, frozen=True, kw_only=True, tag="reinforce"):
     """REINFORCE: a distribution for each decision, moved towards what was rewarded above a baseline."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "REINFORCE"
     # On NAS-Bench-201 0.1 is better than NATS-Bench's 0.01, and 0.5, of NAS-Bench-201's command, collapses.
     learning_rate: Annotated[float, Meta(gt=0, description="step of Adam")] = 0.1
     decay: Annotated[float, Meta(ge=0, lt=1, description="weight of the past in the baseline")] = 0.9
@@ -60,6 +61,7 @@ class QLearning(Member, frozen=True, kw_only=True, tag="q_learning"):
     """MetaQNN: values of choices learned from replayed evaluations; ever fewer random choices."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "Q-learning"
     rate: Annotated[float, Meta(gt=0, le=1, description="share by which an update replaces a value")] = 0.01
     replay: Annotated[int, Meta(ge=1, description="earlier evaluations replayed after each one")] = 128
     batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
@@ -74,6 +76,7 @@ class Bandit(Member, frozen=True, kw_only=True, tag="bandit"):
     """An independent bandit for each decision: UCB1 or epsilon-greedy."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "bandits"
     rule: Annotated[
         Literal["ucb1", "epsilon_greedy"], Meta(description="how a bandit chooses among its arms")
     ] = "ucb1"

@@ -16,6 +16,7 @@ class Random(Member, frozen=True, kw_only=True, tag="random"):
     """Architectures drawn uniformly, with replacement."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "random search"
     batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 16
     uniform: Annotated[
         Literal["decisions", "canonical"],
@@ -32,6 +33,7 @@ class Exhaustive(Member, frozen=True, kw_only=True, tag="exhaustive"):
     """Every architecture of the space once, in random order."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "exhaustive search"
     batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 16
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
@@ -44,6 +46,7 @@ class Draw(Member, frozen=True, kw_only=True, tag="draw"):
     """Different architectures drawn from the space, or from what a supernet learned, each evaluated once."""
 
     asks: ClassVar[Kind] = "architectures"
+    title: ClassVar[str] = "draws"
     candidates: Annotated[int, Meta(ge=1, description="architectures drawn")] = 50
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
