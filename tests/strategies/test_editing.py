@@ -51,7 +51,7 @@ def test_probabilities_of_edits_sum_to_one_and_draws_follow_them():
     decisions, choices = np.asarray(after.actions)[:, 0].T
     shares = np.zeros(log_pi.shape)
     np.add.at(shares, (decisions, choices), 1 / 4000)
-    assert (abs(shares - np.exp(log_pi)) < 5 * np.sqrt(np.exp(log_pi) / 4000)).all()
+    assert (abs(shares - np.exp(log_pi)) <= 5 * np.sqrt(np.exp(log_pi) / 4000)).all()
     rows = np.asarray(asked.architectures)
     assert (rows[np.arange(4000), decisions] == choices).all() and ((rows != START).sum(1) == 1).all()
     assert (np.asarray(asked.parent) == 0).all()
