@@ -86,9 +86,9 @@ def matched(params: Params, starts: Sequence[Weights | None]) -> Weights:
                 axes = _axes(path, leaf)
                 known[path] = np.zeros(leaf.shape, leaf.dtype)
                 read[path] = np.zeros([1 if a in axes else n for a, n in enumerate(leaf.shape)], bool)
-        rows.append(Weights([known[path] for path, _ in leaves], [read[path] for path, _ in leaves]))
-    own = jax.tree.map(lambda *columns: np.stack(columns), *rows)
-    return Weights(*(jax.tree.unflatten(tree, part) for part in own))
+        parts = ([known[path] for path, _ in leaves], [read[path] for path, _ in leaves])
+        rows.append(Weights(*(jax.tree.unflatten(tree, part) for part in parts)))
+    return jax.tree.map(lambda *columns: np.stack(columns), *rows)
 
 
 def joined(fresh: Params, start: Weights | None) -> Params:

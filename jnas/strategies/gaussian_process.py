@@ -190,7 +190,7 @@ def gaussian_process(space: Space, settings: GaussianProcess, objectives: int, b
             grown = jax.lax.fori_loop(
                 state.archive.told,
                 after.told,
-                lambda place, grown: extend(kernel, *grown, listed, place),
+                lambda place, grown: extend(kernel, grown[0], grown[1], listed, place),
                 (state.posterior._replace(features=features), state.whitened),
             )
             weights = solve_triangular(grown[0].lower, known, lower=True)

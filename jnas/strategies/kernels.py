@@ -69,16 +69,21 @@ class Kernel(NamedTuple):
 
 def hamming(space: Space, weights: tuple[float, ...] = ()) -> Kernel:
     """The exponential of the Hamming distance. weights: of the D decisions; 1 each where empty."""
-    own = np.array(weights or (1.0,) * len(space.decisions), np.float32)
-    # The mean distance: a decision of K choices agrees with chance 1 / K.
-    mean = (own * (1 - 1 / np.array(space.decisions))).sum()
-    return _of_decisions(space, lambda length: own / length, tuple(float(share * mean) for share in LENGTHS))
+    own = jnp.array(weights or (1.0,) * len(space.decisions))
+    return _of_decisions(space, lambda length: own / length, _lengths(np.asarray(own), space))
 
 
 def ard(space: Space) -> Kernel:
     """The exponential of the distance with a rate of each decision."""
-    starts = tuple((1 / length,) * len(space.decisions) for length in hamming(space).parameters)
+    lengths = _lengths(np.ones(len(space.decisions)), space)
+    starts = tuple((1 / length,) * len(space.decisions) for length in lengths)
     return _of_decisions(space, lambda rates: rates, starts)._replace(ascent=ASCENT)
+
+
+def _lengths(weights: np.ndarray, space: Space) -> tuple[float, ...]:
+    """Shares of the mean Hamming distance: a decision of K choices agrees with chance 1 / K."""
+    mean = (weights * (1 - 1 / np.array(space.decisions))).sum()
+    return tuple(float(share * mean) for share in LENGTHS)
 
 
 def _of_decisions(
