@@ -13,6 +13,10 @@ from jnas.estimators import inheritance
 from jnas.estimators.batch_training import trained
 from jnas.estimators.settings import Training
 from jnas.run.evaluate import Evaluator
+from jnas.run.search import explore
+from jnas.settings import Settings
+from jnas.store.records import open_records
+from jnas.strategies.settings.evolution import HillClimbing
 from jnas.types import Candidates, Values
 
 KEY = jax.random.key(3)
@@ -93,13 +97,15 @@ def test_weights_are_read_where_the_cell_has_the_operation(digits):
 
 
 class Net(nn.Module):
-    """Two layers; the second is wider by choice."""
+    """Two layers; the second is wider by choice, and another lies before it."""
 
     wide: int
+    deep: int = 0
 
     @nn.compact
     def __call__(self, x):
         x = nn.relu(nn.Dense(16, name="first")(x.reshape(len(x), -1)))
+        x = nn.relu(nn.Dense(16, name="deep")(x)) if self.deep else x
         return nn.Dense(10, name="last")(nn.relu(nn.Dense((8, 12)[self.wide], name="second")(x)))
 
 
@@ -132,3 +138,34 @@ def test_the_evaluator_gives_the_lines_of_parents():
     assert seen[0].ancestors is None
     assert np.array_equal(seen[1].ancestors, [[PARENT], [np.full(6, -1)]])
     assert np.array_equal(seen[2].ancestors, [[PARENT, CHILD]])
+
+
+def test_a_killed_search_goes_on_bit_for_bit(digits, tmp_path):
+    """Networks of one's own, whose programs compile fast; killed in the second batch, whose parents are in the first."""
+    space = spaces.of_networks("own", {"wide": (0, 1), "deep": (0, 1)}, lambda choices: Net(**choices))
+    settings = HillClimbing(initial=1, batch=2, steps=2)
+
+    def search(records, alive=1000):
+        own = trained(space, digits, SETTINGS)
+        trainings = []
+
+        def evaluate(key, candidates):
+            if len(trainings) == alive:
+                raise KeyboardInterrupt
+            trainings.append(candidates)
+            return own.evaluate(key, candidates)
+
+        estimator = own._replace(evaluate=evaluate, batch=1)
+        strategy = settings.make(space, ("accuracy",), 4)
+        found = explore(space, strategy, estimator, KEY, budget=4, records=records)
+        # The last one has a parent.
+        assert trainings[-1].ancestors.shape[1] == 1 and trainings[-1].parent >= 0
+        return found.architectures, found.values, len(trainings)
+
+    with open_records(tmp_path / "whole.sqlite", Settings()) as records:
+        asked, value, count = search(records)
+    with open_records(tmp_path / "killed.sqlite", Settings()) as records:
+        with pytest.raises(KeyboardInterrupt):
+            search(records, alive=3)
+        again = search(records)
+    assert np.array_equal(again[0], asked) and np.array_equal(again[1], value) and again[2] == count - 3
