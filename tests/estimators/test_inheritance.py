@@ -141,7 +141,7 @@ def test_the_evaluator_gives_the_lines_of_parents():
 
 
 def test_a_killed_search_goes_on_bit_for_bit(digits, tmp_path):
-    """Networks of one's own, whose programs compile fast; killed in the second batch, whose parents are in the first."""
+    """Networks of one's own, which compile fast; killed in the second batch, which has parents in the first."""
     space = spaces.of_networks("own", {"wide": (0, 1), "deep": (0, 1)}, lambda choices: Net(**choices))
     settings = HillClimbing(initial=1, batch=2, steps=2)
 
