@@ -6,7 +6,7 @@ OUT    ?= runs/digits
 CONFIG ?= configs/tenas_digits.yaml
 
 # all but neural-tangents' own tests, which run for hours, and what needs a table, a cluster or other environments
-BENCHMARKS := $(filter-out benchmarks/darts_cells.py benchmarks/neural_tangents_suite.py benchmarks/correlation.py benchmarks/score_ray.py benchmarks/versions.py benchmarks/measure.py benchmarks/networks_of_others.py benchmarks/peers.py benchmarks/peers_networks.py benchmarks/peers_rows.py benchmarks/peers_scores.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/darts_cells.py benchmarks/neural_tangents_suite.py benchmarks/correlation.py benchmarks/score_ray.py benchmarks/versions.py benchmarks/measure.py benchmarks/networks_of_others.py benchmarks/peers.py benchmarks/gpu.py benchmarks/peers_networks.py benchmarks/peers_rows.py benchmarks/peers_scores.py,$(wildcard benchmarks/*.py))
 
 BIN := $(VENV)/bin
 # uv where it is there and works, else the standard library's venv and pip

@@ -96,7 +96,7 @@ def main() -> None:
     keys, curves = jax.random.split(jax.random.key(0), arguments.seeds), {}
     for name, (strategy, shows) in runs.items():
         batch = len(jax.eval_shape(strategy.ask, keys[0], strategy.init(keys[0]))[0].architectures)
-        asked, _ = simulate(keys, strategy=strategy, estimator=shows, rounds=-(-budget // batch))
+        asked, *_ = simulate(keys, strategy=strategy, estimator=shows, rounds=-(-budget // batch))
         numbers = np.asarray(space.index(asked))[:, :budget]
         told = columns[numbers]
         shares = np.stack([pareto.hypervolume(told[:, :step], reference) for step in steps], axis=1) / whole

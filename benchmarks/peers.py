@@ -37,6 +37,8 @@ import jax
 import numpy as np
 from search import noise
 
+from jnas.parallel import make_devices_of_cores
+
 try:
     import torch
     from peers_rows import MANY, Row, peaks, rows_of, some_cells
@@ -99,6 +101,8 @@ def main() -> None:
     # Before JAX counts the cores.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     torch.set_num_threads(options.threads)
+    # As the commands do: rows 5 to 12 take a cell a core.
+    make_devices_of_cores()
     print(
         f"{jax.devices()[0].device_kind}, {options.threads} cores; JAX {jax.__version__}, "
         f"PyTorch {torch.__version__}; median of {options.repeats}"

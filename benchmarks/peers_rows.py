@@ -39,9 +39,11 @@ from jnas.strategies import pruning
 from jnas.types import Candidates
 
 CLASSES, CELLS_PER_STAGE, CHANNELS, IMAGES = 10, 5, 16, 64
-# Relative: sums of float32 in another order. The eigenvalues of jacob_cov and the second derivative amplify them.
+# Relative: sums of float32 in another order. The eigenvalues of jacob_cov and the second derivative amplify them. Both
+# sides' grasp agree to 1e-12 in float64; of the first four cells one has gradients of norm 161 and no skip connection,
+# where float32 is 1e-3 (PyTorch) and 3e-2 (jnas) from that.
 TOLERANCES = {
-    "synflow": 1e-5, "snip": 1e-3, "grad_norm": 1e-3, "fisher": 1e-3, "jacob_cov": 1e-3, "grasp": 1e-2,
+    "synflow": 1e-5, "snip": 1e-3, "grad_norm": 1e-3, "fisher": 1e-3, "jacob_cov": 1e-3, "grasp": 5e-2,
 }  # fmt: skip
 # A cell of three convolutions, pooling and a skip connection, for the training step.
 RESIDUAL_CELL = (

@@ -93,14 +93,14 @@ def main() -> None:
         rounds = -(-arguments.evaluations // batch)
         program = simulate.lower(keys, strategy=strategy, estimator=estimator, rounds=rounds).compile()
         start = time.perf_counter()
-        asked, told = jax.device_get(program(keys))
+        asked, told, share = jax.device_get(program(keys))
         seconds = time.perf_counter() - start
-        numbers = np.asarray(whole.index(asked[:, : arguments.evaluations]))
-        reached = incumbents(told[:, : arguments.evaluations, 0], worth[numbers])
+        numbers = np.asarray(whole.index(asked))
+        reached = incumbents(told[..., 0], worth[numbers], share)
         cells = [
             f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in reached[:, np.array(steps) - 1].T
         ]
-        distinct = np.mean([len(np.unique(row)) for row in numbers])
+        distinct = np.mean([len(np.unique(row[: arguments.evaluations])) for row in numbers])
         print(f"| {text} | {' | '.join(cells)} | {distinct:.0f} | {seconds:.1f} |", flush=True)
 
 

@@ -10,7 +10,9 @@ serves every step.
 import argparse
 import itertools
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -35,6 +37,39 @@ DARTS_V2 = (
 )
 
 
+class Prepared(NamedTuple):
+    """A training about to begin: its state, compiled step, batches on the device, and operations of a step."""
+
+    state: Any
+    step: Callable[..., Any]
+    batches: Iterator[Any]
+    flops: float
+
+
+def prepare(
+    space: str, text: str, data: stream.Stream, recipe: Recipe, channels: int, cells_per_stage: int
+) -> Prepared:
+    """The training of one network by a recipe."""
+    network = trainable.of_architecture(space, text, data.image, data.classes, channels, cells_per_stage)
+    trainer = training.trainer(
+        network, recipe, steps=1000, normalise=partial(transforms.standardise, mean=data.mean, std=data.std)
+    )
+    state = jax.jit(trainer.init)(jax.random.key(1))
+    batches = map(jax.device_put, data.train(jax.random.key(2), recipe.batch, 0, slice(None)))
+    compiled = jax.jit(trainer.step).lower(state, jax.random.key(0), next(batches), None).compile()
+    return Prepared(state, compiled, batches, compiled.cost_analysis()["flops"])
+
+
+def seconds_a_step(training: Prepared, images: Iterator[Any], steps: int) -> float:
+    """Median over so many steps."""
+    times, state = [], training.state
+    for number in range(steps):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(training.step(state, jax.random.key(number), next(images), None))
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -49,16 +84,7 @@ def main() -> None:
     enable_compilation_cache()
     data = stream.of_dataset(datasets.load(options.data))
     recipe = Recipe(batch=options.batch, precision=options.precision, auxiliary=0.0, augment=data.augmentable)
-    network = trainable.of_architecture(
-        "darts", DARTS_V2, data.image, data.classes, options.channels, options.cells_per_stage
-    )
-    trainer = training.trainer(
-        network, recipe, steps=1000, normalise=partial(transforms.standardise, mean=data.mean, std=data.std)
-    )
-    state, step = jax.jit(trainer.init)(jax.random.key(1)), jax.jit(trainer.step)
-    batches = map(jax.device_put, data.train(jax.random.key(2), options.batch, 0, slice(None)))
-    first = next(batches)
-    flops = step.lower(state, jax.random.key(0), first, None).compile().cost_analysis()["flops"]
+    prepared = prepare("darts", DARTS_V2, data, recipe, options.channels, options.cells_per_stage)
     limit = matrix_product_rate()
     table = Table(
         title=f"DARTS V2, {options.channels} channels, {3 * options.cells_per_stage + 2} cells, {data.name}, "
@@ -67,19 +93,13 @@ def main() -> None:
     for heading in ("images", "ms a step", "images/s", "GFLOP/s", "of a matrix product, %"):
         table.add_column(heading, justify="left" if heading == "images" else "right")
     for name, images in (
-        ("one batch on the device", itertools.repeat(first)),
-        ("from the pipeline", batches),
+        ("one batch on the device", itertools.repeat(next(prepared.batches))),
+        ("from the pipeline", prepared.batches),
     ):
-        times = []
-        for number in range(options.steps):
-            start = time.perf_counter()
-            state, _ = jax.block_until_ready(step(state, jax.random.key(number), next(images), None))
-            times.append(time.perf_counter() - start)
-        # Without the first, which compiles.
-        each = float(np.median(times[1:]))
+        each = seconds_a_step(prepared, images, options.steps)
         table.add_row(
-            name, f"{1e3 * each:.1f}", f"{options.batch / each:,.0f}", f"{flops / each / 1e9:.1f}",
-            f"{100 * flops / each / limit:.0f}",
+            name, f"{1e3 * each:.1f}", f"{options.batch / each:,.0f}", f"{prepared.flops / each / 1e9:.1f}",
+            f"{100 * prepared.flops / each / limit:.0f}",
         )  # fmt: skip
     Console(width=110).print(table)
 

@@ -355,10 +355,11 @@ def _folder(command: str, call: Call) -> Path:
 
 
 def _progress(call: Call | None = None) -> Any:
-    """Progress on stderr, once the compilation cache is on and this process has joined the others of its command."""
+    """Progress on stderr, once JAX has its cache and its devices and this process has joined the others."""
     others: dict[str, Any] = {name: call.options[name] for name in PROCESSES} if call else {}
     if (others.get("processes") or others.get("process")) and not others["coordinator"]:
         raise InputError("--processes and --process need --coordinator: give HOST:PORT of process 0")
+    from jnas.parallel import make_devices_of_cores
     from jnas.run.compilation_cache import enable_compilation_cache
     from jnas.run.progress import Progress
 
@@ -367,6 +368,8 @@ def _progress(call: Call | None = None) -> Any:
         from jnas.run.processes import join
 
         join(**others)
+    else:
+        make_devices_of_cores()
     return Progress()
 
 
@@ -379,6 +382,8 @@ def _members(family: str) -> dict[str, Any]:
 def _described(member: Any) -> str:
     if isinstance(member, str):
         return member
+    if hasattr(member, "size") and callable(member.network):
+        return f"{member.size:,} lists of {len(member.decisions)} decisions, a network for each architecture"
     if hasattr(member, "size") and hasattr(member, "edges"):
         return f"{member.size:,} cells: {len(member.edges)} edges, operations {', '.join(member.operations)}"
     if hasattr(member, "summary"):

@@ -6,6 +6,7 @@ rows a device takes side by side.
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +22,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 log = logging.getLogger("jnas")
 
 AXIS = "architectures"
+# XLA's flag of how many devices a CPU has.
+HOST_DEVICES = "xla_force_host_platform_device_count"
 # Rows of one call for each device: few enough that results appear often.
 ROWS_ON_CPU = 16
 ROWS_ON_ACCELERATOR = 256
@@ -28,6 +31,8 @@ ROWS_ON_ACCELERATOR = 256
 WIDTHS = (1, 8, 64)
 # The width that is compiled first, to measure how much memory a row takes.
 FIRST_WIDTH = 8
+# Physical memory for each core that becomes a device: rows of the network to be trained take a gigabyte and more.
+MEMORY_OF_A_CORE = 4e9
 # Compiled programs of each function, so that a second call of `jnas.score` in one process compiles nothing.
 _COMPILED: WeakKeyDictionary[Callable[..., Any], dict[Any, Any]] = WeakKeyDictionary()
 
@@ -203,6 +208,29 @@ def _over_rows(
     return jax.shard_map(
         on_one_device, mesh=mesh, in_specs=(PartitionSpec(), split, split), out_specs=split, check_vma=False
     )(shared, rows, counts)
+
+
+def make_devices_of_cores() -> None:
+    """Make a device of each core, before JAX starts: XLA keeps cores busier with a row each than with parts of one row.
+
+    Fewer where memory is short. Nothing changes where the user has said how many devices a CPU has, by
+    `JAX_NUM_CPU_DEVICES` or `XLA_FLAGS=--xla_force_host_platform_device_count`, or JAX has started.
+    """
+    if "JAX_NUM_CPU_DEVICES" in os.environ or HOST_DEVICES in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    try:
+        jax.config.update("jax_num_cpu_devices", max(1, min(cores, int(memory / MEMORY_OF_A_CORE))))
+    except RuntimeError:
+        log.debug("JAX has started: the cores stay one device")
+
+
+def devices_of_images() -> list[jax.Device]:
+    """Local devices that share the images of one network: one where cores were made devices, to each its own rows."""
+    # The stubs of jax.config leave this setting out.
+    made = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
+    return jax.local_devices()[:1] if made > 1 and jax.default_backend() == "cpu" else jax.local_devices()
 
 
 def rows_at_once(on_cpu: int = ROWS_ON_CPU, on_accelerator: int = ROWS_ON_ACCELERATOR) -> int:

@@ -26,8 +26,9 @@ class Member(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     short: ClassVar[str] = ""
 
 
-# Candidates that a strategy asks for and an estimator takes.
-Kind: TypeAlias = Literal["architectures", "gates"]
+# Candidates that a strategy asks for and an estimator takes. Trainings are architectures with a share of the full
+# training each; only an estimator for which a share means something takes them.
+Kind: TypeAlias = Literal["architectures", "gates", "trainings"]
 # A JAX key is made from 32 bits.
 Seed: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1, description="seed of everything random")]
 Data: TypeAlias = Annotated[

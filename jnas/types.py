@@ -38,7 +38,7 @@ class Candidates(NamedTuple):
     architectures: int32[B, D], or None.
     gates: float32[B, cells, E, K], or None: a pruned, relaxed or drawn supernet each.
     parent: int32[B], the place among all evaluations of the one whose weights are inherited; -1 for none.
-    fidelity: float32[B] in (0, 1], the share of the full budget.
+    fidelity: float32[B] in (0, 1], the share of the full training; None: the whole.
     ancestors: int32[B, G, D], from the oldest to the parent, filled up with -1 in front. An `Evaluator` adds them to
       candidates with parents, so that estimators know whose weights these are; strategies leave them out.
     """
@@ -48,6 +48,14 @@ class Candidates(NamedTuple):
     parent: Array | np.ndarray | None = None
     fidelity: Array | np.ndarray | None = None
     ancestors: Array | np.ndarray | None = None
+
+
+def fidelities(candidates: Candidates) -> Array | np.ndarray:
+    """The share of the full training of each architecture, 1 where the candidates say none: float32[B]."""
+    if candidates.fidelity is not None:
+        return candidates.fidelity
+    assert candidates.architectures is not None
+    return np.ones(len(candidates.architectures), np.float32)
 
 
 class Values(NamedTuple):
@@ -79,7 +87,8 @@ class Strategy(NamedTuple):
     tell: (state, candidates, values) -> (state, info).
     done: state -> whether it has ended by itself, whatever is left of the budget.
     best: state -> int32[D], the architecture that it would return now.
-    asks: what it asks for. An estimator must take it.
+    asks: what it asks for: architectures, gates, or trainings, which are architectures with a fidelity. An estimator
+      must take it.
     total: how many candidates it asks for in all; 0 where it goes on for ever.
     jittable: whether `init`, `ask`, `tell` and `best` run under jit, scan and vmap.
     """

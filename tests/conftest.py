@@ -24,6 +24,9 @@ os.environ.setdefault(
     if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11)
     else "",
 )
+# One device, as a command would make one of each core, and last bits differ. Tests of several devices name a number.
+if "xla_force_host_platform_device_count" not in os.environ["XLA_FLAGS"]:
+    os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=1"
 # Outlives the run: JAX keys its entries by program, flags and version. `make clean` removes it. The smallest programs
 # are read from it too: there are thousands, and to compile one takes three times as long as to read it.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".jax_cache"))

@@ -185,3 +185,27 @@ def test_devices_share_the_rows():
     assert json.loads(process.stdout) == [
         [[total, row] for total, row in expected(ROWS[:count])] for count in (1, 4, 5, 6, 20)
     ]
+
+
+def test_each_core_becomes_a_device_unless_the_user_says_how_many():
+    script = (
+        "import jax, jnas.parallel as p; p.make_devices_of_cores(); "
+        "print(jax.local_device_count(), len(p.devices_of_images()))"
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    most = max(1, int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 4e9))
+    plain = os.environ["XLA_FLAGS"].replace("--xla_force_host_platform_device_count=1", "")
+    for flags, number, expected in [
+        (plain, None, (min(cores, most), 1)),
+        (plain, "3", (3, 1)),
+        (f"{plain} --xla_force_host_platform_device_count=3", None, (3, 3)),
+    ]:
+        environment = {
+            **os.environ,
+            "XLA_FLAGS": flags,
+            **({"JAX_NUM_CPU_DEVICES": number} if number else {}),
+        }
+        output = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        assert tuple(map(int, output.stdout.split())) == expected

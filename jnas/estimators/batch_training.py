@@ -46,7 +46,7 @@ from jnas.nets.sizes import Macro
 from jnas.nets.trainable import Trainable
 from jnas.parallel import Program, rows_at_once
 from jnas.spaces.base import Space
-from jnas.types import Candidates, Estimator, Key, Values, with_status
+from jnas.types import Candidates, Estimator, Key, Values, fidelities, with_status
 
 # Architectures in one call for each device: few on a CPU, so that a kill loses little; on an accelerator, whose memory
 # holds many small networks, side by side.
@@ -220,10 +220,7 @@ def trained(space: Space, dataset: Dataset, settings: Any) -> Estimator:
     def evaluate(key: Key, candidates: Candidates) -> Values:
         start = time.perf_counter()
         architectures = np.asarray(candidates.architectures)
-        shares = (
-            np.ones(len(architectures)) if candidates.fidelity is None else np.asarray(candidates.fidelity)
-        )
-        epochs = np.maximum(1, np.rint(shares * settings.epochs).astype(int))
+        epochs = np.maximum(1, np.rint(np.asarray(fidelities(candidates)) * settings.epochs).astype(int))
         if candidates.ancestors is not None:
             if (epochs != settings.epochs).any():
                 raise InputError(
@@ -239,7 +236,7 @@ def trained(space: Space, dataset: Dataset, settings: Any) -> Estimator:
                 value[rows] = train(key, architectures[rows], int(count))[0]
         return with_status(value[:, None], (time.perf_counter() - start) * epochs / epochs.sum())
 
-    return Estimator(("accuracy",), evaluate, batch=at_once())
+    return Estimator(("accuracy",), evaluate, ("architectures", "trainings"), batch=at_once())
 
 
 @cache

@@ -100,7 +100,7 @@ class Table(Member, frozen=True, kw_only=True, tag="table"):
     """Accuracies that were measured before: table:digits, table:FILE.npz, table:FILE.csv."""
 
     short: ClassVar[str] = "path"
-    takes: ClassVar[tuple[str, ...]] = ("architectures",)
+    takes: ClassVar[tuple[str, ...]] = ("architectures", "trainings")
     path: Annotated[str, Meta(description="digits, the .npz of jnas table, or a CSV")] = "digits"
     epoch: Annotated[int, Meta(ge=0, description="epochs of an evaluation; 0: as many as the table has")] = 0
 
@@ -174,7 +174,7 @@ class Training(Settings, frozen=True, kw_only=True):
 class Train(Training, Member, frozen=True, kw_only=True, tag="train"):
     """Accuracy after training each architecture."""
 
-    takes: ClassVar[tuple[str, ...]] = ("architectures",)
+    takes: ClassVar[tuple[str, ...]] = ("architectures", "trainings")
 
     def make(self, space: "Space", dataset: "Dataset", *, apart: bool = False) -> "Estimator":
         """The estimator that these settings describe."""

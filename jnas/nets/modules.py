@@ -98,6 +98,7 @@ class Build:
     loops: evaluate convolutions so that their derivatives stay fast inside loops and conditionals
       (`operations.convolution_in_loops`, `operations.depthwise_convolution_in_loops`): differentiates backwards
       only.
+    forwards: in loops, differentiate forwards instead: the plain form stays plain.
     axis_name: name of a `vmap` over images that statistics are taken over as well.
     initialisation: a name in `INITIALISATIONS`.
     """
@@ -105,6 +106,7 @@ class Build:
     statistics: str = "train"
     planes: bool = False
     loops: bool = False
+    forwards: bool = False
     axis_name: str | None = None
     initialisation: str = "kaiming_normal"
 
@@ -114,7 +116,8 @@ class Build:
 
     def convolution(self, x: Array, kernel: Array, stride: int, dilation: int = 1) -> Array:
         """`operations.convolution`, in the form that this build asks for."""
-        if self.loops:
+        # A kernel of one pixel is a matrix product in any build, fast in loops too.
+        if self.loops and not self.forwards and kernel.shape[0] > 1:
             # Undilated, a kernel with zeros between its entries acts as it does dilated.
             kernel = operations.spread(kernel, dilation, (0, 1)) if dilation > 1 else kernel
             return operations.convolution_in_loops(x, kernel, stride)

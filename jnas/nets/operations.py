@@ -30,9 +30,9 @@ def convolution(
     dilation: distance between the pixels that neighbours in the kernel act on.
     groups: of channels, each convolved alone; C makes the convolution depthwise.
     """
-    if kernel.shape[0] == 1 and stride == 1 and groups == 1:
+    if kernel.shape[0] == 1 and groups == 1:
         # A matrix product, whose derivatives copy nothing.
-        return pointwise_convolution(x, kernel, layout)
+        return pointwise_convolution(every(x, stride, layout), kernel, layout)
     half = dilation * (kernel.shape[0] // 2)
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), [(half, half)] * 2, rhs_dilation=(dilation, dilation),
@@ -57,8 +57,10 @@ def depthwise_convolution_in_loops(x: Array, kernel: Array, stride: int = 1, dil
 
 def pointwise_convolution(x: Array, kernel: Array, layout: str) -> Array:
     """1x1 convolution; kernel [1, 1, C, O]."""
-    form = "cnhw,co->onhw" if layout == "CNHW" else "nhwc,co->nhwo"
-    return jnp.einsum(form, x, kernel[0, 0])
+    if layout == "CNHW":
+        return jnp.einsum("cnhw,co->onhw", x, kernel[0, 0])
+    # One product over all pixels: of more axes XLA makes slower ones, its derivative by the kernel above all.
+    return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
 
 
 def spread(

@@ -69,7 +69,7 @@ def build(space: Space, row: Any, image: tuple[int, ...], classes: int) -> Own:
     """
     assert callable(space.network)
     choices = np.asarray(row).reshape(-1).tolist()
-    module = space.network(choices)
+    module = space.network(choices, classes)
     text = "|".join(space.operations[choice] for choice in choices)
     if not isinstance(module, nn.Module):
         raise InputError(f"the network of {text} is a {type(module).__name__}: return a Linen module")

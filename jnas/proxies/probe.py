@@ -44,6 +44,7 @@ class View(NamedTuple):
 
     look: (parameters, images) -> `Seen`.
     logits: (parameters, images, gates) -> float32[N, O], channels multiplied by gates; {} for none.
+    forwards: (parameters, images) -> float32[N, O], to be differentiated forwards.
     gates: (parameters, N) -> ones [..., N, channels] for the output of every convolution.
     unnormalised: (parameters, images) -> (logits without normalisation, logarithm of what they are to be scaled by).
     blocks: (parameters, images, shifts by name) -> outputs of blocks [N, H, W, C] by name, in the network's order.
@@ -53,6 +54,7 @@ class View(NamedTuple):
 
     look: Callable[[Any, Array], Seen]
     logits: Callable[[Any, Array, Any], Array]
+    forwards: Callable[[Any, Array], Array]
     gates: Callable[[Any, int], Any]
     unnormalised: Callable[[Any, Array], tuple[Array, Array]]
     blocks: Callable[[Any, Array, Mapping[str, Array]], dict[str, Array]]
@@ -110,6 +112,24 @@ class Probe:
         """Mean cross-entropy of a batch; gates of channels, or {}."""
         logits = self.view.logits(params, self.images[batch], gates)
         return jnp.mean(cross_entropy(logits, self.labels[batch]))
+
+    def curvature(self, one: Weights, other: Weights) -> Array:
+        """u' H v of the first batch's loss along two directions of the weights: float32[].
+
+        The mixed second derivative of L(w + s u + t v), forwards twice: no pass backwards, nothing to remember.
+        Raises `TypeError` where the network has custom derivatives for backward passes alone.
+        """
+        # Directions as trees of parameters, zero in all others.
+        tree = jax.linear_transpose(self.view.weights, self.params)
+        (u,), (v,) = tree(one), tree(other)
+
+        def loss(params: Any) -> Array:
+            return jnp.mean(cross_entropy(self.view.forwards(params, self.images[0]), self.labels[0]))
+
+        def slope(params: Any) -> Array:
+            return jax.jvp(loss, (params,), (u,))[1]
+
+        return jax.jvp(slope, (self.params,), (v,))[1]
 
     @cached_property
     def loss_gradients(self) -> tuple[Weights, list[Array]]:

@@ -24,8 +24,10 @@ def of_supernet(network: Callable[[Build], nn.Module], choices: Array, image: Ar
     that shapes are read off.
     """
 
-    def forward(params: Params, images: Array, statistics: str = "train", **collections: Any) -> Any:
-        built = network(Build(statistics=statistics, loops=True))
+    def forward(
+        params: Params, images: Array, statistics: str = "train", forwards: bool = False, **collections: Any
+    ) -> Any:
+        built = network(Build(statistics=statistics, loops=True, forwards=forwards))
         mutable = ["patterns", "readers", "features", "deviations", "scales"]
         return built.apply({"params": params, **collections}, images, choices, mutable=mutable)
 
@@ -64,6 +66,7 @@ def of_supernet(network: Callable[[Build], nn.Module], choices: Array, image: Ar
     return View(
         look,
         lambda params, images, gates: forward(params, images, channel_gates=gates)[0],
+        lambda params, images: forward(params, images, forwards=True)[0],
         _channel_gates,
         unnormalised,
         blocks,
@@ -110,6 +113,7 @@ def of_function(function: Function) -> View:
     return View(
         look,
         logits,
+        function.apply,
         lambda params, images: function.gates(),
         unnormalised,
         lambda params, images, shifts: function.run(params, images, Taps(shifts=dict(shifts))).places.blocks,

@@ -9,7 +9,8 @@ import numpy as np
 from jnas.errors import InputError
 from jnas.proxies import sign
 from jnas.proxies.combination import fitness
-from jnas.store.records import Evaluation
+from jnas.store.records import Evaluation, unqualified
+from jnas.strategies.archive import longest
 
 
 class Evaluations(NamedTuple):
@@ -18,12 +19,14 @@ class Evaluations(NamedTuple):
     architectures: B texts.
     objectives: P names; repeats of an objective are averaged.
     values: float64[B, P], higher is better; -inf for a failure, nan where the value was known from before.
+    fidelity: float64[B], the share of the full training; values of different shares do not compare.
     seconds: float64[B].
     """
 
     architectures: list[str]
     objectives: tuple[str, ...]
     values: np.ndarray
+    fidelity: np.ndarray
     seconds: np.ndarray
 
     @property
@@ -34,20 +37,44 @@ class Evaluations(NamedTuple):
 
     @property
     def fitness(self) -> np.ndarray:
-        """One number an evaluation, higher is better: the value, or the sum of log ranks of several: float64[B]."""
-        return fitness(np.where(np.isnan(self.values), -np.inf, self.values))
+        """One number an evaluation, higher is better: the value, or the sum of log ranks of several: float64[B].
+
+        -inf for all but the longest trainings.
+        """
+        compared = ~np.isnan(self.values) & np.asarray(longest(self.values, self.fidelity))[:, None]
+        return fitness(np.where(compared, self.values, -np.inf))
+
+    def place(self, architecture: str) -> int | None:
+        """Place of the longest training of an architecture, the first of equals; None where there is none."""
+        places = [place for place, text in enumerate(self.architectures) if text == architecture]
+        return max(places, key=lambda place: self.fidelity[place], default=None)
 
     def of(self, architecture: str) -> dict[str, float]:
-        """Measured values of an architecture by objective; empty where it was not evaluated."""
-        if architecture not in self.architectures:
+        """Measured values of an architecture by objective, of its longest training; empty where it has none."""
+        if (place := self.place(architecture)) is None:
             return {}
-        values = self.measured[self.architectures.index(architecture)]
-        return dict(zip(self.objectives, values.tolist(), strict=True))
+        return dict(zip(self.objectives, self.measured[place].tolist(), strict=True))
 
     def frame(self) -> Any:
-        """Evaluations as `data_frame` makes one: architecture, a column an objective as measured, seconds."""
+        """Evaluations as `data_frame` makes one: architecture, objectives as they are measured, fidelity, seconds."""
         columns = dict(zip(self.objectives, self.measured.T, strict=True))
-        return data_frame({"architecture": self.architectures, **columns, "seconds": self.seconds})
+        columns |= {"fidelity": self.fidelity, "seconds": self.seconds}
+        return data_frame({"architecture": self.architectures, **columns})
+
+
+def incumbents(values: np.ndarray, fidelity: np.ndarray) -> np.ndarray:
+    """Place of the best of the longest trainings so far, after each evaluation, the first of equals: int[R, T].
+
+    values: float[R, T] of R searches, higher is better, not finite for a failure. fidelity: float[R, T].
+    """
+    length = np.where(np.isfinite(values), fidelity, 0)
+    best = np.zeros(values.shape, int)
+    for step in range(1, values.shape[1]):
+        place = best[:, step - 1]
+        (longer, value), rows = (length[:, step], values[:, step]), np.arange(len(values))
+        better = (longer == length[rows, place]) & (value > values[rows, place])
+        best[:, step] = np.where(better | (longer > length[rows, place]), step, place)
+    return best
 
 
 def data_frame(columns: Mapping[str, Any]) -> Any:
@@ -62,20 +89,21 @@ def data_frame(columns: Mapping[str, Any]) -> Any:
 def read(records: Sequence[Evaluation], stage: str = "search") -> Evaluations:
     """Evaluations of one stage."""
     rows: dict[tuple[int, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    subjects: dict[tuple[int, int], str] = {}
+    subjects: dict[tuple[int, int], tuple[str, float]] = {}
     seconds: dict[tuple[int, int], float] = defaultdict(float)
     for record in records:
         if record.stage == stage:
             place = record.round, record.place
             rows[place][record.objective.partition("/")[0]].append(record.value)
-            subjects[place] = record.subject
+            subjects[place] = unqualified(record.subject)
             seconds[place] += record.seconds
     places = sorted(rows)
     objectives = tuple(dict.fromkeys(name for place in places for name in rows[place]))
     values = [[np.mean(rows[place].get(name, np.nan)) for name in objectives] for place in places]
     return Evaluations(
-        [subjects[place] for place in places],
+        [subjects[place][0] for place in places],
         objectives,
         np.array(values, np.float64).reshape(len(places), len(objectives)),
+        np.array([subjects[place][1] for place in places], np.float64),
         np.array([seconds[place] for place in places], np.float64),
     )

@@ -61,10 +61,13 @@ def print_summary(result: Mapping[str, Any], report: Path) -> None:
         accuracy = table["test_accuracy"]
         console.print(Text(f"Test accuracy of the found cell in the table: {accuracy:.2f} %"), soft_wrap=True)
     search, total = result["search_seconds"], result["seconds"]
+    asked = f"{result['evaluations']:,} evaluations"
+    if result.get("paid"):
+        asked += f", worth {result['paid']:.1f} trainings in full,"
     # An accuracy may come from a table, which says what its training took.
     cost = " (from a table: of training that it saved)" if result["estimator"] == "accuracy" else ""
     console.print(
-        Text(f"Search: {result['evaluations']:,} evaluations in {search:.1f} s{cost}; {total:.1f} s in all"),
+        Text(f"Search: {asked} in {search:.1f} s{cost}; {total:.1f} s in all"),
         soft_wrap=True,
     )
     console.print(Text(f"Report: {report}"), soft_wrap=True)

@@ -83,6 +83,7 @@ def search(
         [space.to_string(row) for row in outcome.architectures],
         names,
         averaged(outcome.values, estimator.objectives),
+        outcome.fidelity,
         outcome.seconds,
     )
     result = {
@@ -90,6 +91,7 @@ def search(
         "strategy": strategy.name,
         "architecture": text,
         "evaluations": outcome.evaluations,
+        "paid": outcome.paid if strategy.asks == "trainings" else None,
         "rounds": outcome.rounds,
     }
     return SearchResult(text, space, evaluations, result)

@@ -9,7 +9,7 @@ import numpy as np
 
 from jnas.errors import RunError
 from jnas.proxies import is_measured
-from jnas.store.records import Evaluation, Records
+from jnas.store.records import Evaluation, Records, qualified
 from jnas.store.score_files import as_csv
 from jnas.types import STATUSES, Candidates, Estimator, Key, Values
 
@@ -127,15 +127,14 @@ class Evaluator:
                 classes = [
                     self._space.to_string(row) for row in np.asarray(self._space.canonical(architectures))
                 ]
-        extras = [""] * len(texts)
-        for field in ("parent", "fidelity"):
-            column = getattr(candidates, field)
-            if column is not None:
-                for place, value in enumerate(np.asarray(column)):
-                    extras[place] += f", {field} {value:g}"
+        nothing = [None] * len(texts)
+        parents, shares = (
+            nothing if column is None else np.asarray(column).tolist()
+            for column in (candidates.parent, candidates.fidelity)
+        )
         return [
-            tuple((shared if once else text) + extra for once in measured)
-            for text, shared, extra in zip(texts, classes, extras, strict=True)
+            tuple(qualified(shared if once else text, parent, share) for once in measured)
+            for text, shared, parent, share in zip(texts, classes, parents, shares, strict=True)
         ]
 
     def _store(self, round: int, places: np.ndarray, subjects: list[tuple[str, ...]], values: Values) -> None:

@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jnas.errors import RunError
+from jnas.parallel import devices_of_images
 from jnas.proxies.base import status_of
 from jnas.run.progress import Advance
 from jnas.store.checkpoints import Checkpoints
@@ -156,7 +157,7 @@ def _step(step: Step, key: Key, carry: Carry, batch: Any, held_out: Any, steps: 
 def data_sharding(batch: int) -> NamedSharding:
     """The batch shared by as many devices of each process as divide it: B images along the axis `images`."""
     processes = jax.process_count()
-    each = math.gcd(batch // processes, jax.local_device_count())
+    each = math.gcd(batch // processes, len(devices_of_images()))
     devices = [
         device
         for process in range(processes)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from jnas.types import Candidates, Estimator, Info, Key, Result, Strategy, Values
+from jnas.types import Candidates, Estimator, Info, Key, Result, Strategy, Values, fidelities
 
 # Folded into the key of a seed for the strategy. The estimator has the key of the seed itself, as `jnas score` has.
 STRATEGY = 10
@@ -79,23 +79,26 @@ def round_key(key: Key, number: int, candidates: Candidates) -> Key:
 
 
 @partial(jax.jit, static_argnames=("strategy", "estimator", "rounds"))
-def simulate(keys: Array, *, strategy: Strategy, estimator: Estimator, rounds: int) -> tuple[Array, Array]:
-    """Search once for each of keys [R], all at once: architectures int32[R, T, D] and values float32[R, T, P] in order.
+def simulate(
+    keys: Array, *, strategy: Strategy, estimator: Estimator, rounds: int
+) -> tuple[Array, Array, Array]:
+    """Search once for each of keys [R], all at once: architectures int32[R, T, D], values float32[R, T, P] and
+    fidelities float32[R, T] in order.
 
     T is `rounds` times the candidates that the strategy asks for at a time. A search is the one of `run` with that key.
     """
 
-    def search(key: Array) -> tuple[Array, Array]:
+    def search(key: Array) -> tuple[Array, Array, Array]:
         own = strategy_key(key)
 
         def step(state, number):
             candidates, state = strategy.ask(jax.random.fold_in(own, 1 + number), state)
             values = estimator.evaluate(key, candidates)
             state, _ = strategy.tell(state, candidates, values)
-            return state, (candidates.architectures, values.value)
+            return state, (candidates.architectures, values.value, fidelities(candidates))
 
         start = strategy.init(jax.random.fold_in(own, 0))
-        _, (asked, told) = jax.lax.scan(step, start, jax.numpy.arange(rounds))
-        return asked.reshape(-1, asked.shape[-1]), told.reshape(-1, told.shape[-1])
+        _, (asked, told, share) = jax.lax.scan(step, start, jax.numpy.arange(rounds))
+        return asked.reshape(-1, asked.shape[-1]), told.reshape(-1, told.shape[-1]), share.reshape(-1)
 
     return jax.vmap(search)(keys)

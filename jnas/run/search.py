@@ -43,6 +43,7 @@ from jnas.spaces import Space
 from jnas.spaces.subset import subset
 from jnas.store.folder import FORMAT, RunFolder, open_run
 from jnas.store.records import Records
+from jnas.strategies import archive
 from jnas.strategies.listed import distinct, listed
 from jnas.strategies.settings.sampling import Draw
 from jnas.types import (
@@ -55,6 +56,7 @@ from jnas.types import (
     Strategy,
     StrategySettings,
     Values,
+    fidelities,
 )
 
 log = logging.getLogger("jnas")
@@ -71,7 +73,7 @@ class Outcome(NamedTuple):
 
     best: int32[D].
     architectures: int32[B, D] in the order told, without candidates that were gates; values: float64[B, P], theirs;
-      seconds: float64[B].
+      seconds, fidelity: float64[B]; a fidelity is 1 where the strategy asks for none.
     rounds: what the strategy said of each.
     """
 
@@ -80,15 +82,22 @@ class Outcome(NamedTuple):
     architectures: np.ndarray
     values: np.ndarray
     seconds: np.ndarray
+    fidelity: np.ndarray
     rounds: list[dict[str, Any]]
+
+    @property
+    def paid(self) -> float:
+        """The trainings in full that those of the search amount to, of shares in 32 bits."""
+        return round(float(self.fidelity.sum()), 4)
 
 
 def require_fit(strategy: Strategy, estimator: Estimator) -> None:
     """Raise `InputError` where the estimator does not take what the strategy asks for."""
     if strategy.asks not in estimator.takes:
+        short = ", or a table of several epochs" if strategy.asks == "trainings" else ""
         raise InputError(
             f"strategy {strategy.name} asks for {strategy.asks}, and an estimator of {', '.join(estimator.objectives)} "
-            f"takes {' and '.join(estimator.takes)}: choose another of the two (jnas list shows which fit)"
+            f"takes {' and '.join(estimator.takes)}: choose another of the two{short} (jnas list shows which fit)"
         )
 
 
@@ -146,11 +155,10 @@ def explore(
     `RunError` where no candidate of a round fits into memory.
     """
     require_fit(strategy, estimator)
-    total = require_end(strategy, budget)
-    evaluator = Evaluator(estimator, space, records, stage)
+    total, evaluator = require_end(strategy, budget), Evaluator(estimator, space, records, stage)
     rounds: list[dict[str, Any]] = []
-    asked = [np.zeros((0, len(space.decisions)), np.int32)]
-    told = [Values(np.zeros((0, len(estimator.objectives))), np.zeros(0), np.zeros(0))]
+    empty = np.zeros((0, len(space.decisions)), np.int32), np.zeros((0, len(estimator.objectives)))
+    told: list[tuple[Any, ...]] = [(*empty, np.zeros(0), np.zeros(0))]
 
     def note(number: int, info: Info) -> None:
         if "best" in info:
@@ -166,15 +174,13 @@ def explore(
             if (values.status == STATUSES.index("out_of_memory")).all():
                 raise RunError(OUT_OF_MEMORY)
             if candidates.gates is None:
-                asked.append(np.asarray(candidates.architectures))
-                told.append(values)
+                share = np.asarray(fidelities(candidates), np.float64)
+                told.append((np.asarray(candidates.architectures), values.value, values.cost, share))
             return values
 
         result = loop.run(strategy, evaluate, key, budget=budget, note=note)
-    value, seconds = (
-        np.concatenate([getattr(values, name) for values in told]) for name in ("value", "cost")
-    )
-    return Outcome(result.best, result.evaluations, np.concatenate(asked), value, seconds, rounds)
+    rows, values, seconds, share = map(np.concatenate, zip(*told, strict=True))
+    return Outcome(result.best, result.evaluations, rows, values, seconds, share, rounds)
 
 
 def run(config: SearchConfig, out: str | Path, progress: Progress) -> dict[str, Any]:
@@ -244,6 +250,8 @@ def prepare(config: SearchConfig, dataset: Dataset) -> Parts:
         chooser = msgspec.structs.replace(theory, proxies=config.filter.proxies).make(space, dataset)
     strategy, estimator, comparison = None, None, None
     if setup:
+        if config.strategy.asks not in Inherited.takes:
+            raise InputError("a supernet has no trainings of single architectures: leave oneshot out")
         # Made again on what the supernet learns; here to refuse one that does not end.
         require_end(config.strategy.make(space, ("accuracy",), config.budget), config.budget)
     else:
@@ -279,8 +287,8 @@ def _run(config: SearchConfig, parts: Parts, folder: RunFolder, progress: Progre
     explored = ask(space, strategy, estimator, key, budget=config.budget)
     best, evaluations = explored.best, explored.evaluations
     if config.final and parts.final:
-        best = _final(config.final, parts, explored, key, ask)
-        evaluations += config.final.repeats * min(config.final.candidates, len(explored.architectures))
+        best, more = _final(config.final, parts, explored, key, ask)
+        evaluations += more
     posterior = oneshot.record(config, learned, explored, folder, progress) if learned else None
 
     # Random architectures beside the best: scores, and trainings.
@@ -309,6 +317,7 @@ def _run(config: SearchConfig, parts: Parts, folder: RunFolder, progress: Progre
         "seconds": sum(e.seconds for e in stored),
         "search_seconds": sum(e.seconds for e in stored if e.stage in SEARCH_STAGES),
         "evaluations": evaluations,
+        "paid": explored.paid if strategy.asks == "trainings" else None,
         "rounds": explored.rounds,
         "scores": scores,
         "training": trained,
@@ -328,16 +337,19 @@ def _filtered(
 
 def _final(
     settings: Final, parts: Parts, explored: Outcome, key: Key, ask: Callable[..., Outcome]
-) -> np.ndarray:
-    """The best of the best candidates by the mean of further evaluations, each with a key of its own: int32[D]."""
+) -> tuple[np.ndarray, int]:
+    """The best of the best longest trainings, int32[D], by the mean of further evaluations, and how many these are."""
     assert parts.final is not None
-    order = np.argsort(-fitness(explored.values), kind="stable")
-    _, first = np.unique(explored.architectures[order], axis=0, return_index=True)
-    finalists = explored.architectures[order[np.sort(first)[: settings.candidates]]]
+    longest = np.asarray(archive.longest(explored.values, explored.fidelity))
+    architectures, values = explored.architectures[longest], explored.values[longest]
+    order = np.argsort(-fitness(values), kind="stable")
+    _, first = np.unique(architectures[order], axis=0, return_index=True)
+    finalists = architectures[order[np.sort(first)[: settings.candidates]]]
     strategy = listed(lambda key: finalists, len(finalists), "final")
     estimator = repeated(parts.final, settings.repeats)
     values = ask(parts.space, strategy, estimator, jax.random.fold_in(key, FINAL), stage="final").values
-    return finalists[int(np.argmax(fitness(averaged(values, estimator.objectives))))]
+    best = int(np.argmax(fitness(averaged(values, estimator.objectives))))
+    return finalists[best], settings.repeats * len(finalists)
 
 
 def _compare(

@@ -18,6 +18,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jnas.errors import InputError, unknown_name
+from jnas.spaces import conditions as conditional
+from jnas.spaces.conditions import Conditions
 
 # More architectures than this are not listed.
 LARGEST_LIST = 10**7
@@ -126,10 +128,12 @@ class Space:
     cell_names: of the kinds of cell.
     node_names: of the nodes of a cell.
     network: how cells are put together, a key of `jnas.nets.networks.NETWORKS`; or a network for each architecture, the
-      operation of each edge -> Linen module (`jnas.spaces.networks`).
+      operation of each edge and the number of classes -> Linen module (`jnas.spaces.networks`).
     coding: where decisions are not one an edge.
     text: where the field has its text; otherwise operations by edge, such as `conv_1x1|conv_3x3`.
     canonical_form: int32[..., D] -> int32[..., D], the representative of equal architectures; None: each its own.
+    conditions: where decisions matter only at certain choices of earlier ones (`jnas.spaces.conditions`); draws leave
+      the others at 0.
     incoming: how many edges each node keeps in an architecture; None: all.
     moves: draws among some of the architectures (`jnas.spaces.subset`); None: among all.
     """
@@ -138,10 +142,11 @@ class Space:
     graphs: tuple[Graph, ...]
     cell_names: tuple[str, ...] = ("cell",)
     node_names: tuple[str, ...] = ()
-    network: str | Callable[[Sequence[int]], Any] = "residual"
+    network: str | Callable[[Sequence[int], int], Any] = "residual"
     coding: Coding | None = None
     text: Text | None = None
     canonical_form: Callable[[ArrayLike], jax.Array] | None = None
+    conditions: Conditions = ()
     incoming: int | None = None
     moves: Moves | None = None
 
@@ -198,7 +203,7 @@ class Space:
 
     @property
     def size(self) -> int:
-        """The number of architectures."""
+        """The number of lists of decisions. With conditions, lists that differ where nothing matters are one."""
         return prod(self.decisions)
 
     def contains(self, architectures: ArrayLike) -> jax.Array:
@@ -280,47 +285,85 @@ class Space:
             raise unknown_name(f"operation of the space {self.name}", name, self.operations)
         return self.from_choices(np.array([[self.operations.index(name) for name in cell] for cell in names]))
 
+    def active(self, architectures: ArrayLike) -> jax.Array:
+        """Decisions that matter: int32[..., D] -> bool[..., D]."""
+        if not self.conditions:
+            return jnp.ones(jnp.shape(architectures), bool)
+        return conditional.active(self.conditions, architectures)
+
     def canonical(self, architectures: ArrayLike) -> jax.Array:
         """The representative of each one's equivalence class: int32[..., D] -> int32[..., D]."""
-        if self.canonical_form:
-            return self.canonical_form(architectures)
-        return jnp.asarray(architectures, jnp.int32)
+        architectures = jnp.asarray(architectures, jnp.int32)
+        if self.conditions:
+            architectures = jnp.where(self.active(architectures), architectures, 0)
+        return self.canonical_form(architectures) if self.canonical_form else architectures
 
     def sample(self, key: jax.Array, n: int) -> jax.Array:
-        """`n` architectures with replacement, every decision uniform and independent: int32[n, D]."""
+        """`n` architectures with replacement, every decision uniform and independent: int32[n, D].
+
+        Of a space with conditions every decision is uniform where it is active.
+        """
         if self.moves:
             return self.moves.sample(key, n)
-        return jax.random.randint(key, (n, len(self.decisions)), 0, jnp.asarray(self.decisions), jnp.int32)
+        return self._meant(self._uniform(key, (n,)))
+
+    def _uniform(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        decisions = jnp.asarray(self.decisions)
+        return jax.random.randint(key, (*shape, len(self.decisions)), 0, decisions, jnp.int32)
+
+    def _meant(self, architectures: jax.Array) -> jax.Array:
+        """The same with 0 for decisions that do not matter."""
+        if not self.conditions:
+            return architectures
+        return jnp.where(self.active(architectures), architectures, 0)
 
     def mutate(self, key: jax.Array, architectures: ArrayLike) -> jax.Array:
         """Change exactly one decision of each architecture: int32[..., D] -> int32[..., D].
 
-        The decision is uniform over the D, its new value uniform over the other choices. Every decision needs at
-        least two choices.
+        The decision is uniform over the active ones, its new value uniform over the other choices; decisions that it
+        makes active are drawn anew. Every decision needs at least two choices.
         """
         if self.moves:
             return self.moves.mutate(key, architectures)
         architectures = jnp.asarray(architectures, jnp.int32)
         choices = jnp.asarray(self.decisions, jnp.int32)
         where_key, step_key = jax.random.split(key)
-        where = jax.random.randint(where_key, architectures.shape[:-1], 0, len(choices))
+        if self.conditions:
+            where_key, fill_key = jax.random.split(where_key)
+            active = self.active(architectures)
+            where = jax.random.categorical(where_key, jnp.where(active, 0.0, -jnp.inf))
+            architectures = jnp.where(active, architectures, self._uniform(fill_key, active.shape[:-1]))
+        else:
+            where = jax.random.randint(where_key, architectures.shape[:-1], 0, len(choices))
         step = jax.random.randint(step_key, architectures.shape[:-1], 1, choices[where], jnp.int32)
         changed = (architectures + step[..., None]) % choices
-        return jnp.where(jnp.arange(len(choices)) == where[..., None], changed, architectures)
+        return self._meant(jnp.where(jnp.arange(len(choices)) == where[..., None], changed, architectures))
 
     def crossover(self, key: jax.Array, first: ArrayLike, second: ArrayLike) -> jax.Array:
-        """Each decision from one of two parents with equal chances: int32[..., D], twice, -> int32[..., D]."""
+        """Each decision from one of two parents with equal chances: int32[..., D], twice, -> int32[..., D].
+
+        Where a decision is active in one of them alone, from that one.
+        """
         first, second = jnp.asarray(first, jnp.int32), jnp.asarray(second, jnp.int32)
-        return jnp.where(jax.random.bernoulli(key, 0.5, first.shape), first, second)
+        of_first = jax.random.bernoulli(key, 0.5, first.shape)
+        if self.conditions:
+            only_first = self.active(first) & ~self.active(second)
+            of_first = only_first | (of_first & ~(self.active(second) & ~self.active(first)))
+        return self._meant(jnp.where(of_first, first, second))
 
     def neighbours(self, architecture: ArrayLike) -> jax.Array:
-        """All architectures at Hamming distance one: int32[D] -> int32[M, D], M = sum_d (decisions[d] - 1)."""
+        """All architectures at Hamming distance one: int32[D] -> int32[M, D], M = sum_d (decisions[d] - 1).
+
+        Of a space with conditions a change that does not matter gives the architecture itself, and a decision that
+        becomes active is 0.
+        """
         entries = np.repeat(np.arange(len(self.decisions)), np.array(self.decisions) - 1)
         steps = np.concatenate([np.arange(1, choices) for choices in self.decisions])
         changes = np.where(entries[:, None] == np.arange(len(self.decisions)), steps[:, None], 0).astype(
             np.int32
         )
-        return (jnp.asarray(architecture, jnp.int32) + changes) % jnp.asarray(self.decisions, jnp.int32)
+        architecture = jnp.asarray(architecture, jnp.int32)
+        return self._meant((architecture + changes) % jnp.asarray(self.decisions, jnp.int32))
 
     def index(self, architectures: ArrayLike) -> jax.Array:
         """Position of each in `all()`: int32[..., D] -> int32[...]."""

@@ -3,28 +3,40 @@
     space = of_networks("chain", {"width": (8, 16), "depth": (1, 2, 3)}, network)
     network({"width": 16, "depth": 2})          # a Linen module from images to logits
 
+    conditions={"width_2": {"depth": (2, 3)}}   # width_2 matters where depth is 2 or 3, and is left out elsewhere
+
 Every decision is an edge of a chain that carries one of its values, so that draws, text (`width=16|depth=2`), records
 and pages are those of any space. Each architecture is a program of its own: proxies and trainings compile for each.
 There is no supernet, and so no gates, no pruning and no inherited weights.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jnas.errors import InputError
-from jnas.spaces.base import Graph, Space
+import numpy as np
+
+from jnas.errors import InputError, unknown_name
+from jnas.spaces import conditions as conditional
+from jnas.spaces.base import Graph, Space, Text
 
 
 def of_networks(
-    name: str, decisions: Mapping[str, Sequence[Any]], network: Callable[[Mapping[str, Any]], Any]
+    name: str,
+    decisions: Mapping[str, Sequence[Any]],
+    network: Callable[..., Any],
+    conditions: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
 ) -> Space:
     """A space of networks.
 
     decisions: by name the values to choose from; at least two each.
-    network: architecture (a value for each name) -> Linen module. The module is called with images [N, H, W, C],
-      and with `train=True` or `False` if it has that argument, and returns logits [N, O].
+    network: architecture (a value for each name) -> Linen module; also given `classes=` where it has that argument. The
+      module is called with images [N, H, W, C], and with `train=True` or `False` if it has that argument, and returns
+      logits [N, O].
+    conditions: of decisions that matter only at some values of earlier ones, {decision: {earlier one: values}}. The
+      architecture that `network` is given, and its text, leave them out where they do not.
 
-    Raises `InputError` for a decision that is none.
+    Raises `InputError` for a decision that is none, and for a condition that never holds.
     """
     for key, values in decisions.items():
         texts = [str(value) for value in values]
@@ -36,15 +48,48 @@ def of_networks(
             raise InputError(
                 f"decision '{key}' has the values {', '.join(texts)}: give two or more that differ, without | + ="
             )
-    operations = tuple(f"{key}={value}" for key, values in decisions.items() for value in values)
-    starts, rows = 0, []
-    for values in decisions.values():
-        rows.append(tuple(range(starts, starts + len(values))))
-        starts += len(values)
-    graph = Graph(tuple((place, place + 1) for place in range(len(rows))), operations, allowed=tuple(rows))
-    flat = [value for values in decisions.values() for value in values]
+    rules = conditional.read(conditions, decisions) if conditions else ()
+    names, flat = list(decisions), [(key, value) for key, values in decisions.items() for value in values]
+    operations = tuple(f"{key}={value}" for key, value in flat)
+    sizes = [len(values) for values in decisions.values()]
+    starts = np.cumsum([0, *sizes[:-1]])
+    allowed = tuple(
+        tuple(range(start, start + size)) for start, size in zip(starts.tolist(), sizes, strict=True)
+    )
+    graph = Graph(tuple((place, place + 1) for place in range(len(names))), operations, allowed=allowed)
 
-    def module(choices: Sequence[int]) -> Any:
-        return network({key: flat[choice] for key, choice in zip(decisions, choices, strict=True)})
+    def meant(choices: Sequence[int]) -> list[int]:
+        """The operations of decisions that matter."""
+        if not rules:
+            return list(choices)
+        active = conditional.active_of_one(rules, np.asarray(choices) - starts)
+        return [choice for choice, on in zip(choices, active, strict=True) if on]
 
-    return Space(name, (graph,), ("network",), network=module)
+    def write(choices: np.ndarray) -> str:
+        return "|".join(operations[choice] for choice in meant(choices.tolist()))
+
+    def read(text: str) -> np.ndarray:
+        given = dict(part.partition("=")[::2] for part in text.split("|"))
+        choices = starts.copy()
+        for key, value in given.items():
+            if key not in decisions:
+                raise unknown_name(f"decision of the space {name}", key, decisions)
+            place = names.index(key)
+            if f"{key}={value}" not in operations:
+                raise unknown_name(f"value of the decision {key}", value, list(map(str, decisions[key])))
+            choices[place] += operations.index(f"{key}={value}") - starts[place]
+        if {operations[choice] for choice in meant(choices.tolist())} != set(text.split("|")):
+            raise InputError(
+                f"'{text}' is not of the space {name}: give each decision that matters, and no other, such as "
+                f"'{write(choices)}'"
+            )
+        return choices
+
+    of_classes = "classes" in inspect.signature(network).parameters
+
+    def module(choices: Sequence[int], classes: int) -> Any:
+        architecture = dict(flat[choice] for choice in meant(choices))
+        return network(architecture, classes=classes) if of_classes else network(architecture)
+
+    text = Text(write, read) if rules else None
+    return Space(name, (graph,), ("network",), network=module, text=text, conditions=rules)

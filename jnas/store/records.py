@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import math
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,23 @@ class Evaluation(NamedTuple):
     value: float
     status: str
     seconds: float
+
+
+# What makes a question another one although it is about the same object.
+_QUALIFIED = re.compile(r"(.*?)(?:, parent (-?\d+))?(?:, fidelity (\S+))?", re.DOTALL)
+
+
+def qualified(text: str, parent: int | None, fidelity: float | None) -> str:
+    """The subject of an evaluation of `text` that inherits weights, or is of a share of the full training."""
+    text += "" if parent is None else f", parent {parent:d}"
+    return text + ("" if fidelity is None else f", fidelity {fidelity:g}")
+
+
+def unqualified(subject: str) -> tuple[str, float]:
+    """The text of a subject and its fidelity, 1 where it says none."""
+    match = _QUALIFIED.fullmatch(subject)
+    assert match
+    return match[1], float(match[3] or 1)
 
 
 @dataclass(frozen=True)

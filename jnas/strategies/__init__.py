@@ -12,6 +12,7 @@ from jnas.strategies.settings.evolution import (
     Nsga2,
     Pruning,
 )
+from jnas.strategies.settings.fidelity import Asha, Bohb, Hyperband, SuccessiveHalving
 from jnas.strategies.settings.learning import (
     Bandit,
     Editing,
@@ -50,4 +51,8 @@ STRATEGIES: dict[str, "type[StrategySettings]"] = {
     "bananas": Bananas,
     "forest": Forest,
     "optuna": Optuna,
+    "successive_halving": SuccessiveHalving,
+    "hyperband": Hyperband,
+    "asha": Asha,
+    "bohb": Bohb,
 }

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jnas.proxies.combination import fitness
 from jnas.spaces import Space
@@ -80,6 +81,23 @@ def places(archive: Archive, architectures: Array) -> Array:
     return jnp.where(first < len(told), first, -1)
 
 
-def best(archive: Archive) -> Array:
-    """The architecture with the highest fitness, of equals the one told first: int32[D]."""
-    return archive.architectures[jnp.argmax(fitness(archive.values))]
+def best(archive: Archive, level: Array | None = None) -> Array:
+    """The architecture with the highest fitness, of equals the one told first: int32[D].
+
+    level: int32[T], the length of the training of each evaluation. Values of one length are compared with each other
+      alone: the best is the one of the longest trainings that did not all fail.
+    """
+    values = archive.values
+    if level is not None:
+        values = jnp.where(longest(values, level)[:, None], values, -jnp.inf)
+    return archive.architectures[jnp.argmax(fitness(values))]
+
+
+def longest(values: ArrayLike, level: ArrayLike) -> Array:
+    """True for the evaluations of the longest trainings that did not all fail; all where everything failed: bool[T].
+
+    values: float[T, P], not finite for a failure. level: number[T], larger for a longer training.
+    """
+    good = jnp.isfinite(jnp.asarray(values)).all(axis=1)
+    level = jnp.asarray(level)
+    return (level == jnp.max(jnp.where(good, level, -1), initial=-1)) | ~good.any()

@@ -3,25 +3,31 @@
 Every search sees one training of an architecture, drawn among those of the table. It is judged by the worth of the
 architecture that showed the best: the mean over all its trainings. A simulated second is one that the table took to
 train.
+
+Strategies that ask for trainings of a share of the epochs have as many epochs as the others: an evaluation counts as
+the share of the epochs that the table shows it after. Their best is the best of the longest trainings so far.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 
 from jnas import spaces
 from jnas.config.study import StudyConfig
 from jnas.errors import InputError, unknown_name
 from jnas.estimators.compact_table import Table
-from jnas.estimators.tabular import on_space, tabular
+from jnas.estimators.tabular import on_space, shown_at, tabular
+from jnas.report.evaluations import incumbents as leading
 from jnas.report.plots import INK
 from jnas.run.loop import simulate
 from jnas.run.progress import Progress
-from jnas.run.search import within
+from jnas.run.search import require_fit, within
 from jnas.strategies import STRATEGIES
 from jnas.studies.base import Figure, Findings, spread, style
 from jnas.studies.statistics import Estimate
+from jnas.types import StrategySettings
 
 BASELINE = "random"
 
@@ -47,16 +53,18 @@ class Row(NamedTuple):
 def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     """Search as often as `config.search` says. Raises `InputError` for an unknown or unsuitable strategy."""
     settings, space = config.search, spaces.get(table.space)
+    estimator = tabular(table, epoch=settings.epoch)
     names = list(dict.fromkeys([BASELINE, *(name.strip() for name in settings.strategies.split(","))]))
     for name in names:
         if name not in STRATEGIES:
             raise unknown_name("strategy", name, STRATEGIES)
-        if not STRATEGIES[name]().make(space, ("accuracy",), 2).jittable:
+        strategy = STRATEGIES[name]().make(space, estimator.objectives, 2)
+        require_fit(strategy, estimator)
+        if not strategy.jittable:
             raise InputError(
                 f"strategy {name} does not run many searches at once: choose among "
                 f"{', '.join(other for other in STRATEGIES if _many_at_once(other, space))}"
             )
-    estimator = tabular(table, epoch=settings.epoch)
     members = within(space, estimator)
     worth, seconds = on_space(table, table.mean()), on_space(table, table.seconds)
     seconds = seconds * (table.epochs[table.place(settings.epoch)] / table.epochs[-1])
@@ -65,11 +73,16 @@ def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     with progress.task("searching", len(names) * settings.seeds, "searches") as advance:
         for name in names:
             # One at a time, as an evaluation is a training.
-            strategy = STRATEGIES[name](batch=1).make(members, estimator.objectives, settings.evaluations)
-            asked, told = simulate(keys, strategy=strategy, estimator=estimator, rounds=settings.evaluations)
+            one = STRATEGIES[name](batch=1)
+            asked, told, share, used = searched(
+                keys, one, members, table, settings.epoch, settings.evaluations
+            )
             numbers = np.asarray(space.index(asked))
-            reached[name] = incumbents(np.asarray(told[..., 0]), worth[numbers])
-            clocks[name] = np.cumsum(seconds[numbers], axis=1)
+            clock = np.cumsum(seconds[numbers] * np.diff(used, axis=1, prepend=0), axis=1)
+            reached[name], clocks[name] = (
+                at_evaluations(values, used, settings.evaluations)
+                for values in (incumbents(told[..., 0], worth[numbers], share), clock)
+            )
             advance(settings.seeds)
     best = float(np.nanmax(worth))
     rows = []
@@ -103,15 +116,39 @@ def _many_at_once(name: str, space: spaces.Space) -> bool:
         return False
 
 
-def incumbents(told: np.ndarray, worth: np.ndarray) -> np.ndarray:
-    """Worth of the architecture with the best evaluation so far, the first of equals: float[R, T].
+def searched(
+    keys: Array, settings: StrategySettings, space: spaces.Space, table: Table, epoch: int, evaluations: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All that `simulate` returns of searches that last `evaluations` trainings of `epoch` epochs, and the used ones.
 
-    told: float[R, T], the value of each evaluation; worth: float[R, T], of its architecture.
+    Used trainings, float64[R, T], are those in full that the epochs so far amount to.
     """
-    improved = np.zeros(told.shape, bool)
-    improved[:, 1:] = told[:, 1:] > np.maximum.accumulate(told, axis=1)[:, :-1]
-    places = np.maximum.accumulate(np.where(improved, np.arange(told.shape[1]), 0), axis=1)
-    return np.take_along_axis(worth, places, axis=1)
+    estimator, rounds = tabular(table, epoch=epoch), evaluations
+    while True:
+        strategy = settings.make(space, estimator.objectives, rounds)
+        found = jax.device_get(simulate(keys, strategy=strategy, estimator=estimator, rounds=rounds))
+        # Whole epochs are added, so that their sum is exact.
+        epochs = table.epochs[np.asarray(shown_at(table, found[2], epoch))].astype(int).cumsum(axis=1)
+        used = epochs / table.epochs[table.place(epoch)]
+        if (least := used[:, -1].min()) >= evaluations:
+            return *found, used
+        # Shorter trainings: so many more, and some to spare, as not every search has as many short ones.
+        rounds = int(np.ceil(1.1 * rounds * evaluations / least))
+
+
+def at_evaluations(values: np.ndarray, used: np.ndarray, evaluations: int) -> np.ndarray:
+    """values [R, T] where 1, 2, ... trainings were used at most, float[R, T]: [R, evaluations]."""
+    limits = np.arange(1, evaluations + 1)
+    last = np.stack([np.searchsorted(row, limits, side="right") - 1 for row in used])
+    return np.take_along_axis(values, last, axis=1)
+
+
+def incumbents(told: np.ndarray, worth: np.ndarray, fidelity: np.ndarray) -> np.ndarray:
+    """Worth of the architecture with the best of the longest trainings so far, the first of equals: float[R, T].
+
+    told: float[R, T], the value of each evaluation; worth: float[R, T], of its architecture; fidelity: float[R, T].
+    """
+    return np.take_along_axis(worth, leading(told, fidelity), axis=1)
 
 
 def _mean(values: np.ndarray) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
+from jnas.parallel import devices_of_images
 from jnas.programs.function import Function
 
 AXIS = "images"
@@ -106,7 +107,7 @@ def _on_devices(rows: Callable[..., Array]) -> Callable[..., Array]:
     """`rows` whose images are shared by the local devices, where they can be shared evenly."""
 
     def shared(leaves: list[Array], images: Array, seeds: Array, chosen: Array) -> Array:
-        devices = jax.local_devices()
+        devices = devices_of_images()
         if len(devices) == 1 or len(chosen) % len(devices):
             return rows(leaves, images, seeds, chosen)
         whole, split = PartitionSpec(), PartitionSpec(AXIS)
@@ -120,7 +121,7 @@ def _on_devices(rows: Callable[..., Array]) -> Callable[..., Array]:
 
 def _program_of_rows(function: Function, structure: Any, places: tuple[int, ...]) -> Callable[..., Array]:
     """(leaves, images, seeds [R, O], chosen) to the rows of the chosen images: float32[B, R, P] of `places`."""
-    if jax.default_backend() == "cpu" and jax.local_device_count() == 1:
+    if jax.default_backend() == "cpu" and len(devices_of_images()) == 1:
         return _rows_one_by_one(function, structure, places)
     return jax.jit(_on_devices(partial(_rows, function, structure, places)))
 

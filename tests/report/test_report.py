@@ -265,7 +265,7 @@ def test_evaluations_are_the_records(evolved):
     first, *others = np.argsort(-search.fitness)
     assert not any((search.values[other] > search.values[first]).all() for other in others)
     np.testing.assert_array_equal(final.measured[:, 0], [0.5, 1.5, 2.5, 3.5])
-    assert list(search.frame().columns) == ["architecture", "ntk", "naswot", "seconds"]
+    assert list(search.frame().columns) == ["architecture", "ntk", "naswot", "fidelity", "seconds"]
 
 
 def test_the_report_of_a_search_of_architectures(evolved):

@@ -44,7 +44,7 @@ def test_the_result_of_a_search(tiny_run, tiny):
     assert stored_result(folder) == json.loads(json.dumps(result), parse_constant=lambda name: None)
     assert set(result) == {
         "kind", "format", "jnas", "space", "strategy", "estimator", "protocol", "seed", "data", "architecture",
-        "seconds", "search_seconds", "evaluations", "rounds", "posterior", "scores", "training", "table",
+        "seconds", "search_seconds", "evaluations", "paid", "rounds", "posterior", "scores", "training", "table",
     }  # fmt: skip
     assert result["jnas"] == jnas.__version__ and result["table"] is result["posterior"] is None
     assert [result[key] for key in ("space", "strategy", "estimator", "protocol", "seed", "data")] == [

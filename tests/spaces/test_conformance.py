@@ -17,10 +17,17 @@ SEEDS = st.integers(0, 2**31 - 1)
 
 # Spaces of more architectures cannot be listed.
 LISTED = sorted(name for name, space in SPACES.items() if space.size <= 10**6)
+# What holds of draws of the others is tested in test_conditions.py.
+UNCONDITIONAL = sorted(name for name, space in SPACES.items() if not space.conditions)
 
 
 @pytest.fixture(params=sorted(SPACES))
 def space(request):
+    return get(request.param)
+
+
+@pytest.fixture(params=UNCONDITIONAL)
+def unconditional(request):
     return get(request.param)
 
 
@@ -46,7 +53,8 @@ def test_all_is_lexicographic_and_index_inverts_it(name):
     assert np.array_equal(space.index(architectures), np.arange(space.size))
 
 
-def test_sample_is_uniform_seeded_and_pure(space):
+def test_sample_is_uniform_seeded_and_pure(unconditional):
+    space = unconditional
     key = jax.random.key(3)
     drawn = jax.jit(space.sample, static_argnums=1)(key, 4000)
     assert drawn.shape == (4000, len(space.decisions)) and drawn.dtype == jnp.int32
@@ -61,7 +69,7 @@ def test_sample_is_uniform_seeded_and_pure(space):
 
 @settings(max_examples=10, deadline=None)
 @given(SEEDS)
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", UNCONDITIONAL)
 def test_mutation_changes_exactly_one_decision(name, seed):
     space = get(name)
     key = jax.random.key(seed)
@@ -74,7 +82,7 @@ def test_mutation_changes_exactly_one_decision(name, seed):
 
 @settings(max_examples=10, deadline=None)
 @given(SEEDS)
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", UNCONDITIONAL)
 def test_crossover_takes_each_decision_from_a_parent(name, seed):
     space = get(name)
     first, second = space.sample(jax.random.key(seed), 120).reshape(2, 3, 20, -1)
@@ -89,7 +97,8 @@ def test_crossover_takes_each_decision_from_a_parent(name, seed):
     assert abs(taken - count / 2) < 5 * np.sqrt(count / 4)
 
 
-def test_mutation_reaches_every_neighbour_as_often_as_it_should(space):
+def test_mutation_reaches_every_neighbour_as_often_as_it_should(unconditional):
+    space = unconditional
     parent = np.asarray(space.sample(jax.random.key(0), 1)[0])
     drawn = 20_000
     children = np.asarray(space.mutate(jax.random.key(1), jnp.tile(parent, (drawn, 1))))
@@ -101,7 +110,8 @@ def test_mutation_reaches_every_neighbour_as_often_as_it_should(space):
     assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all()
 
 
-def test_neighbours_are_all_those_at_distance_one(space):
+def test_neighbours_are_all_those_at_distance_one(unconditional):
+    space = unconditional
     architecture = np.asarray(space.sample(jax.random.key(5), 1)[0])
     found = np.asarray(jax.jit(space.neighbours)(architecture))
     expected = [

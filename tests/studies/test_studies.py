@@ -120,6 +120,39 @@ def test_a_csv_is_a_table_too(tmp_path):
     assert {row["simulated_seconds"] for row in rows} == {""}
 
 
+def test_strategies_of_short_trainings_have_as_many_epochs(hill, tmp_path):
+    """Trainings of 4 of the 12 epochs count a third."""
+    _, rows = run(
+        tmp_path, "search", "--table", hill, "--search.seeds", 20, "--search.evaluations", 40,
+        "--search.strategies", "asha",
+    )  # fmt: skip
+    last = {row["strategy"]: row for row in rows if row["evaluations"] == "40"}
+    assert len(rows) == 80 and float(last["asha"]["accuracy"]) > 75
+    # Forty whole trainings cost between one and seven seconds each, whatever their parts.
+    assert 40 < float(last["asha"]["simulated_seconds"]) < 7 * 40
+
+
+def test_what_was_reached_by_the_time_that_trainings_were_paid():
+    used = np.array([[0.5, 1, 2, 2.5, 4]])
+    assert search_study.at_evaluations(np.arange(5)[None], used, 4).tolist() == [[1, 2, 3, 4]]
+
+
+def test_a_table_of_one_epoch_has_no_short_trainings(tmp_path, capsys):
+    lines = "".join(f"{SPACE.to_string(cell)},{50 + place}\n" for place, cell in enumerate(CELLS[:4]))
+    (tmp_path / "t.csv").write_text("architecture,test_acc\n" + lines)
+    (tmp_path / "study.yaml").write_text("{}\n")
+    command = [
+        "study",
+        str(tmp_path / "study.yaml"),
+        "--out",
+        str(tmp_path / "run"),
+        "--table",
+        str(tmp_path / "t.csv"),
+    ]
+    assert cli.main([*command, "--search.strategies", "asha"]) == 2
+    assert "a table of several epochs" in capsys.readouterr().err
+
+
 def test_values_at_every_number_of_the_space():
     cells = CELLS[[0, 700, 9000]]
     table = Table(

@@ -8,7 +8,7 @@ import numpy as np
 
 from jnas.proxies import sign
 from jnas.report import page
-from jnas.report.evaluations import Evaluations, read
+from jnas.report.evaluations import Evaluations, incumbents, read
 from jnas.report.plots import FOUND, OTHERS, as_svg
 from jnas.store.records import Evaluation
 
@@ -32,6 +32,7 @@ def view(result: Mapping[str, Any], records: Sequence[Evaluation]) -> dict[str, 
     order = [index for index in np.argsort(-worth, kind="stable")[:SHOWN] if np.isfinite(worth[index])]
     return {
         "count": len(search.architectures),
+        "shorter": int((search.fidelity < 1).sum()),
         "objectives": search.objectives,
         "finalists": len(final.architectures),
         "final_objectives": final.objectives,
@@ -56,7 +57,8 @@ def figure(evaluations: Evaluations, found: str) -> str:
     if len(charts) > 1:
         worth = evaluations.fitness
         charts.insert(0, ("combined rank (0: best by all)", 1, np.where(np.isfinite(worth), worth, np.nan)))
-    place = evaluations.architectures.index(found) if found in evaluations.architectures else None
+    place = evaluations.place(found)
+    longest = evaluations.fidelity == evaluations.fidelity.max(initial=0)
     columns = min(COLUMNS, len(charts))
     rows = math.ceil(len(charts) / columns)
 
@@ -66,10 +68,12 @@ def figure(evaluations: Evaluations, found: str) -> str:
             axes.set_visible(False)
         for axes, (title, direction, values) in zip(panels, charts, strict=False):
             steps = np.arange(1, 1 + len(values))
-            best = direction * np.fmax.accumulate(direction * values)
-            axes.scatter(
-                steps, values, s=9, color=OTHERS, alpha=0.6, linewidth=0, rasterized=len(steps) > POINTS
-            )
+            for shown, alpha in ((~longest, 0.25), (longest, 0.6)):
+                axes.scatter(
+                    steps[shown], values[shown], s=9, color=OTHERS, alpha=alpha, linewidth=0,
+                    rasterized=len(steps) > POINTS,
+                )  # fmt: skip
+            best = values[incumbents(direction * values[None], evaluations.fidelity[None])[0]]
             axes.plot(steps, best, color=FOUND, linewidth=2, drawstyle="steps-post")
             if place is not None and np.isfinite(values[place]):
                 axes.scatter(
