@@ -39,12 +39,15 @@ class Candidates(NamedTuple):
     gates: float32[B, cells, E, K], or None: a pruned, relaxed or drawn supernet each.
     parent: int32[B], the place among all evaluations of the one whose weights are inherited; -1 for none.
     fidelity: float32[B] in (0, 1], the share of the full training; None: the whole.
+    ancestors: int32[B, G, D], from the oldest to the parent, filled up with -1 in front. An `Evaluator` adds them to
+      candidates with parents, so that estimators know whose weights these are; strategies leave them out.
     """
 
     architectures: Array | np.ndarray | None = None
     gates: Array | np.ndarray | None = None
     parent: Array | np.ndarray | None = None
     fidelity: Array | np.ndarray | None = None
+    ancestors: Array | np.ndarray | None = None
 
 
 def fidelities(candidates: Candidates) -> Array | np.ndarray:

@@ -37,6 +37,7 @@ from jnas import spaces
 from jnas.data import Dataset, transforms
 from jnas.data.base import stratified_split
 from jnas.errors import InputError
+from jnas.estimators import inheritance
 from jnas.estimators.settings import NASBENCH201
 from jnas.estimators.training import EVALUATION_BATCH, trainer
 from jnas.nets import networks, own
@@ -96,6 +97,7 @@ def observations(
     stages: int = 3,
     observe_at: Sequence[int],
     observe: Observe | None = None,
+    starts: Sequence[inheritance.Weights | None] | None = None,
 ) -> tuple[np.ndarray, Any]:
     """(test accuracy in percent float32[B, T], the arrays of `observe` [B, T, ...]) of networks while they train.
 
@@ -107,6 +109,8 @@ def observations(
       observe_at: T numbers of epochs after which to look, from 0, before training, to `epochs`. The
         learning rate falls towards `epochs` whatever they are.
       observe: (network, parameters, choices of one architecture) to arrays; one function, or each call compiles.
+      starts: B weights that trainings begin with, beside fresh ones; None: fresh ones alone. Networks of one's own are
+        trained from them one in a call.
 
     Accuracy is nan where training diverged. What is seen of an architecture does not depend on which others are in the
     batch. Raises `InputError` for epochs, a batch, choices or images that do not fit, `MemoryError` for a network that
@@ -144,8 +148,9 @@ def observations(
     seen = []
     for network, rows in parts:
         plan, program = compiled(network, epochs, batch, points, observe)
-        shared = plan(key, train[0], len(test[0]), rows[0]), train, test, rates
-        seen.append(program.stacked(program.place(shared), rows))
+        planned = plan(key, train[0], len(test[0]), rows[0])
+        start = None if starts is None else inheritance.matched(planned[0], starts)
+        seen.append(program.stacked(program.place((planned, train, test, rates)), (rows, start)))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *seen) if len(seen) > 1 else seen[0]
 
 
@@ -168,7 +173,8 @@ def trained(space: Space, dataset: Dataset, settings: Any) -> Estimator:
     """Percent of held-out images after training each architecture, objective `accuracy`.
 
     settings: epochs, batch, learning_rate, weight_decay, channels and cells_per_stage, as `settings.Training` has them.
-    A candidate's fidelity is its share of the epochs. A training that diverges has the status `not_finite`. Raises
+    A candidate's fidelity is its share of the epochs. One with ancestors begins with its parent's weights, and trains
+    as long as one without (`jnas.estimators.inheritance`). A training that diverges has the status `not_finite`. Raises
     `InputError` where a batch does not fit, and for a space whose architectures are not built alone.
     """
     if not own.is_own(space):
@@ -183,19 +189,51 @@ def trained(space: Space, dataset: Dataset, settings: Any) -> Estimator:
         y_test=dataset.y_train[held],
     )  # fmt: skip
 
+    def train(key: Key, architectures: np.ndarray, epochs: int, **more: Any) -> tuple[np.ndarray, Any]:
+        choices = np.asarray(space.choices(architectures), np.int32)
+        value, seen = observations(
+            key, choices, split, space=space, epochs=epochs, batch=settings.batch,
+            learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, channels=settings.channels,
+            cells_per_stage=settings.cells_per_stage, observe_at=(epochs,), **more,
+        )  # fmt: skip
+        return value[:, 0], seen
+
+    def train_from(
+        key: Key, architectures: np.ndarray, starts: list[inheritance.Weights | None]
+    ) -> tuple[np.ndarray, list[inheritance.Weights]]:
+        observe = inheritance.observer(split.x_train.shape[1:])
+        size = 1 if own.is_own(space) else len(architectures)
+        values, after = [], []
+        for first in range(0, len(architectures), size):
+            rows = slice(first, first + size)
+            value, seen = train(
+                key, architectures[rows], settings.epochs, observe=observe, starts=starts[rows]
+            )
+            values.append(value)
+            after += [
+                jax.tree.map(lambda leaf, row=row: np.asarray(leaf)[row, 0], seen) for row in range(size)
+            ]
+        return np.concatenate(values), after
+
+    from_parents = inheritance.inheriting(train_from)
+
     def evaluate(key: Key, candidates: Candidates) -> Values:
         start = time.perf_counter()
-        choices = np.asarray(space.choices(np.asarray(candidates.architectures)), np.int32)
+        architectures = np.asarray(candidates.architectures)
         epochs = np.maximum(1, np.rint(np.asarray(fidelities(candidates)) * settings.epochs).astype(int))
-        value = np.zeros(len(choices))
-        # Trainings of one length run in one program.
-        for count in np.unique(epochs):
-            rows = np.flatnonzero(epochs == count)
-            value[rows] = accuracies(
-                key, choices[rows], split, space=space, epochs=int(count), batch=settings.batch,
-                learning_rate=settings.learning_rate, weight_decay=settings.weight_decay,
-                channels=settings.channels, cells_per_stage=settings.cells_per_stage,
-            )[:, 0]  # fmt: skip
+        if candidates.ancestors is not None:
+            if (epochs != settings.epochs).any():
+                raise InputError(
+                    "parents' weights are those of whole trainings: choose a strategy that inherits, or one that "
+                    "shortens trainings"
+                )
+            value = from_parents(key, candidates)
+        else:
+            value = np.zeros(len(architectures))
+            # Trainings of one length run in one program.
+            for count in np.unique(epochs):
+                rows = np.flatnonzero(epochs == count)
+                value[rows] = train(key, architectures[rows], int(count))[0]
         return with_status(value[:, None], (time.perf_counter() - start) * epochs / epochs.sum())
 
     return Estimator(("accuracy",), evaluate, ("architectures", "trainings"), batch=at_once())
@@ -222,8 +260,11 @@ def _compiled(
         places = jnp.minimum(new, count - size) + jnp.arange(size)
         return params, order, (jax.random.permutation(parts_key, count)[places], places >= new)
 
-    def train_one(shared, choice):
+    def train_one(shared, row):
+        choice, start = row
         (params, order, parts), (x_train, y_train), (x_test, y_test), (learning_rate, weight_decay) = shared
+
+        params = inheritance.joined(params, start)
 
         def forward(params, batch_stats, x, drop, key):
             return network.apply({"params": params}, x, choice), None, batch_stats

@@ -48,6 +48,8 @@ class Evaluator:
         self.estimator = estimator
         self._space, self._records, self._stage, self._run = space, records, stage, run
         self.known: dict[tuple[str, str], Evaluation] = records.values(stage) if records else {}
+        # The ancestors of all architectures asked for so far, themselves included, in order.
+        self._lines: list[tuple[np.ndarray, ...]] = []
 
     def __call__(
         self,
@@ -61,6 +63,7 @@ class Evaluator:
         advance: is told the number of candidates that are done, after each chunk.
         """
         objectives = self.estimator.objectives
+        candidates = self._with_ancestors(candidates)
         subjects = self.subjects(round, candidates)
         # The first candidate of each kind that is missing stands for the others.
         missing: dict[tuple[str, ...], int] = {}
@@ -88,6 +91,22 @@ class Evaluator:
             ),
             np.array([sum(entry.seconds for entry in row) for row in rows], np.float64),
         )
+
+    def _with_ancestors(self, candidates: Candidates) -> Candidates:
+        """Candidates with the lines of their parents, who were asked for before; those without parents as they are."""
+        if candidates.architectures is None:
+            return candidates
+        rows = np.asarray(candidates.architectures)
+        parents = np.full(len(rows), -1) if candidates.parent is None else np.asarray(candidates.parent)
+        lines = [self._lines[parent] if parent >= 0 else () for parent in parents]
+        self._lines += [(*line, row) for line, row in zip(lines, rows, strict=True)]
+        if candidates.parent is None:
+            return candidates
+        ancestors = np.full((len(rows), max(map(len, lines), default=0), rows.shape[1]), -1, np.int32)
+        for own, line in zip(ancestors, lines, strict=True):
+            if line:
+                own[-len(line) :] = line
+        return candidates._replace(ancestors=ancestors)
 
     def subjects(self, round: int, candidates: Candidates) -> list[tuple[str, ...]]:
         """The subject of each candidate for each objective: B rows of P texts.

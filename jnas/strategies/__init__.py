@@ -3,9 +3,25 @@
 from typing import TYPE_CHECKING
 
 from jnas.strategies.settings.bayesian import Bananas, Forest, GaussianProcess, Optuna, Tpe
-from jnas.strategies.settings.evolution import Aging, Evolution, Lemonade, Local, Nsga2, Pruning
+from jnas.strategies.settings.evolution import (
+    Aging,
+    Evolution,
+    HillClimbing,
+    Lemonade,
+    Local,
+    Nsga2,
+    Pruning,
+)
 from jnas.strategies.settings.fidelity import Asha, Bohb, Hyperband, SuccessiveHalving
-from jnas.strategies.settings.learning import Bandit, PolicyGradient, QLearning, Reinforce, TreeSearch
+from jnas.strategies.settings.learning import (
+    Bandit,
+    Editing,
+    Lanas,
+    PolicyGradient,
+    QLearning,
+    Reinforce,
+    TreeSearch,
+)
 from jnas.strategies.settings.sampling import Draw, Exhaustive, Random
 
 if TYPE_CHECKING:
@@ -18,6 +34,7 @@ STRATEGIES: dict[str, "type[StrategySettings]"] = {
     "random": Random,
     "aging": Aging,
     "local": Local,
+    "hill_climbing": HillClimbing,
     "nsga2": Nsga2,
     "lemonade": Lemonade,
     "exhaustive": Exhaustive,
@@ -27,6 +44,8 @@ STRATEGIES: dict[str, "type[StrategySettings]"] = {
     "q_learning": QLearning,
     "bandit": Bandit,
     "tree_search": TreeSearch,
+    "lanas": Lanas,
+    "editing": Editing,
     "tpe": Tpe,
     "gaussian_process": GaussianProcess,
     "bananas": Bananas,

@@ -11,6 +11,9 @@ the steady state of Whitley, "The GENITOR Algorithm", ICGA 1989: a child enters 
 Truncation, and children by crossover beside mutants, are those of Guo et al., "Single Path One-Shot", ECCV 2020,
 https://arxiv.org/abs/1904.00420.
 
+With `inherit`, `Candidates.parent` says whose weights a child begins with (Elsken, Metzen and Hutter, ICLR 2019,
+https://arxiv.org/abs/1804.09081, call it Lamarckian).
+
 Departures: Real et al. mutate by rules of their cells; here all decisions are alike. A tournament in which all members
 failed, or a population in which all did, gives a random architecture.
 """
@@ -55,8 +58,8 @@ def aging(space: Space, settings: Aging, objectives: int, budget: int) -> Strate
         drawn = places[jax.random.randint(key, (settings.batch, settings.tournament), 0, count)]
         return jax.vmap(lambda rows: rows[jnp.argmax(fitness(state.values[rows]))])(drawn)
 
-    def children(key: Key, state: Archive) -> tuple[Array, Array]:
-        """(architectures int32[B, D]; whether their parents are evaluations that did not fail, bool[B])."""
+    def children(key: Key, state: Archive) -> tuple[Array, Array, Array]:
+        """(architectures int32[B, D]; whether their parents did not fail, bool[B]; places of these, int32[B])."""
         parent_key, mutation_key = jax.random.split(key)
         rows = parents(parent_key, state)
         first = state.architectures[rows]
@@ -69,12 +72,15 @@ def aging(space: Space, settings: Aging, objectives: int, budget: int) -> Strate
             both = jax.random.bernoulli(share_key, settings.crossover, (settings.batch,))
             born = jnp.where(both[:, None], mixed, born)
             able &= ~both | jnp.isfinite(state.values[others]).all(axis=1)
-        return born, able
+        return born, able, rows
 
     def ask(key: Key, state: Archive) -> tuple[Candidates, Archive]:
         fresh_key, child_key = jax.random.split(key)
         fresh = space.sample(fresh_key, settings.batch)
-        born, able = children(child_key, state)
-        return Candidates(jnp.where((state.told >= size) & able[:, None], born, fresh)), state
+        born, able, rows = children(child_key, state)
+        able &= state.told >= size
+        # Of two parents the first one's weights are inherited.
+        parent = jnp.where(able, rows, -1) if settings.inherit else None
+        return Candidates(jnp.where(able[:, None], born, fresh), parent=parent), state
 
     return archive.strategy("aging", space, objectives, budget, ask)

@@ -1,13 +1,16 @@
 """Kernels over architectures, each 1 on the diagonal and positive semi-definite.
 
     hamming              exp(-H(a, a') / l),          H: decisions that differ, each by its weight
+    ard                  exp(-sum_d w_d 1[a_d != a'_d]),   a rate w_d > 0 of each decision
     path                 exp(-|p(a) - p(a')|_1 / l),  p: path encoding (`jnas.strategies.encodings`)
     weisfeiler_lehman    c(a, a') / sqrt(c(a, a) c(a', a')),   c = sum_{t <= h} sum_{v, v'} 1[x_t(v) = x'_t(v')]
 
-The first is a product of one kernel a decision, the second of one a bit. Both lengths l are shares of the mean
-distance of two random architectures. In the third, v are the operations of a cell that are there, its inputs and its
-outputs, with x_0 the operation's name and x_{t+1}(v) the pair of x_t(v) and the multiset of x_t of all that v reads: c
-counts equal subtrees, by rounds h. A cell's kinds have labels of their own.
+The first two are products of one kernel a decision, the third of one a bit. Both lengths l are shares of the mean
+distance of two random architectures. The rates begin as 1 / l, equal, and climb the likelihood (`Kernel.ascent`):
+automatic relevance determination, Neal, "Bayesian Learning for Neural Networks", 1996. In the fourth, v are the
+operations of a cell that are there, its inputs and its outputs, with x_0 the operation's name and x_{t+1}(v) the pair
+of x_t(v) and the multiset of x_t of all that v reads: c counts equal subtrees, by rounds h. A cell's kinds have labels
+of their own.
 
 Shervashidze et al., "Weisfeiler-Lehman Graph Kernels", JMLR 2011,
 https://www.jmlr.org/papers/v12/shervashidze11a.html, as a kernel of cells: Ru, Wan, Dong and Osborne, "Interpretable
@@ -38,6 +41,8 @@ from jnas.types import Key
 # Lengths as shares of the mean distance, and rounds of labels, from which the likelihood chooses.
 LENGTHS = (0.125, 0.25, 0.5, 1.0)
 ROUNDS = (0, 1, 2, 3)
+# Steps of Adam by which the rates of `ard` climb.
+ASCENT = 20
 # Random architectures whose mean distance is that of the space.
 PAIRS = 256
 # A vertex that is not there has this label; the other labels have their last bit set.
@@ -49,33 +54,66 @@ class Kernel(NamedTuple):
 
     features: int32[B, D] -> [B, ...], computed once for each architecture.
     gram: (features of B, features of N, parameter) -> float32[B, N].
-    parameters: values of the parameter to choose from, a length or a number of rounds.
+    parameters: values of the parameter to choose from, a length, a number of rounds, or D rates.
+    ascent: steps in which the logarithms of the best one climb the likelihood.
     sample: (key, parameter) -> float32[size], values of all architectures of the space in lexicographic order, normal
       with this covariance; None where that takes the factor of a matrix of that size.
     """
 
     features: Callable[[Array], Array]
     gram: Callable[[Array, Array, Array | float], Array]
-    parameters: tuple[float, ...]
+    parameters: tuple[float, ...] | tuple[tuple[float, ...], ...]
     sample: Callable[[Key, Array | float], Array] | None = None
+    ascent: int = 0
 
 
 def hamming(space: Space, weights: tuple[float, ...] = ()) -> Kernel:
     """The exponential of the Hamming distance. weights: of the D decisions; 1 each where empty."""
-    weights = weights or (1.0,) * len(space.decisions)
-    scale = np.sqrt(np.repeat(weights, space.decisions) / 2).astype(np.float32)
+    own = jnp.array(weights or (1.0,) * len(space.decisions))
+    return _of_decisions(space, lambda length: own / length, _lengths(np.asarray(own), space))
 
-    def sample(key: Key, length: Array | float) -> Array:
+
+def ard(space: Space) -> Kernel:
+    """The exponential of the distance with a rate of each decision."""
+    lengths = _lengths(np.ones(len(space.decisions)), space)
+    starts = tuple((1 / length,) * len(space.decisions) for length in lengths)
+    return _of_decisions(space, lambda rates: rates, starts)._replace(ascent=ASCENT)
+
+
+def _lengths(weights: np.ndarray, space: Space) -> tuple[float, ...]:
+    """Shares of the mean Hamming distance: a decision of K choices agrees with chance 1 / K."""
+    mean = (weights * (1 - 1 / np.array(space.decisions))).sum()
+    return tuple(float(share * mean) for share in LENGTHS)
+
+
+def _of_decisions(
+    space: Space,
+    rates: Callable[[Array], Array],
+    parameters: tuple[float, ...] | tuple[tuple[float, ...], ...],
+) -> Kernel:
+    """exp(-sum of the rates float32[D] of decisions that differ)."""
+
+    def gram(first: Array, second: Array, parameter: Array | float) -> Array:
+        scale = jnp.sqrt(
+            jnp.repeat(
+                rates(jnp.asarray(parameter)) / 2, np.array(space.decisions), total_repeat_length=width
+            )
+        )
+        return jnp.exp(-_distances(first * scale, second * scale))
+
+    def sample(key: Key, parameter: Array | float) -> Array:
         # The covariance is a Kronecker product of (1 - c) I + c 11^T, one a decision, whose roots are known.
         values = jax.random.normal(key, space.decisions)
-        for axis, (count, weight) in enumerate(zip(space.decisions, weights, strict=True)):
-            equal = jnp.exp(-weight / length)
+        for axis, (count, rate) in enumerate(
+            zip(space.decisions, rates(jnp.asarray(parameter)), strict=True)
+        ):
+            equal = jnp.exp(-rate)
             own, all_together = jnp.sqrt(1 - equal), jnp.sqrt(1 - equal + count * equal)
             values = own * values + (all_together - own) * values.mean(axis, keepdims=True)
         return values.reshape(-1)
 
-    kernel = _exponential(space, lambda rows: space.one_hot(rows) * scale)
-    return kernel._replace(sample=sample) if space.size <= LISTED else kernel
+    width = sum(space.decisions)
+    return Kernel(space.one_hot, gram, parameters, sample if space.size <= LISTED else None)
 
 
 def path(space: Space, longest: int = 3) -> Kernel:
@@ -85,26 +123,27 @@ def path(space: Space, longest: int = 3) -> Kernel:
 
 def _exponential(space: Space, features: Callable[[Array], Array]) -> Kernel:
     """exp(-d / l), d the squared distance of features: of bits, the number of those that differ."""
-
-    def distances(first: Array, second: Array) -> Array:
-        lengths = (first**2).sum(-1)[:, None] + (second**2).sum(-1)
-        # Products are exact for bits; elsewhere rounding must not give a negative distance.
-        products = jnp.matmul(first, second.T, precision="highest")
-        return jnp.maximum(lengths - 2 * products, 0.0)
-
     sample = features(space.sample(jax.random.key(0), 2 * PAIRS))
     mean = ((sample[:PAIRS] - sample[PAIRS:]) ** 2).sum(-1).mean()
     lengths = tuple(float(share * mean) for share in LENGTHS)
     return Kernel(
-        features, lambda first, second, length: jnp.exp(-distances(first, second) / length), lengths
+        features, lambda first, second, length: jnp.exp(-_distances(first, second) / length), lengths
     )
+
+
+def _distances(first: Array, second: Array) -> Array:
+    """Squared distances of pairs of features, float32[B, F] and float32[N, F]: float32[B, N]."""
+    lengths = (first**2).sum(-1)[:, None] + (second**2).sum(-1)
+    # Products are exact for bits; elsewhere rounding must not give a negative distance.
+    products = jnp.matmul(first, second.T, precision="highest")
+    return jnp.maximum(lengths - 2 * products, 0.0)
 
 
 def weisfeiler_lehman(space: Space) -> Kernel:
     """The normalised count of equal subtrees. Raises `InputError` for a space without cells."""
     if not has_paths(space):
         raise InputError(
-            f"kernel weisfeiler_lehman reads the graphs of cells, and {space.name} has none: choose hamming"
+            f"kernel weisfeiler_lehman reads the graphs of cells, and {space.name} has none: choose hamming or ard"
         )
     reads, names = _vertices(space)
 
@@ -176,6 +215,7 @@ def _mixed(codes: Array) -> Array:
 
 KERNELS: dict[str, Callable[[Space], Kernel]] = {
     "hamming": hamming,
+    "ard": ard,
     "path": path,
     "weisfeiler_lehman": weisfeiler_lehman,
 }

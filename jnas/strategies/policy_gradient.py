@@ -29,14 +29,11 @@ from jax import Array
 
 from jnas.spaces import Space
 from jnas.spaces.subset import member
-from jnas.strategies import archive
+from jnas.strategies import archive, lstm
 from jnas.strategies.archive import Archive
 from jnas.strategies.rewards import NO_BASELINE, NO_RANGE, Baseline, Range, moved, rewards, widened, width
 from jnas.strategies.settings.learning import PolicyGradient
 from jnas.types import Candidates, Info, Key, Params, Strategy, Values
-
-# Parameters are drawn uniformly from -INITIAL..INITIAL.
-INITIAL = 0.1
 
 
 class State(NamedTuple):
@@ -58,17 +55,11 @@ def initial(key: Key, offered: np.ndarray, layers: int, units: int) -> Params:
     """
     decisions, choices = offered.shape
     shapes = {
-        "lstm": [[(2 * units, 4 * units), (4 * units,)]] * layers,
+        "lstm": [lstm.shapes(units, units)] * layers,
         "embedding": (decisions, choices, units),
         "head": [(decisions, units, choices), (decisions, choices)],
     }
-    leaves, tree = jax.tree.flatten(shapes, is_leaf=lambda node: isinstance(node, tuple))
-    keys = jax.random.split(key, len(leaves))
-    drawn = [
-        jax.random.uniform(one, shape, minval=-INITIAL, maxval=INITIAL)
-        for one, shape in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(tree, drawn)
+    return lstm.drawn(key, shapes)
 
 
 def unroll(
@@ -79,19 +70,12 @@ def unroll(
     choose: (log-probabilities float32[K], the part of `given` [D, ...] for the decision) -> the choice int32[].
     """
 
-    def layer(weights: list[Array], below: Array, memory: tuple[Array, Array]) -> tuple[Array, Array]:
-        cell, hidden = memory
-        gates = jnp.concatenate([below, hidden]) @ weights[0] + weights[1]
-        enter, keep, leave, new = jnp.split(gates, 4)
-        cell = jax.nn.sigmoid(keep) * cell + jax.nn.sigmoid(enter) * jnp.tanh(new)
-        return cell, jax.nn.sigmoid(leave) * jnp.tanh(cell)
-
     def decide(carry: Any, step: Any) -> tuple[Any, tuple[Array, Array]]:
         before, memories = carry
         embedding, head, possible, own = step
         signal, updated = embedding[before], []
         for weights, memory in zip(params["lstm"], memories, strict=True):
-            updated.append(layer(weights, signal, memory))
+            updated.append(lstm.step(weights, signal, memory))
             signal = updated[-1][1]
         logits = signal @ head[0] + head[1]
         log_pi = jax.nn.log_softmax(jnp.where(possible, logits, -jnp.inf))

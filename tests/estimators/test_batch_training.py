@@ -144,9 +144,9 @@ def test_the_estimator_of_trainings(digits, monkeypatch):
 
     def record(key, choices, split, *, epochs, **settings):
         calls.append((epochs, len(choices), len(split.x_train), len(split.x_test)))
-        return np.where(np.arange(len(choices)) == 1, np.nan, float(epochs))[:, None]
+        return np.where(np.arange(len(choices)) == 1, np.nan, float(epochs))[:, None], ()
 
-    monkeypatch.setattr(batch_training, "accuracies", record)
+    monkeypatch.setattr(batch_training, "observations", record)
     estimate = batch_training.trained(spaces.get("nasbench201"), digits, Training(epochs=3, batch=32))
     shares = np.array([1, 1, 1 / 3, 1, 1, 1 / 3])
     values = estimate.evaluate(KEY, Candidates(np.array((*CELLS, *CELLS[:2]), np.int32), fidelity=shares))

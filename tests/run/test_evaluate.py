@@ -106,14 +106,16 @@ def test_fidelity_and_parents_are_part_of_the_question():
     fake = Fake("accuracy", batch=10)
     evaluate = Evaluator(fake.estimator, SPACE, None, "search")
     cells = CELLS[[0, 0, 0]]
+    # Parents are among what was asked for before.
+    evaluate(KEY, 0, Candidates(architectures=CELLS[1:4]))
     evaluate(
         KEY,
         0,
         Candidates(architectures=cells, fidelity=np.array([0.5, 1.0, 0.5]), parent=np.array([1, 1, 2])),
     )
-    assert fake.counts == [3] and fake.asked[0].fidelity.tolist() == [0.5, 1.0, 0.5]
+    assert fake.counts == [3, 3] and fake.asked[1].fidelity.tolist() == [0.5, 1.0, 0.5]
     evaluate(KEY, 0, Candidates(architectures=cells[:1], fidelity=np.array([0.5]), parent=np.array([1])))
-    assert fake.counts == [3]
+    assert fake.counts == [3, 3]
 
 
 def test_nothing_is_asked_for_nothing():

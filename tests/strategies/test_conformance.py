@@ -149,7 +149,9 @@ def test_nothing_is_asked_for_twice_by_evolution_until_the_space_is_used_up():
     assert np.array_equal(np.asarray(SPACE.canonical(rows)), rows)
 
 
-@pytest.mark.parametrize("name", ["tpe", "gaussian_process", "bananas", "forest", "optuna"])
+@pytest.mark.parametrize(
+    "name", ["tpe", "gaussian_process", "bananas", "forest", "optuna", "lanas", "hill_climbing"]
+)
 def test_equal_cells_are_asked_for_once(name):
     if name not in NAMES:
         pytest.skip(f"{name} is not installed")

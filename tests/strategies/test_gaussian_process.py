@@ -9,6 +9,7 @@ from scipy.stats import multivariate_normal, norm
 from jnas import spaces
 from jnas.strategies import archive, gaussian_process, kernels
 from jnas.strategies.settings.bayesian import GaussianProcess
+from jnas.strategies.unseen import unseen
 from jnas.types import Candidates, Values
 
 SPACE = spaces.get("nasbench201")
@@ -17,18 +18,24 @@ GOAL = np.array([3, 1, 3, 3, 2, 3])
 KERNEL = kernels.hamming(SPACE)
 
 
-def told(rows, values, capacity=CAPACITY):
+KEY = jax.random.key(0)
+
+
+def measured(values):
     values = np.asarray(values, np.float64)[:, None]
-    nothing = archive.empty(capacity, 6, 1)
-    return archive.add(nothing, Candidates(rows), Values(values, values > 0, values[:, 0]))
+    return Values(values, values > 0, values[:, 0])
+
+
+def told(rows, values, capacity=CAPACITY):
+    return archive.add(archive.empty(capacity, 6, 1), Candidates(rows), measured(values))
 
 
 @jax.jit
 def posterior(state, rows):
     values, observed = gaussian_process.targets(state)
     fitted = gaussian_process.fit(KERNEL, KERNEL.features(state.architectures), values, observed)
-    mean, deviation, _ = gaussian_process.predict(KERNEL, fitted, KERNEL.features(rows))
-    return fitted, values, mean, deviation
+    whitened = gaussian_process.whiten(KERNEL, fitted, KERNEL.features(rows))
+    return fitted, values, *gaussian_process.predict(fitted, whitened)
 
 
 def dense(rows, others, length):
@@ -95,12 +102,12 @@ def test_joint_draws_have_the_mean_and_covariance_of_the_posterior(example, know
     kernel = KERNEL if known_root else KERNEL._replace(sample=None)
     state, some = told(rows, values), jnp.asarray(others[:4])
     fitted, _, mean, _ = posterior(state, some)
-    count = 20_000
+    count = 4_000
 
     @jax.jit
     def drawn(keys):
         features = kernel.features(some)
-        _, _, whitened = gaussian_process.predict(kernel, fitted, features)
+        whitened = gaussian_process.whiten(kernel, fitted, features)
         draw = gaussian_process.joint_draws(kernel, SPACE, state.architectures, fitted, some, whitened)
         return jax.lax.map(draw, keys), kernel.gram(
             features, features, fitted.parameter
@@ -113,12 +120,12 @@ def test_joint_draws_have_the_mean_and_covariance_of_the_posterior(example, know
 
 def test_the_first_of_a_batch_has_the_highest_expected_improvement(example):
     rows, values, _ = example
-    state = told(rows, values)
     strategy = gaussian_process.gaussian_process(SPACE, GaussianProcess(batch=5), 1, CAPACITY)
-    asked = np.asarray(jax.jit(strategy.ask)(jax.random.key(0), state)[0].architectures)
+    state = jax.jit(strategy.tell)(strategy.init(KEY), Candidates(rows), measured(values))[0]
+    asked = np.asarray(jax.jit(strategy.ask)(KEY, state)[0].architectures)
     everything = SPACE.all()
     everything = everything[(np.asarray(SPACE.canonical(everything)) == everything).all(1)]
-    fitted, *parts = posterior(state, everything)
+    fitted, *parts = posterior(told(rows, values), everything)
     standard, mean, deviation = map(np.asarray, parts)
     gain = mean - standard[:TOLD].max()
     improvement = deviation * (gain / deviation * norm.cdf(gain / deviation) + norm.pdf(gain / deviation))
@@ -143,7 +150,7 @@ def test_the_first_of_a_batch_has_the_highest_expected_improvement(example):
     [
         {"kernel": "path", "acquisition": "ucb"},
         {"kernel": "weisfeiler_lehman", "acquisition": "its"},
-        {"acquisition": "thompson"},
+        {"kernel": "ard", "acquisition": "thompson"},
     ],
     ids=lambda given: given["acquisition"],
 )
@@ -151,15 +158,62 @@ def test_the_first_of_a_batch_has_the_highest_expected_improvement(example):
 def test_batches_are_new_and_different(given, name):
     space = spaces.get(name)
     rows = np.asarray(space.sample(jax.random.key(0), 12))
-    values = (rows == 1).sum(1).astype(float)[:, None]
-    state = archive.add(
-        archive.empty(20, rows.shape[1], 1), Candidates(rows), Values(values, values > 0, values[:, 0])
-    )
     made = GaussianProcess(batch=6, candidates=80, **given)
     strategy = gaussian_process.gaussian_process(space, made, 1, 20)
+    state, _ = strategy.tell(strategy.init(KEY), Candidates(rows), measured((rows == 1).sum(1)))
     asked = jax.jit(strategy.ask)(jax.random.key(1), state)[0].architectures
     codes = {tuple(row) for row in np.asarray(space.canonical(np.concatenate([asked, rows]))).tolist()}
     assert len(codes) == 6 + len(rows)
+
+
+@pytest.mark.parametrize("name", ["nasbench201", "darts"])
+def test_between_fits_the_process_grows_as_if_it_were_computed_anew(name):
+    """Batches of five and of one; the kernel's parameter and the noise stay those of the last fit."""
+    space = spaces.get(name)
+    rows = np.asarray(space.sample(KEY, TOLD))
+    values = (rows == 1).sum(1) + np.random.default_rng(0).normal(size=TOLD) / 3
+    values[[7, 18]] = -np.inf
+    own = gaussian_process.gaussian_process(space, GaussianProcess(refit=9.0), 1, CAPACITY)
+    state, tell = own.init(KEY), jax.jit(own.tell)
+    for start, end in ((0, 10), (10, 15), (15, 20), *((row, row + 1) for row in range(20, TOLD))):
+        state, _ = tell(state, Candidates(rows[start:end]), measured(values[start:end]))
+        if end == 10:
+            fitted = state.posterior
+    kernel, grown = kernels.hamming(space), state.posterior
+    assert (grown.parameter, grown.noise) == (fitted.parameter, fitted.noise)
+    covariance = dense(rows, rows, float(grown.parameter)) + float(grown.noise) * np.eye(TOLD)
+    np.testing.assert_allclose(grown.lower[:TOLD, :TOLD], np.linalg.cholesky(covariance), atol=1e-4)
+    np.testing.assert_array_equal(grown.lower[TOLD:], np.eye(CAPACITY)[TOLD:])
+    standard, _ = gaussian_process.targets(state.archive)
+    np.testing.assert_allclose(grown.lower @ grown.weights, standard, atol=1e-4)
+    if name == "nasbench201":
+        listed = unseen(space).listed
+        whitened = gaussian_process.whiten(kernel, grown, kernel.features(listed))
+        np.testing.assert_allclose(state.whitened, whitened, atol=1e-4)
+
+
+def test_rates_climb_to_a_maximum_of_the_likelihood_and_tell_what_matters():
+    """Two decisions of six make the value: their rates are the highest, and the likelihood is above the grid's."""
+    rows = np.asarray(SPACE.sample(KEY, CAPACITY))
+    worth = np.random.default_rng(2).normal(size=(2, 5))
+    state = told(rows, worth[0, rows[:, 1]] + worth[1, rows[:, 4]])
+    values, observed = gaussian_process.targets(state)
+    kernel = kernels.ard(SPACE)._replace(ascent=60)
+
+    @jax.jit
+    def fitted():
+        return [
+            gaussian_process.fit(one, one.features(state.architectures), values, observed)
+            for one in (kernel, KERNEL)
+        ]
+
+    own, equal = fitted()
+    rates = np.asarray(own.parameter)
+    assert set(np.argsort(rates)[-2:]) == {1, 4} and rates[[1, 4]].min() > 3 * np.delete(rates, [1, 4]).max()
+    differ = (rows[:, None] != rows[None]) @ rates
+    covariance = np.exp(-differ) + float(own.noise) * np.eye(CAPACITY)
+    exact = multivariate_normal(np.zeros(CAPACITY), covariance).logpdf(np.asarray(values))
+    assert float(own.likelihood) == pytest.approx(exact, rel=1e-3) and own.likelihood > equal.likelihood + 1
 
 
 def test_nothing_counts_where_all_failed():

@@ -42,8 +42,10 @@ class GaussianProcess(Member, frozen=True, kw_only=True, tag="gaussian_process")
     batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
     initial: Annotated[int, Meta(ge=1, description="random architectures before the first proposal")] = 10
     kernel: Annotated[
-        Literal["hamming", "path", "weisfeiler_lehman"],
-        Meta(description="equal decisions, equal paths, or equal subtrees of cells"),
+        Literal["hamming", "ard", "path", "weisfeiler_lehman"],
+        Meta(
+            description="equal decisions, each with a weight (ard), equal paths, or equal subtrees of cells"
+        ),
     ] = "hamming"
     acquisition: Annotated[
         Literal["ei", "ucb", "thompson", "its"],
@@ -51,6 +53,10 @@ class GaussianProcess(Member, frozen=True, kw_only=True, tag="gaussian_process")
             description="expected improvement, upper confidence bound, or a draw: joint, or of each by itself"
         ),
     ] = "ei"
+    refit: Annotated[
+        float,
+        Meta(gt=0, description="share by which evaluations grow until kernel and noise are fitted anew"),
+    ] = 0.1
     weight: Annotated[float, Meta(ge=0, description="deviations that ucb adds to the mean")] = 0.5
     candidates: Annotated[
         int,

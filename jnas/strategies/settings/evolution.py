@@ -66,6 +66,7 @@ class Aging(Member, frozen=True, kw_only=True, tag="aging"):
     crossover: Annotated[
         float, Meta(ge=0, le=1, description="share of children of two parents, which are not mutated")
     ] = 0.0
+    inherit: Annotated[bool, Meta(description="children begin with their parents' weights (train)")] = False
     batch: Annotated[int, Meta(ge=1, description="children asked for at a time")] = 1
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
@@ -130,3 +131,20 @@ class Local(Member, frozen=True, kw_only=True, tag="local"):
         from jnas.strategies.local import local
 
         return local(space, self, len(objectives), budget)
+
+
+class HillClimbing(Member, frozen=True, kw_only=True, tag="hill_climbing"):
+    """NASH: the best of an architecture and its children goes on; children inherit weights."""
+
+    asks: ClassVar[Kind] = "architectures"
+    initial: Annotated[
+        int, Meta(ge=1, description="random architectures, of which the smallest is the start")
+    ] = 10
+    # The authors take five steps, on networks of many more decisions.
+    steps: Annotated[int, Meta(ge=1, description="random changes that make a child")] = 1
+    batch: Annotated[int, Meta(ge=1, description="children of the current architecture at a time")] = 8
+
+    def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
+        from jnas.strategies.hill_climbing import hill_climbing
+
+        return hill_climbing(space, self, len(objectives), budget)

@@ -103,3 +103,41 @@ class TreeSearch(Member, frozen=True, kw_only=True, tag="tree_search"):
         from jnas.strategies.tree_search import tree_search
 
         return tree_search(space, self, len(objectives), budget)
+
+
+class Lanas(Member, frozen=True, kw_only=True, tag="lanas"):
+    """LaNAS: a tree of linear regressions splits the space; draws from the region that UCB chooses."""
+
+    asks: ClassVar[Kind] = "architectures"
+    initial: Annotated[int, Meta(ge=1, description="random architectures before the first tree")] = 20
+    height: Annotated[int, Meta(ge=1, le=10, description="splits one below another")] = 5
+    retrain: Annotated[int, Meta(ge=1, description="evaluations after which the tree is trained anew")] = 20
+    exploration: Annotated[float, Meta(ge=0, description="c of UCB, for values scaled to 0..1")] = 0.1
+    candidates: Annotated[
+        int, Meta(ge=2, description="draws that meet regions of a space above 20,000, half of them mutants")
+    ] = 1000
+    batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
+
+    def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
+        from jnas.strategies.lanas import lanas
+
+        return lanas(space, self, len(objectives), budget)
+
+
+class Editing(Member, frozen=True, kw_only=True, tag="editing"):
+    """EAS: a bidirectional LSTM reads an architecture and learns which decision to change, and to what."""
+
+    asks: ClassVar[Kind] = "architectures"
+    # The authors' embedding of 16, 50 units, 2e-3 and 1e-5, and their nine edits of large networks.
+    edits: Annotated[int, Meta(ge=1, description="changes of one episode")] = 2
+    embedding: Annotated[int, Meta(ge=1, description="width of an embedded choice")] = 16
+    units: Annotated[int, Meta(ge=1, description="units of each direction of the LSTM")] = 50
+    learning_rate: Annotated[float, Meta(gt=0, description="step of Adam")] = 2e-3
+    entropy: Annotated[float, Meta(ge=0, description="weight of the policy's entropy")] = 1e-5
+    decay: Annotated[float, Meta(ge=0, lt=1, description="weight of the past in the baseline")] = 0.95
+    batch: Annotated[int, Meta(ge=1, description="episodes that begin from one architecture")] = 10
+
+    def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
+        from jnas.strategies.editing import editing
+
+        return editing(space, self, len(objectives), budget)
