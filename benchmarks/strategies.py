@@ -3,10 +3,10 @@
     python benchmarks/strategies.py --table nb201_cifar10.csv.gz --signal valid_acc_12ep --worth test_acc \
         --strategies random "aging population=10 tournament=3" --seeds 500 --evaluations 500
 
-A strategy is a name with its settings behind it. An evaluation shows the signal; the worth of the architecture that
-showed the best is printed as mean ± standard deviation over seeds. Signal and worth are columns of a CSV; of jnas's own
-tables the signal is an epoch, 0 for the last, and the worth the mean over trainings. Seconds are those after
-compilation.
+A strategy is a name with its settings behind it, as flags of `jnas search` without `--strategy`. An evaluation shows the
+signal; the worth of the architecture that showed the best is printed as mean ± standard deviation over seeds. Signal
+and worth are columns of a CSV; of jnas's own tables the signal is an epoch, 0 for the last, and the worth the mean over
+trainings. Seconds are those after compilation.
 """
 
 import argparse
@@ -17,17 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-import msgspec
 import numpy as np
-import yaml
 
 from jnas import spaces
+from jnas.config import read
+from jnas.config.search import kind
 from jnas.errors import InputError, unknown_name
 from jnas.estimators.compact_table import Table, open_table
 from jnas.estimators.tabular import on_space, tabular
 from jnas.run.loop import simulate
 from jnas.run.search import within
-from jnas.strategies import STRATEGIES
 from jnas.studies.search import incumbents
 from jnas.types import Estimator, StrategySettings
 
@@ -54,15 +53,11 @@ def opened(path: str, signal: str, worth: str) -> tuple[Table, Estimator, np.nda
 
 
 def settings_of(text: str) -> StrategySettings:
-    """The settings in a text such as `aging population=10`. Raises `InputError` for what they cannot be."""
+    """The settings in a text such as `aging population=10` or `distinct:preselect:local of.factor=8`."""
     name, *given = text.split()
-    if name not in STRATEGIES:
-        raise unknown_name("strategy", name, STRATEGIES)
-    pairs = {key: yaml.safe_load(value) for key, _, value in (setting.partition("=") for setting in given)}
-    try:
-        return msgspec.convert({"name": name, **pairs}, STRATEGIES[name])
-    except msgspec.ValidationError as error:
-        raise InputError(f"'{text}' are no settings of {name}: {error}") from None
+    pairs = (setting.partition("=") for setting in given)
+    options = [("strategy", name), *((f"strategy.{key}", value) for key, _, value in pairs)]
+    return read.from_options(kind(), options).strategy
 
 
 def main() -> None:

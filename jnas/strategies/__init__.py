@@ -1,11 +1,15 @@
 """Search strategies, one file each; `STRATEGIES` holds their settings, which make them, by name."""
 
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
+from jnas.strategies.settings import wrappers
 from jnas.strategies.settings.bayesian import Bananas, Forest, GaussianProcess, Optuna, Tpe
 from jnas.strategies.settings.evolution import Aging, Evolution, Lemonade, Local, Nsga2, Pruning
 from jnas.strategies.settings.learning import Bandit, PolicyGradient, QLearning, Reinforce, TreeSearch
 from jnas.strategies.settings.sampling import Draw, Exhaustive, Random
+from jnas.strategies.settings.wrappers import Constraint, Distinct, Preselect, WarmUp
 
 if TYPE_CHECKING:
     # Help reads this file, and goes without JAX.
@@ -31,4 +35,10 @@ STRATEGIES: dict[str, "type[StrategySettings]"] = {
     "bananas": Bananas,
     "forest": Forest,
     "optuna": Optuna,
+    "distinct": Distinct,
+    "constraint": Constraint,
+    "preselect": Preselect,
+    "warm_up": WarmUp,
 }
+# A wrapper holds any of these; one that is registered later is wrapped from Python.
+wrappers.Strategies = reduce(or_, STRATEGIES.values())
