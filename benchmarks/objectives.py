@@ -19,6 +19,7 @@ from strategies import column, settings_of
 
 from jnas import spaces
 from jnas.estimators.compact_table import open_table
+from jnas.estimators.scores import looked_up
 from jnas.estimators.tabular import on_space
 from jnas.estimators.wraps import weighted_product
 from jnas.report import plots
@@ -27,20 +28,9 @@ from jnas.spaces import Space
 from jnas.strategies import pareto
 from jnas.strategies.lemonade import lemonade
 from jnas.studies.base import style
-from jnas.types import Candidates, Estimator, Key, Strategy, Values
+from jnas.types import Estimator, Strategy
 
 STEPS = (50, 100, 200, 500)
-
-
-def looked_up(space: Space, objectives: tuple[str, ...], columns: np.ndarray) -> Estimator:
-    """An estimator of columns float32[size, P], higher is better."""
-    held = jnp.asarray(columns)
-
-    def evaluate(key: Key, candidates: Candidates) -> Values:
-        value = held[space.index(candidates.architectures)]
-        return Values(value, jnp.zeros(value.shape, jnp.int8), jnp.zeros(len(value)))
-
-    return Estimator(objectives, evaluate, jittable=True)
 
 
 def main() -> None:

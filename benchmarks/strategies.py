@@ -3,10 +3,10 @@
     python benchmarks/strategies.py --table nb201_cifar10.csv.gz --signal valid_acc_12ep --worth test_acc \
         --strategies random "aging population=10 tournament=3" --seeds 500 --evaluations 500
 
-A strategy is a name with its settings behind it, as flags of `jnas search` without `--strategy`. An evaluation shows the
-signal; the worth of the architecture that showed the best is printed as mean ± standard deviation over seeds. Signal
-and worth are columns of a CSV; of jnas's own tables the signal is an epoch, 0 for the last, and the worth the mean over
-trainings. Seconds are those after compilation.
+A strategy is a name with its settings behind it, as flags of `jnas search` without `--strategy`. An evaluation shows
+the signal; the worth of the architecture that showed the best is printed as mean ± standard deviation over seeds.
+Signal and worth are columns of a CSV; of jnas's own tables the signal is an epoch, 0 for the last, and the worth the
+mean over trainings. Seconds are those after compilation.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from jnas.run.search import within
 from jnas.studies.search import incumbents
 from jnas.types import Estimator, StrategySettings
 
-STEPS = (50, 100, 150, 200, 500)
+STEPS = (20, 50, 100, 150, 200, 500)
 
 
 def column(path: str, name: str, dtype: type = np.float32) -> np.ndarray:

@@ -4,12 +4,18 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from scipy.stats import rankdata
 
 from jnas.errors import InputError
 from jnas.proxies import sign
 from jnas.proxies.combination import fitness
 from jnas.store.records import Evaluation
+from jnas.strategies import pareto
+
+# Evaluations compared with all others at a time.
+AT_ONCE = 256
 
 
 class Evaluations(NamedTuple):
@@ -36,6 +42,19 @@ class Evaluations(NamedTuple):
     def fitness(self) -> np.ndarray:
         """One number an evaluation, higher is better: the value, or the sum of log ranks of several: float64[B]."""
         return fitness(np.where(np.isnan(self.values), -np.inf, self.values))
+
+    @property
+    def front(self) -> np.ndarray:
+        """Places of the evaluations that none dominates (`jnas.strategies.pareto`), equal ones once: int[F]."""
+        # Ranks are exact in 32 bits.
+        ranks = np.where(np.isfinite(self.values), rankdata(self.values, "min", axis=0), -np.inf)
+        inside = jnp.zeros(len(ranks), bool)
+        for start in range(0, len(ranks), AT_ONCE):
+            inside = pareto.joined(
+                inside, jnp.asarray(ranks), jnp.arange(len(ranks))[start : start + AT_ONCE]
+            )
+        places = np.flatnonzero(inside)
+        return places[np.sort(np.unique(np.array(self.architectures)[places], return_index=True)[1])]
 
     def of(self, architecture: str) -> dict[str, float]:
         """Measured values of an architecture by objective; empty where it was not evaluated."""

@@ -1,6 +1,6 @@
 """A constraint on what networks cost: the part of a space that is small enough.
 
-    c(a) <= limit    parameters, multiply-adds, convolutions of NAS-Bench-201's network for CIFAR-10 or its like
+    c(a) <= limit    parameters and multiply-adds of NAS-Bench-201's network for CIFAR-10 or its like
 
 These are counted, not measured, so nothing is asked for and thrown away: the strategy searches a smaller space. A space
 of at most `LISTED` architectures is a list of those that fit. Of a larger one draws and mutants that do not fit are

@@ -38,12 +38,11 @@ class Constraint(Member, frozen=True, kw_only=True, tag="constraint"):
     of: Annotated["Strategies", Meta(description="the strategy")] = Aging()
     params: Annotated[float, Meta(ge=0, description="at most so many million parameters; 0: any")] = 0.0
     flops: Annotated[float, Meta(ge=0, description="at most so many million multiply-adds; 0: any")] = 0.0
-    convs: Annotated[int, Meta(ge=0, description="at most so many convolutions in the cell; 0: any")] = 0
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
         from jnas.strategies.constraint import affordable
 
-        limits = {"params": self.params, "flops": self.flops, "convs": self.convs / 1e6}
+        limits = {"params": self.params, "flops": self.flops}
         inner = self.of.make(affordable(space, limits), objectives, budget)
         return inner._replace(name=f"constraint:{inner.name}")
 
