@@ -47,11 +47,11 @@ def test_they_are_looked_up_by_their_signs(tmp_path):
 
 
 def test_equal_cells_share_their_score(tmp_path):
-    other = np.array([0, 0, 0, 0, 0, 0])
-    canonical = SPACE.to_string(np.asarray(SPACE.canonical(other)))
-    same = [row for row in SPACE.all() if SPACE.to_string(np.asarray(SPACE.canonical(row))) == canonical][:3]
+    codes = np.asarray(SPACE.canonical(SPACE.all()))
+    canonical = SPACE.to_string(codes[0])
+    same = SPACE.all()[np.flatnonzero((codes == codes[0]).all(axis=1))[:3]]
     path = written(tmp_path, f"{canonical},7,ok,9,ok,1,1")
-    value, *_ = scores(SPACE, path).evaluate(jax.random.key(0), Candidates(np.stack(same)))
+    value, *_ = scores(SPACE, path).evaluate(jax.random.key(0), Candidates(same))
     assert (np.asarray(value) == [-7, 9]).all() and len(same) == 3
 
 

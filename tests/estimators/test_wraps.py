@@ -60,7 +60,7 @@ def test_one_failed_repeat_fails_the_mean_with_its_status():
         bad = (
             jax.random.key_data(key) == jax.random.key_data(jax.random.fold_in(jax.random.key(0), 1))
         ).all()
-        status = np.where(bad & (np.arange(4) == 2)[:, None], 3, 0).astype(np.int8)
+        status = np.where(bad & (np.arange(4) == 2)[:, None] & np.ones(2, bool), 3, 0).astype(np.int8)
         return Values(np.where(status > 0, -np.inf, value.astype(np.float64)), status, cost)
 
     value, status, _ = mean(repeated(Estimator(("one", "two"), fails), 2)).evaluate(

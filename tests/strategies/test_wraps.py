@@ -11,8 +11,7 @@ from jnas.errors import InputError
 from jnas.estimators.scores import looked_up
 from jnas.run.loop import run, simulate
 from jnas.spaces.subset import subset, where
-from jnas.strategies import STRATEGIES
-from jnas.strategies.constraint import affordable
+from jnas.strategies import STRATEGIES, constraint
 from jnas.strategies.lemonade import sizes
 from jnas.strategies.listed import listed
 from jnas.strategies.wraps import REDRAWS, distinct, preselect, warm_up
@@ -53,10 +52,10 @@ def classes(rows, space=SPACE):
 def test_a_wrapper_that_changes_nothing_asks_the_same_bit_for_bit(name):
     plain, _ = together(made(name))
     every = np.ones(SPACE.size, bool)
-    affordable_space = affordable(SPACE, {"params": 1e9})
+    affordable_space = constraint.affordable(SPACE, {"params": 1e9})
     wrapped = {
         "one ask": preselect(made(name), ESTIMATOR, 1),
-        "no limit": made(name, space=affordable(SPACE, {"params": 0.0})),
+        "no limit": made(name, space=constraint.affordable(SPACE, {"params": 0.0})),
     }
     for how, strategy in wrapped.items():
         assert np.array_equal(together(strategy)[0], plain), how
@@ -133,17 +132,17 @@ def test_a_constraint_asks_for_nothing_that_does_not_fit(name):
     assert (millions <= np.float32([0.4, 60])).all() and len(np.unique(rows, axis=0)) > 30
 
 
-def test_a_space_that_is_not_listed_is_drawn_from_until_all_fit():
-    space = spaces.get("darts")
-    small = affordable(space, {"params": 0.5})
-    params = sizes(space, ["params"])
+def test_a_space_that_is_not_listed_is_drawn_from_until_all_fit(monkeypatch):
+    params = sizes(SPACE, ["params"])
+    monkeypatch.setattr(constraint, "LISTED", 100)
+    small = constraint.affordable(SPACE, {"params": 0.2})
     rows = small.sample(KEYS[0], 64)
-    assert (params(rows) <= 0.5).all() and (params(small.mutate(KEYS[1], rows)) <= 0.5).all()
-    assert not (params(space.sample(KEYS[0], 64)) <= 0.5).all()
-    all_fit = where(space, lambda rows: jnp.ones(jnp.shape(rows)[:-1], bool))
-    assert np.array_equal(all_fit.sample(KEYS[0], 8), space.sample(KEYS[0], 8))
+    assert (params(rows) <= 0.2).all() and (params(small.mutate(KEYS[1], rows)) <= 0.2).all()
+    assert not (params(SPACE.sample(KEYS[0], 64)) <= 0.2).all()
+    all_fit = where(SPACE, lambda rows: jnp.ones(jnp.shape(rows)[:-1], bool))
+    assert np.array_equal(all_fit.sample(KEYS[0], 8), SPACE.sample(KEYS[0], 8))
     with pytest.raises(InputError, match="raise the limits"):
-        affordable(SPACE, {"params": 1e-6})
+        constraint.affordable(SPACE, {"params": 1e-6})
 
 
 def test_a_perfect_proxy_finds_the_best_of_the_pool():
@@ -173,10 +172,14 @@ def test_a_warm_up_evaluates_the_best_by_the_proxy_first():
 
 @pytest.mark.parametrize("number", [4, 6])
 def test_a_strategy_that_counts_its_asks_starts_after_the_warm_up(number):
-    whole = made("exhaustive", batch=4)
-    _, rounds = asked(warm_up(whole, SPACE, ESTIMATOR, 100, number), 16)
-    own, skipped = np.concatenate(asked(whole, 16)[1]), number % 4
-    assert np.array_equal(np.concatenate(rounds)[number:], own[skipped : 16 - number + skipped])
+    space = toy(4, 4, 2)
+    proxy = looked_up(space, ("first",), space.all()[:, :1].astype(np.float32))
+    whole = made("exhaustive", space=space, batch=4)
+    _, rounds = asked(warm_up(whole, space, proxy, 20, number), 16, space)
+    own, skipped = np.concatenate(asked(whole, 16, space)[1]), number % 4
+    rows = np.concatenate(rounds)
+    assert (np.diff(rows[:number, 0]) <= 0).all()
+    assert np.array_equal(rows[number:], own[skipped : 16 - number + skipped])
 
 
 def test_wrappers_of_wrappers():
