@@ -54,7 +54,9 @@ class Preselect(Member, frozen=True, kw_only=True, tag="preselect"):
     short: ClassVar[str] = "of"
     of: Annotated["Strategies", Meta(description="the strategy")] = Aging()
     factor: Annotated[int, Meta(ge=1, description="asks for each evaluation")] = 4
-    proxy: Annotated[Proxies | Scores, Meta(description="estimator that chooses")] = Proxies(proxies="naswot")
+    proxy: Annotated[Proxies | Scores, Meta(description="estimator that chooses")] = Proxies(
+        proxies="synflow,params"
+    )
     data: Data = "digits"
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
@@ -72,8 +74,10 @@ class WarmUp(Member, frozen=True, kw_only=True, tag="warm_up"):
     short: ClassVar[str] = "of"
     of: Annotated["Strategies", Meta(description="the strategy")] = Aging()
     candidates: Annotated[int, Meta(ge=1, description="random architectures that the proxy scores")] = 1000
-    best: Annotated[int, Meta(ge=1, description="best of them that are evaluated first")] = 30
-    proxy: Annotated[Proxies | Scores, Meta(description="estimator that chooses")] = Proxies(proxies="naswot")
+    best: Annotated[int, Meta(ge=1, description="best of them that are evaluated first")] = 10
+    proxy: Annotated[Proxies | Scores, Meta(description="estimator that chooses")] = Proxies(
+        proxies="synflow,params"
+    )
     data: Data = "digits"
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
