@@ -87,6 +87,9 @@ def distinct(strategy: Strategy, space: Space, budget: int = 0) -> Strategy:
         def again(carry: tuple[Candidates, State, Array]) -> tuple[Candidates, State, Array]:
             candidates, inner, attempt = carry
             others, inner = strategy.ask(jax.random.fold_in(key, attempt), inner)
+            # A strategy of the host that runs out of architectures has fewer, or none.
+            if len(others.architectures) < len(candidates.architectures):
+                others = candidates
             replace = repeated(known, candidates.architectures)
             return jax.tree.map(partial(_merged, replace), others, candidates), inner, attempt + 1
 

@@ -88,6 +88,13 @@ def test_the_last_round_of_a_used_up_space_is_shorter_on_the_host():
     assert len(np.unique(np.concatenate(rounds), axis=0)) == 12
 
 
+def test_a_strategy_that_runs_out_is_asked_for_no_more():
+    space = toy(3, 2, 2)
+    whole = made("exhaustive", 40, space, batch=5)
+    result, rounds = asked(distinct(whole, space, 40), 40, space)
+    assert [len(each) for each in rounds] == [5, 5, 2] and result.evaluations == 12
+
+
 def test_distinct_asks_so_often_before_it_draws():
     space, calls = toy(3, 3), []
     one = np.zeros((1, 2), np.int32)
