@@ -10,6 +10,7 @@ Letters: B candidates, P objectives.
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +63,8 @@ def looked_up(
     statuses = jnp.asarray(np.zeros(values.shape, np.int8) if status is None else status)
 
     def evaluate(key: Key, candidates: Candidates) -> Values:
-        numbers: Array = space.index(candidates.architectures)
+        rows: Any = candidates.architectures
+        numbers: Array = space.index(rows)
         return Values(held[numbers], statuses[numbers], jnp.zeros(numbers.shape))
 
     return Estimator(

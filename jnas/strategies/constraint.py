@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jnas.errors import InputError
 from jnas.nets import own
@@ -41,7 +42,7 @@ def affordable(space: Space, limits: Mapping[str, float]) -> Space:
         return space
     costs, most = sizes(space, list(limits)), jnp.array(list(limits.values()))
 
-    def fits(architectures: Array) -> Array:
+    def fits(architectures: ArrayLike) -> Array:
         flat = jnp.reshape(architectures, (-1, len(space.decisions)))
         return (costs(flat) <= most).all(axis=-1).reshape(jnp.shape(architectures)[:-1])
 

@@ -18,7 +18,7 @@ Letters: B candidates, N architectures scored, D decisions, T evaluations that f
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,7 @@ def distinct(strategy: Strategy, space: Space, budget: int = 0) -> Strategy:
     _require_architectures(strategy, "distinct")
     strategy, pool = compiled(strategy), unseen(space)
 
-    def repeated(known: Archive, rows: Array) -> Array:
+    def repeated(known: Archive, rows: Any) -> Array:
         codes = space.canonical(rows)
         earlier = jnp.tril((codes[:, None] == codes).all(axis=-1), -1).any(axis=1)
         return earlier | ~pool.new(known, rows)
@@ -80,7 +80,7 @@ def distinct(strategy: Strategy, space: Space, budget: int = 0) -> Strategy:
             raise InputError(
                 f"{strategy.name} asks again for what it trains longer, and distinct never would: leave distinct out"
             )
-        if not len(candidates.architectures):
+        if not _count(candidates):
             return candidates, state._replace(inner=inner)
 
         # Ask anew in the places of repeats.
@@ -88,7 +88,7 @@ def distinct(strategy: Strategy, space: Space, budget: int = 0) -> Strategy:
             candidates, inner, attempt = carry
             others, inner = strategy.ask(jax.random.fold_in(key, attempt), inner)
             # A strategy of the host that runs out of architectures has fewer, or none.
-            if len(others.architectures) < len(candidates.architectures):
+            if _count(others) < _count(candidates):
                 others = candidates
             replace = repeated(known, candidates.architectures)
             return jax.tree.map(partial(_merged, replace), others, candidates), inner, attempt + 1
@@ -142,7 +142,7 @@ def preselect(strategy: Strategy, proxy: Estimator, factor: int) -> Strategy:
     strategy = compiled(strategy)
 
     def ask(key: Key, state: Keyed) -> tuple[Candidates, Keyed]:
-        def once(inner: State, number: Array) -> tuple[State, Candidates]:
+        def once(inner: State, number: Array | int) -> tuple[State, Candidates]:
             # The first ask is the strategy's own.
             own = jnp.where(number > 0, jax.random.fold_in(key, number), key)
             candidates, inner = strategy.ask(own, inner)
@@ -151,15 +151,16 @@ def preselect(strategy: Strategy, proxy: Estimator, factor: int) -> Strategy:
         if strategy.jittable:
             inner, asks = jax.lax.scan(once, state.inner, jnp.arange(factor))
             asks = jax.tree.map(lambda rows: rows.reshape(-1, *rows.shape[2:]), asks)
-            count = len(asks.architectures) // factor
+            count = _count(asks) // factor
         else:
             inner, parts = state.inner, []
             for number in range(factor):
                 inner, candidates = once(inner, number)
                 parts.append(candidates)
             asks = jax.tree.map(lambda *rows: jnp.concatenate(rows), *parts)
-            count = len(parts[0].architectures)
-        worth = fitness(proxy.evaluate(state.key, asks).value)
+            count = _count(parts[0])
+        values: Any = proxy.evaluate(state.key, asks).value
+        worth = fitness(values)
         chosen = jnp.sort(jnp.argsort(-worth, stable=True)[:count])
         return jax.tree.map(lambda rows: rows[chosen], asks), Keyed(inner, state.key)
 
@@ -189,7 +190,8 @@ def warm_up(strategy: Strategy, space: Space, proxy: Estimator, candidates: int,
     def init(key: Key) -> Warm:
         sample_key, choice_key, proxy_key = jax.random.split(jax.random.fold_in(key, 1), 3)
         rows = space.sample(sample_key, candidates)
-        worth = jnp.asarray(fitness(proxy.evaluate(proxy_key, Candidates(rows)).value), jnp.float32)
+        values: Any = proxy.evaluate(proxy_key, Candidates(rows)).value
+        worth = jnp.asarray(fitness(values), jnp.float32)
         nothing = archive.empty(1, len(space.decisions), 0)
         first = pool.choose(choice_key, nothing, rows, worth, best)
         return Warm(strategy.init(key), first, jnp.int32(0))
@@ -197,7 +199,7 @@ def warm_up(strategy: Strategy, space: Space, proxy: Estimator, candidates: int,
     def ask(key: Key, state: Warm) -> tuple[Candidates, Warm]:
         asks, inner = strategy.ask(key, state.inner)
         asks = jax.tree.map(jnp.asarray, asks)
-        places = state.asked + jnp.arange(len(asks.architectures))
+        places = state.asked + jnp.arange(_count(asks))
         warm = places < len(state.first)
         rows = _merged(warm, state.first[jnp.minimum(places, len(state.first) - 1)], asks.architectures)
         parent = None if asks.parent is None else jnp.where(warm, -1, asks.parent)
@@ -230,6 +232,12 @@ def compiled(strategy: Strategy) -> Strategy:
     if not strategy.jittable:
         return strategy
     return strategy._replace(ask=jax.jit(strategy.ask), tell=jax.jit(strategy.tell))
+
+
+def _count(candidates: Candidates) -> int:
+    """B."""
+    rows: Any = candidates.architectures
+    return len(rows)
 
 
 def _merged(where: Array, taken: Array, otherwise: Array) -> Array:
