@@ -23,7 +23,11 @@ def repeated(estimator: Estimator, repeats: int) -> Estimator:
         parts = [estimator.evaluate(jax.random.fold_in(key, repeat), candidates) for repeat in range(repeats)]
         value, status, cost = zip(*parts, strict=True)
         library = _library(value[0])
-        return Values(library.concatenate(value, axis=1), library.concatenate(status, axis=1), sum(cost))
+        return Values(
+            library.concatenate(value, axis=1),
+            library.concatenate(status, axis=1),
+            library.stack(cost).sum(0),
+        )
 
     names = tuple(f"{name}/{repeat}" for repeat in range(repeats) for name in estimator.objectives)
     return estimator._replace(objectives=names, evaluate=evaluate)
@@ -109,7 +113,7 @@ def weighted_product(
     return estimator._replace(objectives=("_".join(estimator.objectives[:2]),), evaluate=evaluate)
 
 
-def averaged(values: Array | np.ndarray, objectives: tuple[str, ...]) -> Array | np.ndarray:
+def averaged(values: Array | np.ndarray, objectives: tuple[str, ...]) -> Any:
     """Means over the repeats of each objective: float[B, R] of columns `objectives` to float[B, P]."""
     columns = _columns(objectives).values()
     return _library(values).stack([values[:, np.array(places)].mean(axis=1) for places in columns], axis=1)
