@@ -24,7 +24,7 @@ from jnas.run.search import within
 from jnas.studies.searching import incumbents, searches
 from jnas.types import Estimator
 
-STEPS = (50, 100, 150, 200, 500)
+STEPS = (20, 50, 100, 150, 200, 500)
 
 
 def opened(path: str, signal: str, worth: str) -> tuple[Table, Estimator, np.ndarray]:

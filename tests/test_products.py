@@ -3,8 +3,10 @@
 `PYTHONPATH=.:tests python tests/test_products.py` prints the table.
 """
 
+import tempfile
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,7 +17,7 @@ from jnas import data, spaces
 from jnas.errors import InputError
 from jnas.estimators import ESTIMATORS
 from jnas.estimators.inherited import inherited
-from jnas.estimators.settings import NtkConfig, Proxies, RegionsConfig, Table, Train
+from jnas.estimators.settings import NtkConfig, Proxies, RegionsConfig, Scores, Table, Train
 from jnas.oneshot.supernets import SUPERNETS
 from jnas.run.search import Outcome, explore, within
 from jnas.spaces import Space
@@ -24,6 +26,11 @@ from jnas.types import Candidates, Estimator
 
 KEY = jax.random.key(0)
 SPACES = ("nasbench201", "darts", "no_pool", "shake_shake")
+# Scores of two cells, which a search is then restricted to.
+SCORED = """architecture,naswot,naswot_status
+|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|,3.5,ok
+|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|,2.5,ok
+"""
 ESTIMATES = {
     "proxies": Proxies(proxies="regions", regions=RegionsConfig(inputs=20), ntk=NtkConfig(batch=4)),
     "table": Table(path="digits"),
@@ -45,6 +52,10 @@ STRATEGY = {
     "bananas": {"layers": 1, "networks": 2, "candidates": 8},
     "forest": {"candidates": 8},
 }
+
+
+SIZED = Proxies(proxies="params")
+STRATEGY |= {"preselect": {"proxy": SIZED}, "warm_up": {"proxy": SIZED, "candidates": 8, "best": 2}}
 
 
 @cache
@@ -80,6 +91,11 @@ def estimator(name: str, space: str, apart: bool) -> Estimator:
         trained = supernet(space)
         images = dataset().x_test[:32], dataset().y_test[:32]
         return inherited(trained, trained.init(KEY), dataset(), *images, batch=2)
+    if name == "scores":
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "scores.csv")
+            path.write_text(SCORED, "utf-8")
+            return Scores(path=str(path)).make(space_named(space), dataset())
     return ESTIMATES[name].make(space_named(space), dataset(), apart=apart)
 
 
@@ -96,11 +112,11 @@ def fits(strategy: str, estimate: str, space: str) -> bool:
     """What the registries and the data say of a product."""
     if estimate == "inherited":
         known = space in SUPERNETS
-    elif estimate == "table":
+    elif estimate in ("table", "scores"):
         known = space == "nasbench201"
     else:
         known = space != "shake_shake"
-    if strategy == "lemonade":
+    if strategy in ("lemonade", "preselect", "warm_up"):
         # It counts sizes of networks that are built alone.
         known &= space != "shake_shake"
     if strategy == "exhaustive":

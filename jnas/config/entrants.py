@@ -53,22 +53,22 @@ def _entrant(given: str | Mapping[str, Any]) -> Entrant:
                 raise InputError(
                     f"{SOURCE}: '{pair}' behind {name} is no setting: write key=value, or a comma"
                 )
-        # Text is read by the type of its field, as on the command line.
-        texts = {key: read.Text(text) for key, _, text in (pair.partition("=") for pair in pairs)}
-        return _made(name, texts, " ".join(pairs), "")
+        # As on the command line: `distinct:aging of.population=20` is a strategy of a strategy.
+        options = [("strategy", name)]
+        options += [(f"strategy.{key}", text) for key, _, text in (pair.partition("=") for pair in pairs)]
+        strategy = read.from_options(search.kind(), options, SOURCE).strategy
+        return _named(name, strategy, " ".join(pairs), "")
     values: dict[str, Any] = {str(key): value for key, value in given.items()}
     name, label = values.pop("name", None), values.pop("label", "")
     if not isinstance(name, str) or not isinstance(label, str):
         raise InputError(
             f"{SOURCE}: {describe(dict(given))} has no name: write name: aging, and its settings"
         )
-    return _made(name, values, " ".join(f"{key}={value}" for key, value in values.items()), label)
+    strategy = search.from_mapping({"strategy": {"name": name, **values}}, SOURCE).strategy
+    return _named(name, strategy, " ".join(f"{key}={value}" for key, value in values.items()), label)
 
 
-def _made(name: str, values: Mapping[str, Any], written: str, label: str) -> Entrant:
-    settings = search.from_mapping({"strategy": {"name": name, **values}}, SOURCE).strategy
-    return Entrant(
-        label or f"{name} {written}".rstrip(),
-        label or f"{type(settings).spelled()} {written}".rstrip(),
-        settings,
-    )
+def _named(name: str, settings: "StrategySettings", written: str, label: str) -> Entrant:
+    # A strategy of another one is called by both names.
+    title = name.replace("_", " ") if ":" in name else type(settings).spelled()
+    return Entrant(label or f"{name} {written}".rstrip(), label or f"{title} {written}".rstrip(), settings)

@@ -117,6 +117,23 @@ class Table(Member, frozen=True, kw_only=True, tag="table"):
         return tabular(table, epoch=self.epoch)
 
 
+class Scores(Member, frozen=True, kw_only=True, tag="scores"):
+    """Training-free scores that jnas score wrote: scores:FILE.csv."""
+
+    short: ClassVar[str] = "path"
+    takes: ClassVar[tuple[str, ...]] = ("architectures",)
+    path: Annotated[str, Meta(description="the CSV of jnas score")] = "scores.csv"
+    proxies: Annotated[str, Meta(description="its columns, separated by commas; empty: all proxies")] = ""
+
+    def make(self, space: "Space", dataset: "Dataset | None" = None, *, apart: bool = False) -> "Estimator":
+        """The estimator that these settings describe."""
+        from jnas.estimators.scores import scores
+
+        return scores(
+            space, self.path, tuple(name.strip() for name in self.proxies.split(",") if name.strip())
+        )
+
+
 class Recipe(Settings, frozen=True, kw_only=True):
     """Recipe of a training; the defaults are those of DARTS on CIFAR-10. Zero leaves a part out."""
 

@@ -4,13 +4,19 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from scipy.stats import rankdata
 
 from jnas.errors import InputError
 from jnas.proxies import sign
 from jnas.proxies.combination import fitness
 from jnas.store.records import Evaluation, unqualified
+from jnas.strategies import pareto
 from jnas.strategies.archive import longest
+
+# Evaluations compared with all others at a time.
+AT_ONCE = 256
 
 
 class Evaluations(NamedTuple):
@@ -48,6 +54,23 @@ class Evaluations(NamedTuple):
         """Place of the longest training of an architecture, the first of equals; None where there is none."""
         places = [place for place, text in enumerate(self.architectures) if text == architecture]
         return max(places, key=lambda place: self.fidelity[place], default=None)
+
+    @property
+    def front(self) -> np.ndarray:
+        """Places of the evaluations that none dominates (`jnas.strategies.pareto`), equal ones once: int[F].
+
+        Of the longest trainings alone.
+        """
+        compared = np.isfinite(self.values) & np.asarray(longest(self.values, self.fidelity))[:, None]
+        # Ranks are exact in 32 bits.
+        ranks = np.where(compared, rankdata(self.values, "min", axis=0), -np.inf)
+        inside = jnp.zeros(len(ranks), bool)
+        for start in range(0, len(ranks), AT_ONCE):
+            inside = pareto.joined(
+                inside, jnp.asarray(ranks), jnp.arange(len(ranks))[start : start + AT_ONCE]
+            )
+        places = np.flatnonzero(inside)
+        return places[np.sort(np.unique(np.array(self.architectures)[places], return_index=True)[1])]
 
     def of(self, architecture: str) -> dict[str, float]:
         """Measured values of an architecture by objective, of its longest training; empty where it has none."""

@@ -33,6 +33,11 @@ class SearchResult:
         """Value of the architecture by the first objective, as it was measured; nan where it was not evaluated."""
         return next(iter(self.evaluations.of(self.architecture).values()), math.nan)
 
+    @property
+    def front(self) -> list[str]:
+        """Architectures that no other evaluated one dominates, in the order of the search."""
+        return [self.evaluations.architectures[place] for place in self.evaluations.front]
+
     def frame(self) -> Any:
         """Evaluations as a `pandas.DataFrame`. Raises `InputError` where pandas is not installed."""
         return self.evaluations.frame()

@@ -31,9 +31,34 @@ def subset(space: Space, members: np.ndarray) -> Space:
         chosen = numbers[jax.random.randint(key, (count,), 0, len(numbers))]
         return jnp.stack(jnp.unravel_index(chosen, space.decisions), axis=-1).astype(jnp.int32)
 
-    def contains(architectures: ArrayLike) -> Array:
-        return allowed[space.index(architectures)]
+    return _restricted(space, sample, lambda architectures: allowed[space.index(architectures)])
 
+
+def where(space: Space, fits: Callable[[ArrayLike], Array]) -> Space:
+    """`space` whose `sample` and `mutate` give those alone for which int32[..., D] -> bool[...] is true.
+
+    For spaces that are too large to list: draws are drawn anew until all fit, for ever where none does. Mutations are
+    those of `subset`.
+    """
+
+    def contains(architectures: ArrayLike) -> Array:
+        return fits(architectures) & space.contains(architectures)
+
+    def sample(key: Array, count: int) -> Array:
+        def again(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            rows, attempt = carry
+            fresh = space.sample(jax.random.fold_in(key, attempt), count)
+            return jnp.where(contains(rows)[:, None], rows, fresh), attempt + 1
+
+        first = space.sample(key, count), jnp.int32(1)
+        return jax.lax.while_loop(lambda carry: ~contains(carry[0]).all(), again, first)[0]
+
+    return _restricted(space, sample, contains)
+
+
+def _restricted(
+    space: Space, sample: Callable[[Array, int], Array], contains: Callable[[ArrayLike], Array]
+) -> Space:
     def mutate(key: Array, architectures: ArrayLike) -> Array:
         parents = jnp.asarray(architectures, jnp.int32)
         tried = space.mutate(key, jnp.broadcast_to(parents, (TRIES, *parents.shape)))

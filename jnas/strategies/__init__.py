@@ -1,7 +1,10 @@
 """Search strategies, one file each; `STRATEGIES` holds their settings, which make them, by name."""
 
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
+from jnas.strategies.settings import wrappers
 from jnas.strategies.settings.bayesian import Bananas, Forest, GaussianProcess, Optuna, Tpe
 from jnas.strategies.settings.evolution import (
     Aging,
@@ -23,6 +26,7 @@ from jnas.strategies.settings.learning import (
     TreeSearch,
 )
 from jnas.strategies.settings.sampling import Draw, Exhaustive, Random
+from jnas.strategies.settings.wrappers import Constraint, Distinct, Preselect, WarmUp
 
 if TYPE_CHECKING:
     # Help reads this file, and goes without JAX.
@@ -55,4 +59,10 @@ STRATEGIES: dict[str, "type[StrategySettings]"] = {
     "hyperband": Hyperband,
     "asha": Asha,
     "bohb": Bohb,
+    "distinct": Distinct,
+    "constraint": Constraint,
+    "preselect": Preselect,
+    "warm_up": WarmUp,
 }
+# A wrapper holds any of these; one that is registered later is wrapped from Python.
+wrappers.Strategies = reduce(or_, STRATEGIES.values())

@@ -9,6 +9,7 @@ from jnas.config import read
 from jnas.config.search import from_mapping, kind
 from jnas.config.study import StudyConfig
 from jnas.config.train import TrainConfig
+from jnas.errors import InputError
 from jnas.estimators import ESTIMATORS
 from jnas.oneshot import METHODS
 from jnas.settings import Member
@@ -87,3 +88,33 @@ def test_a_member_that_is_registered_later_is_chosen_by_its_name(monkeypatch):
     monkeypatch.undo()
     # Nobody else's settings have changed.
     assert from_mapping({}) == before
+
+
+def test_a_strategy_of_strategies_is_written_as_a_chain():
+    chain = read.from_options(
+        kind(), [("strategy", "distinct:preselect:local"), ("strategy.of.factor", "8"), ("strategy.of.of.initial", "3")]
+    )  # fmt: skip
+    written = {
+        "name": "distinct",
+        "of": {"name": "preselect", "factor": 8, "of": {"name": "local", "initial": 3}},
+    }
+    assert from_mapping({"strategy": written}) == chain
+    assert from_mapping(read.to_mapping(chain)) == chain
+    local = STRATEGIES["local"](initial=3)
+    assert chain.strategy == STRATEGIES["distinct"](of=STRATEGIES["preselect"](factor=8, of=local))
+    scored = from_mapping({"strategy": {"name": "warm_up", "proxy": "scores:a.csv", "of": "distinct:tpe"}})
+    assert scored.strategy.proxy.path == "a.csv" and scored.strategy.of.of == STRATEGIES["tpe"]()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "distinct:locl"}, "'strategy.of' is 'locl': give one of .*; did you mean 'local'"),
+        ({"strategy": "distinct:local", "strategy.of.batc": "2"}, "did you mean '--strategy.of.batch'"),
+        ({"strategy": "distinct:local", "strategy.initial": "2"}, "did you mean '--strategy.of.initial'"),
+        ({"strategy": "preselect:tpe", "strategy.proxy": "train"}, "give one of proxies, scores"),
+    ],
+)
+def test_errors_in_a_chain_name_the_place(options, message):
+    with pytest.raises(InputError, match=message):
+        read.from_options(kind(), list(options.items()))

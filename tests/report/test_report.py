@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from brute_pareto import brute_ranks
 from finished_runs import CONFIG, write_run
 
 from jnas import spaces
@@ -264,6 +265,12 @@ def test_evaluations_are_the_records(evolved):
     # The better by both is the better by the combined rank.
     first, *others = np.argsort(-search.fitness)
     assert not any((search.values[other] > search.values[first]).all() for other in others)
+    # The front by its definition; architectures that were evaluated twice are there once.
+    assert search.front.tolist() == np.flatnonzero(brute_ranks(search.values) == 0).tolist()
+    twice = search._replace(
+        architectures=search.architectures * 2, values=np.concatenate([search.values] * 2)
+    )
+    assert twice.front.tolist() == search.front.tolist()
     np.testing.assert_array_equal(final.measured[:, 0], [0.5, 1.5, 2.5, 3.5])
     assert list(search.frame().columns) == ["architecture", "ntk", "naswot", "fidelity", "seconds"]
 
@@ -273,6 +280,7 @@ def test_the_report_of_a_search_of_architectures(evolved):
     flat = re.sub(r"\s+", "", page.text)
     assert page.open == [] and len(page.ids) == len(set(page.ids))
     assert "40architectureswereevaluatedbynaswot,ntk" in flat and "the4best" in flat
+    assert "Paretofront" in flat
     for text in ("ntk(lowerisbetter)", "naswot(higherisbetter)", "combinedrank(0:bestbyall)"):
         assert text in flat
     assert "roundbyround" not in flat

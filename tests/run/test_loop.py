@@ -27,7 +27,9 @@ JITTABLE = [name for name in NAMES if STRATEGIES[name]().make(SPACE, ("accuracy"
 @pytest.mark.parametrize("name", JITTABLE)
 def test_a_search_of_the_loop_is_one_of_many_simulated(name):
     settings = {"aging": {"population": 8, "tournament": 4}, "bananas": {"layers": 1}}.get(name, {})
-    strategy = STRATEGIES[name](**settings, batch=1).make(MEMBERS, ESTIMATOR.objectives, 30)
+    if "batch" in STRATEGIES[name].__struct_fields__:
+        settings = settings | {"batch": 1}
+    strategy = STRATEGIES[name](**settings).make(MEMBERS, ESTIMATOR.objectives, 30)
     keys = jax.random.split(jax.random.key(1), 3)
     asked, told, share = jax.device_get(simulate(keys, strategy=strategy, estimator=ESTIMATOR, rounds=30))
     assert asked.shape == (3, 30, 6) and told.shape == (3, 30, 1)

@@ -6,6 +6,7 @@ import pytest
 from installed import NAMES
 
 from jnas import spaces
+from jnas.estimators.settings import Proxies
 from jnas.run.loop import run, size
 from jnas.strategies import STRATEGIES
 from jnas.types import Candidates, Values
@@ -22,6 +23,8 @@ SMALL = {
     "bananas": {"layers": 2, "networks": 2},
     "forest": {"batch": 10, "candidates": 100, "trees": 5},
     "optuna": {"batch": 10},
+    "preselect": {"proxy": Proxies(proxies="params")},
+    "warm_up": {"proxy": Proxies(proxies="params"), "candidates": 100, "best": 10},
 }
 OBJECTIVES = {"one": ("hill",), "two": ("hill", "again")}
 

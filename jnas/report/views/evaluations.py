@@ -39,10 +39,17 @@ def view(result: Mapping[str, Any], records: Sequence[Evaluation]) -> dict[str, 
         "figure": figure(search, result["architecture"]),
         "columns": best.objectives,
         "combined": len(best.objectives) > 1,
+        "front": _front(search) if len(search.objectives) > 1 else [],
         "best": [
             (best.architectures[index], float(worth[index]), best.measured[index].tolist()) for index in order
         ],
     }
+
+
+def _front(search: Evaluations) -> list[tuple[str, list[float]]]:
+    """Architectures that none dominates, with their values, the best by the first objective first."""
+    order = search.front[np.argsort(-search.values[search.front, 0], kind="stable")]
+    return [(search.architectures[place], search.measured[place].tolist()) for place in order]
 
 
 def figure(evaluations: Evaluations, found: str) -> str:
