@@ -111,7 +111,7 @@ def test_a_strategy_of_strategies_is_written_as_a_chain():
     [
         ({"strategy": "distinct:locl"}, "'strategy.of' is 'locl': give one of .*; did you mean 'local'"),
         ({"strategy": "distinct:local", "strategy.of.batc": "2"}, "did you mean '--strategy.of.batch'"),
-        ({"strategy": "distinct:local", "strategy.initial": "2"}, "did you mean '--strategy.of.initial'"),
+        ({"strategy": "distinct:local", "strategy.initial": "2"}, "it is a key of local"),
         ({"strategy": "preselect:tpe", "strategy.proxy": "train"}, "give one of proxies, scores"),
     ],
 )

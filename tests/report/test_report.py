@@ -268,7 +268,9 @@ def test_evaluations_are_the_records(evolved):
     # The front by its definition; architectures that were evaluated twice are there once.
     assert search.front.tolist() == np.flatnonzero(brute_ranks(search.values) == 0).tolist()
     twice = search._replace(
-        architectures=search.architectures * 2, values=np.concatenate([search.values] * 2)
+        architectures=search.architectures * 2,
+        values=np.concatenate([search.values] * 2),
+        fidelity=np.concatenate([search.fidelity] * 2),
     )
     assert twice.front.tolist() == search.front.tolist()
     np.testing.assert_array_equal(final.measured[:, 0], [0.5, 1.5, 2.5, 3.5])

@@ -40,7 +40,7 @@ def asked(strategy, budget=60, space=SPACE, key=KEYS[0]):
 
 
 def together(strategy, rounds=60):
-    rows, values = simulate(KEYS, strategy=strategy, estimator=ESTIMATOR, rounds=rounds)
+    rows, values, _ = simulate(KEYS, strategy=strategy, estimator=ESTIMATOR, rounds=rounds)
     return np.asarray(rows), np.asarray(values)
 
 
