@@ -57,6 +57,7 @@ def programs_leave_with_their_file():
 
 # Files that take half a minute or more on a core, by folder and name.
 LONG = (
+    "strategies/test_conformance.py",
     "tests/test_docs.py", "run/test_oneshot.py", "run/test_search.py", "tests/test_golden.py",
     "proxies/test_network_proxies.py", "proxies/test_conformance.py", "oneshot/test_supernets.py",
     "tests/test_tenas_parity.py", "tests/test_products.py", "theory/test_empirical_ntk.py", "nets/test_two_inputs.py",

@@ -75,7 +75,7 @@ def observer(image: tuple[int, ...]) -> Callable[[Any, Params, Array], Weights]:
 
 
 def matched(params: Params, starts: Sequence[Weights | None]) -> Weights:
-    """What B trainings of networks with parameters as `params` begin with, [B, ...]: read where it is inherited."""
+    """Weights that B trainings begin with, shaped as `params`, [B, ...]; `read` where they are inherited."""
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     rows = []
     for start in starts:

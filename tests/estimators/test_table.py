@@ -49,5 +49,5 @@ def test_a_folder_is_no_table(tmp_path):
 
 
 def test_the_family():
-    assert set(ESTIMATORS) == {"proxies", "table", "train", "inherited"}
+    assert set(ESTIMATORS) == {"proxies", "table", "train", "inherited", "scores"}
     assert all(member.__doc__ and "\n" not in member.__doc__ for member in ESTIMATORS.values())

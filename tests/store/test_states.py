@@ -11,6 +11,7 @@ from installed import NAMES
 import jnas
 from jnas import spaces
 from jnas.errors import InputError
+from jnas.estimators.settings import Proxies
 from jnas.strategies import STRATEGIES
 from jnas.types import Strategy, Values
 
@@ -27,6 +28,8 @@ SMALL = {
     "lemonade": {"initial": 2, "batch": 2, "children": 10},
     "evolution": {"children": 5},
     "exhaustive": {"batch": 7},
+    "preselect": {"proxy": Proxies(proxies="params")},
+    "warm_up": {"proxy": Proxies(proxies="params"), "candidates": 20, "best": 5},
 }
 
 

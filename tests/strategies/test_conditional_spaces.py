@@ -8,6 +8,7 @@ from installed import NAMES
 
 from jnas import spaces
 from jnas.errors import InputError
+from jnas.estimators.settings import Proxies
 from jnas.run.search import explore
 from jnas.spaces import of_networks
 from jnas.strategies import STRATEGIES
@@ -42,6 +43,9 @@ SETTINGS = {
     "gaussian_process": {"candidates": 20},
     "lemonade": {"initial": 4, "children": 6, "batch": 4},
     "policy_gradient": {"units": 4, "batch": 4},
+    # Sizes are counted without a compilation.
+    "preselect": {"proxy": Proxies(proxies="params")},
+    "warm_up": {"proxy": Proxies(proxies="params"), "candidates": 20, "best": 5},
 }
 BUDGET = 24
 

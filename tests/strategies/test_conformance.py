@@ -1,5 +1,7 @@
 """Every strategy of the registry, by the loop, on a landscape that can be climbed."""
 
+from functools import cache
+
 import jax
 import numpy as np
 import pytest
@@ -36,6 +38,12 @@ def worth(candidates: Candidates, objectives: int = 1) -> Values:
     return Values(np.broadcast_to(value[:, None], shape), np.zeros(shape, np.int8), np.zeros(len(value)))
 
 
+@cache
+def made(name, objectives, settings):
+    """The strategy, once: its compiled functions serve all tests."""
+    return STRATEGIES[name](**(SMALL.get(name, {}) | dict(settings))).make(SPACE, objectives, BUDGET)
+
+
 def search(name, evaluate=None, key=KEY, budget=BUDGET, objectives=("hill",), **settings):
     """(result, the candidates of each round)."""
     asked = []
@@ -45,7 +53,7 @@ def search(name, evaluate=None, key=KEY, budget=BUDGET, objectives=("hill",), **
         asked.append(Candidates(*(None if rows is None else np.asarray(rows) for rows in candidates)))
         return (evaluate or (lambda number, c: worth(c, len(objectives))))(number, candidates)
 
-    strategy = STRATEGIES[name](**(SMALL.get(name, {}) | settings)).make(SPACE, objectives, budget)
+    strategy = made(name, objectives, tuple(settings.items()))
     return run(strategy, note, key, budget=budget), asked
 
 
@@ -90,7 +98,8 @@ def test_one_key_gives_one_search_and_another_gives_another(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_search_is_the_uninterrupted_one(name):
     stored = []
-    last = min(2, search(name)[0].rounds - 1)
+    whole = search(name, budget=60)
+    last = min(2, whole[0].rounds - 1)
 
     def dies(number, candidates):
         if number == last:
@@ -99,9 +108,8 @@ def test_a_resumed_search_is_the_uninterrupted_one(name):
         return stored[-1]
 
     with pytest.raises(KeyboardInterrupt):
-        search(name, dies)
-    again = search(name, lambda number, c: stored[number] if number < len(stored) else worth(c))
-    whole = search(name)
+        search(name, dies, budget=60)
+    again = search(name, lambda number, c: stored[number] if number < len(stored) else worth(c), budget=60)
     assert equal(again[1], whole[1]) and again[0].best.tolist() == whole[0].best.tolist()
 
 
