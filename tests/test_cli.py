@@ -381,7 +381,7 @@ def test_list_all(call):
     # A strategy that asks for gates needs an estimator that takes them.
     _, _, table = out.partition("strategies x estimators\n")
     rows = {row.split()[0]: row.split()[1:] for row in table.splitlines()[1:]}
-    assert rows["pruning"] == ["gates", "yes", "-", "-", "yes", "-"]
+    assert rows["pruning"] == ["gates", "yes", "-", "-", "-", "yes"]
     assert rows["random"] == ["architectures", "yes", "yes", "yes", "yes", "yes"]
     assert "nasbench201" in out and "15,625 cells" in out and "digits" in out
 

@@ -176,8 +176,8 @@ def test_wrong_searches(call, folder, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--estimator table:digits", "strategy pruning asks for gates, .* of accuracy takes architectures and trainings: choose"),
-        ("--estimator train", "strategy pruning asks for gates, .* of accuracy takes architectures and trainings: choose"),
+        ("--estimator table:digits", "strategy pruning asks for gates, .* accuracy takes architectures and trainings"),
+        ("--estimator train", "strategy pruning asks for gates, .* accuracy takes architectures and trainings"),
         ("--estimator proxies:naswot", "strategy pruning asks for gates, .* of naswot/0 takes architectures"),
         ("--estimator inherited --strategy draw", "inherited evaluates .*: write inherited:RUN with the folder"),
         ("--estimator inherited:absent --strategy draw", "no run folder 'absent'"),
