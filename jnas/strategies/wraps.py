@@ -141,7 +141,9 @@ def preselect(strategy: Strategy, proxy: Estimator, factor: int) -> Strategy:
     _require_architectures(strategy, "preselect")
     strategy = compiled(strategy)
 
-    def ask(key: Key, state: Keyed) -> tuple[Candidates, Keyed]:
+    def asks_of(key: Key, inner: State) -> tuple[State, Candidates]:
+        """All asks, one behind the other."""
+
         def once(inner: State, number: Array | int) -> tuple[State, Candidates]:
             # The first ask is the strategy's own.
             own = jnp.where(number > 0, jax.random.fold_in(key, number), key)
@@ -149,19 +151,22 @@ def preselect(strategy: Strategy, proxy: Estimator, factor: int) -> Strategy:
             return inner, candidates
 
         if strategy.jittable:
-            inner, asks = jax.lax.scan(once, state.inner, jnp.arange(factor))
-            asks = jax.tree.map(lambda rows: rows.reshape(-1, *rows.shape[2:]), asks)
-            count = _count(asks) // factor
-        else:
-            inner, parts = state.inner, []
-            for number in range(factor):
-                inner, candidates = once(inner, number)
-                parts.append(candidates)
-            asks = jax.tree.map(lambda *rows: jnp.concatenate(rows), *parts)
-            count = _count(parts[0])
+            inner, asks = jax.lax.scan(once, inner, jnp.arange(factor))
+            return inner, jax.tree.map(lambda rows: rows.reshape(-1, *rows.shape[2:]), asks)
+        parts = []
+        for number in range(factor):
+            inner, candidates = once(inner, number)
+            parts.append(candidates)
+        return inner, jax.tree.map(lambda *rows: jnp.concatenate(rows), *parts)
+
+    # A proxy of the host leaves the asks outside of any program: compiled once, not in every round.
+    asked = jax.jit(asks_of) if strategy.jittable else asks_of
+
+    def ask(key: Key, state: Keyed) -> tuple[Candidates, Keyed]:
+        inner, asks = asked(key, state.inner)
         values: Any = proxy.evaluate(state.key, asks).value
         worth = fitness(values)
-        chosen = jnp.sort(jnp.argsort(-worth, stable=True)[:count])
+        chosen = jnp.sort(jnp.argsort(-worth, stable=True)[: _count(asks) // factor])
         return jax.tree.map(lambda rows: rows[chosen], asks), Keyed(inner, state.key)
 
     def tell(state: Keyed, candidates: Candidates, values: Values) -> tuple[Keyed, Info]:
