@@ -82,15 +82,8 @@ def main() -> None:
 
         estimator = tabular(table, epoch=last)
         make = partial(settings.make, space, estimator.objectives)
-        found = searches(
-            space,
-            make,
-            estimator,
-            keys,
-            count,
-            lambda done, preparing=False: None,
-            partial(used, table, epoch=last),
-        )
+        paid = partial(used, table, epoch=last)
+        found = searches(space, make, estimator, keys, count, used=paid)
         best = incumbents(found.told, worth[found.numbers], found.share)
         reached = at_evaluations(best, found.used, count)[:, np.array(steps) * factor - 1]
         cells = [f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in reached.T]

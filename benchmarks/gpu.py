@@ -51,9 +51,6 @@ from jnas.run.progress import Progress
 # eigenvalues of some.
 TOLERANCE = 5e-2
 SMALL = {"network": {"channels": 4, "cells_per_stage": 1, "batch": 8}, "regions": {"inputs": 100}}
-RESIDUAL_CELL = (
-    "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|"
-)
 
 
 class Sizes(NamedTuple):
@@ -161,7 +158,7 @@ def darts_search(sizes: Sizes, data: str) -> Iterator[str]:
 def steps(sizes: Sizes, data: str) -> Iterator[str]:
     source = stream.of_dataset(datasets.load(data))
     networks = {
-        "nasbench201": (RESIDUAL_CELL, replace(NASBENCH201, augment=False)),
+        "nasbench201": (train.RESIDUAL_CELL, replace(NASBENCH201, augment=False)),
         "darts": (train.DARTS_V2, Recipe(augment=False, cutout=0, drop_path=0.0, auxiliary=0.0)),
     }
     for space, (text, recipe) in networks.items():

@@ -7,6 +7,7 @@ hypervolume is counted too; with further strategies, and numbers after some eval
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -49,20 +50,18 @@ def main() -> None:
     target = arguments.target or float(np.median(latency))
     print(f"{len(corners)} on the front, {corners.min(0)} to {corners.max(0)}; target {target:.3g}")
 
-    # Each by name: the strategy, and what it is told.
+    # Each by name: what makes the strategy, and what it is told.
     budget = arguments.evaluations
-    runs = objectives.entrants(space, estimator, latency, target, budget)
+    runs = objectives.entrants(space, estimator, latency, target)
     for entrant in entrants(arguments.strategies):
-        runs[entrant.key] = (entrant.settings.make(space, names, budget), estimator)
+        runs[entrant.key] = (partial(entrant.settings.make, space, names), estimator)
     steps = np.unique(np.geomspace(5, budget, 40).astype(int).tolist() + [s for s in STEPS if s <= budget])
     shown = [step for step in STEPS if step <= budget]
     print("| strategy | " + " | ".join(f"@{step}" for step in shown) + " | distinct |")
     print("|---" * (len(shown) + 2) + "|")
     keys, curves = jax.random.split(jax.random.key(0), arguments.seeds), {}
-    for name, (strategy, shows) in runs.items():
-        numbers = searches(
-            space, lambda budget, made=strategy: made, shows, keys, budget, lambda done, preparing=False: None
-        ).numbers
+    for name, (make, shows) in runs.items():
+        numbers = searches(space, make, shows, keys, budget).numbers
         curves[name] = objectives.shares(values, numbers, steps)
         cells = [
             f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"

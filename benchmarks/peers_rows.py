@@ -20,7 +20,7 @@ import peers_networks
 import peers_scores
 import torch
 from msgspec.structs import replace
-from train import DARTS_V2
+from train import DARTS_V2, RESIDUAL_CELL
 
 from jnas import data as datasets
 from jnas import spaces
@@ -45,10 +45,6 @@ CLASSES, CELLS_PER_STAGE, CHANNELS, IMAGES = 10, 5, 16, 64
 TOLERANCES = {
     "synflow": 1e-5, "snip": 1e-3, "grad_norm": 1e-3, "fisher": 1e-3, "jacob_cov": 1e-3, "grasp": 5e-2,
 }  # fmt: skip
-# A cell of three convolutions, pooling and a skip connection, for the training step.
-RESIDUAL_CELL = (
-    "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|"
-)
 # Units that a compilation is spread over in the column `200`.
 MANY = 200
 

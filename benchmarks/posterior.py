@@ -45,7 +45,7 @@ from jnas.oneshot.settings import Uniform
 from jnas.oneshot.uniform import uniform
 from jnas.run import loop, oneshot
 from jnas.run.compilation_cache import enable_compilation_cache
-from jnas.run.progress import Progress
+from jnas.run.progress import Progress, ignored
 from jnas.run.supernet_training import Budget, fixed_path, train_supernet
 from jnas.store.folder import open_run
 from jnas.strategies.listed import distinct
@@ -95,7 +95,7 @@ def train_blindly(trained: Trained) -> Trained:
         learned.setup.supernet, settings, **constants, draw=None if config.space in spaces.SPACES else draw
     )
     state = train_supernet(
-        method, learned.setup.split, budget, (learned.keys.weights, learned.keys.training), ignore
+        method, learned.setup.split, budget, (learned.keys.weights, learned.keys.training), ignored
     )
     console.print(f"trained blindly, seed {trained.config.seed}: {time.perf_counter() - start:.0f} s")
     return trained._replace(variables=method.params(state), sample=lambda key, n: blind(trained, key, n))
@@ -109,10 +109,6 @@ def single_path(config: SearchConfig, learning_rate: float) -> Uniform:
     """Settings of a training without a posterior, with its penalty of the weights."""
     own = config.oneshot
     return Uniform(learning_rate=learning_rate, weight_penalty=own.weight_penalty, examples=own.examples)
-
-
-def ignore(steps: int, preparing: bool = False) -> None:
-    """Progress that nobody looks at."""
 
 
 def gating(trained: Trained) -> posterior.Gating:
@@ -187,7 +183,7 @@ def tuned(trained: Trained, architecture: np.ndarray, epochs: int) -> float:
     params, statistics = trained.variables
     start = method.init(learned.keys.tuning)._replace(params=params, batch_stats=statistics)
     state = train_supernet(
-        method, learned.setup.split, budget, (learned.keys.tuning,) * 2, ignore, start=start
+        method, learned.setup.split, budget, (learned.keys.tuning,) * 2, ignored, start=start
     )
     return error(trained, architecture, method.params(state))
 

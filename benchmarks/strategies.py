@@ -59,9 +59,7 @@ def main() -> None:
         make = partial(settings.make, space, estimator.objectives)
         if not make(arguments.evaluations).jittable:
             raise InputError(f"strategy {text} does not run many searches at once: choose another")
-        found = searches(
-            space, make, estimator, keys, arguments.evaluations, lambda done, preparing=False: None
-        )
+        found = searches(space, make, estimator, keys, arguments.evaluations)
         reached = incumbents(found.told, worth[found.numbers], found.share)
         cells = [
             f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in reached[:, np.array(steps) - 1].T

@@ -37,6 +37,12 @@ DARTS_V2 = (
 )
 
 
+# A cell of NAS-Bench-201 with three convolutions, pooling and a skip connection.
+RESIDUAL_CELL = (
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|"
+)
+
+
 class Prepared(NamedTuple):
     """A training about to begin: its state, compiled step, batches on the device, and operations of a step."""
 

@@ -16,6 +16,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return ()
 
 
+def names_in(text: str) -> list[str]:
+    """Names separated by commas, each once, without what is empty."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 class Member(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name"):
     """Settings of one member of a family. Its `tag` is its name there.
 

@@ -14,6 +14,7 @@ Letters: B candidates, D decisions, E edges, K operations, P objectives, M masks
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
+import jax
 import numpy as np
 from jax import Array
 
@@ -102,6 +103,13 @@ class Strategy(NamedTuple):
     asks: Kind = "architectures"
     total: int = 0
     jittable: bool = False
+
+
+def compiled(strategy: Strategy) -> Strategy:
+    """The strategy whose asks and tells are compiled, where they run under jit: a host calls them as they are."""
+    if not strategy.jittable:
+        return strategy
+    return strategy._replace(ask=jax.jit(strategy.ask), tell=jax.jit(strategy.tell))
 
 
 class Estimator(NamedTuple):

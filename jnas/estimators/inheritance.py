@@ -42,8 +42,7 @@ class Weights(NamedTuple):
     read: Params
 
 
-# (key, architectures int32[B, D], what each begins with or None) -> (float[B], weights after training or None where
-# they were not asked for)
+# (key, architectures int32[B, D], what each begins with or None) -> (float[B], weights after training)
 Train: TypeAlias = Callable[[Key, np.ndarray, list[Weights | None]], tuple[np.ndarray, list[Weights]]]
 
 

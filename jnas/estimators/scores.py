@@ -9,6 +9,7 @@ Letters: B candidates, P objectives.
 """
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ from jnas.spaces import Space
 from jnas.types import STATUSES, Candidates, Estimator, Key, Values
 
 
-def scores(space: Space, path: str, names: tuple[str, ...] = ()) -> Estimator:
+def scores(space: Space, path: str, names: Sequence[str] = ()) -> Estimator:
     """The columns `names` of a CSV of `jnas score`, each an objective, by its sign higher is better; none: all proxies.
 
     Raises `InputError` for a file that cannot be read, a column that is not there, an architecture of another space,
     and a space too large to list.
     """
     rows = _rows(path)
-    names = names or tuple(key.removesuffix("_status") for key in rows[0] if key.endswith("_status"))
+    names = tuple(names) or tuple(key.removesuffix("_status") for key in rows[0] if key.endswith("_status"))
     for name in names:
         if name not in rows[0]:
             raise InputError(f"'{path}' has no column '{name}': choose among {', '.join(rows[0])}")

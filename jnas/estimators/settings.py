@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from jnas.errors import InputError
-from jnas.settings import Augment, CellsPerStage, Channels, LearningRate, Member, Settings
+from jnas.settings import Augment, CellsPerStage, Channels, LearningRate, Member, Settings, names_in
 
 if TYPE_CHECKING:
     # Help of commands goes without JAX.
@@ -92,8 +92,7 @@ class Proxies(Member, frozen=True, kw_only=True, tag="proxies"):
         """The estimator that these settings describe. apart: repeats are objectives of their own."""
         from jnas.estimators.proxies import proxies
 
-        names = list(dict.fromkeys(name.strip() for name in self.proxies.split(",") if name.strip()))
-        return proxies(space, names, dataset, self, apart=apart)
+        return proxies(space, names_in(self.proxies), dataset, self, apart=apart)
 
 
 class Table(Member, frozen=True, kw_only=True, tag="table"):
@@ -129,9 +128,7 @@ class Scores(Member, frozen=True, kw_only=True, tag="scores"):
         """The estimator that these settings describe."""
         from jnas.estimators.scores import scores
 
-        return scores(
-            space, self.path, tuple(name.strip() for name in self.proxies.split(",") if name.strip())
-        )
+        return scores(space, self.path, names_in(self.proxies))
 
 
 class Recipe(Settings, frozen=True, kw_only=True):

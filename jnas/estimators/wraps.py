@@ -51,7 +51,7 @@ def mean(estimator: Estimator) -> Estimator:
 
 
 def retried(estimator: Estimator, tries: int) -> Estimator:
-    """What failed is evaluated again, each time by a key of its own, `tries` times in all; costs add up.
+    """The estimator that evaluates failures again, by a key of its own each time, `tries` times in all; costs add up.
 
     An architecture fails by one objective. Only failures are evaluated again, so this runs on the host.
     """

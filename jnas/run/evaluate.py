@@ -9,6 +9,7 @@ import numpy as np
 
 from jnas.errors import RunError
 from jnas.proxies import is_measured
+from jnas.run.progress import Advance, ignored
 from jnas.store.records import Evaluation, Records, qualified
 from jnas.store.score_files import as_csv
 from jnas.types import STATUSES, Candidates, Estimator, Key, Values
@@ -56,7 +57,7 @@ class Evaluator:
         key: Key,
         round: int,
         candidates: Candidates,
-        advance: Callable[..., None] = lambda steps, preparing=False: None,
+        advance: Advance = ignored,
     ) -> Values:
         """Values of candidates [B, ...], the same however often they are asked for.
 

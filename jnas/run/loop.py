@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from jnas.types import Candidates, Estimator, Info, Key, Result, Strategy, Values, fidelities
+from jnas.types import Candidates, Estimator, Info, Key, Result, Strategy, Values, compiled, fidelities
 
 # Folded into the key of a seed for the strategy. The estimator has the key of the seed itself, as `jnas score` has.
 STRATEGY = 10
@@ -41,9 +41,7 @@ def run(
       of gates is evaluated as a whole or not at all.
     note: called with the number of each round and what the strategy says of it.
     """
-    ask, tell = strategy.ask, strategy.tell
-    if strategy.jittable:
-        ask, tell = jax.jit(ask), jax.jit(tell)
+    strategy = compiled(strategy)
     key = strategy_key(key)
     state = strategy.init(jax.random.fold_in(key, 0))
     evaluations = 0
@@ -51,13 +49,13 @@ def run(
         left = budget - evaluations if budget else None
         if strategy.done(state) or left == 0:
             break
-        candidates, state = ask(jax.random.fold_in(key, 1 + number), state)
+        candidates, state = strategy.ask(jax.random.fold_in(key, 1 + number), state)
         if candidates.gates is None:
             candidates = Candidates(*(None if rows is None else rows[:left] for rows in candidates))
         asked = size(candidates)
         if not asked or (left is not None and asked > left):
             break
-        state, info = tell(state, candidates, evaluate(number, candidates))
+        state, info = strategy.tell(state, candidates, evaluate(number, candidates))
         note(number, info)
         evaluations += asked
     return Result(np.asarray(strategy.best(state), np.int32), state, number, evaluations)

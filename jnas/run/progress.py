@@ -28,6 +28,10 @@ class Advance(Protocol):
     def __call__(self, steps: int, preparing: bool = False) -> None: ...
 
 
+def ignored(steps: int, preparing: bool = False) -> None:
+    """Progress that nobody looks at."""
+
+
 class Progress:
     """Reports to `stream` (stderr where None); `quiet` reports to the log alone."""
 

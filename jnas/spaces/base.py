@@ -293,9 +293,7 @@ class Space:
 
     def canonical(self, architectures: ArrayLike) -> jax.Array:
         """The representative of each one's equivalence class: int32[..., D] -> int32[..., D]."""
-        architectures = jnp.asarray(architectures, jnp.int32)
-        if self.conditions:
-            architectures = jnp.where(self.active(architectures), architectures, 0)
+        architectures = self._meant(jnp.asarray(architectures, jnp.int32))
         return self.canonical_form(architectures) if self.canonical_form else architectures
 
     def sample(self, key: jax.Array, n: int) -> jax.Array:

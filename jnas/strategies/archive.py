@@ -106,6 +106,12 @@ def longest(values: ArrayLike, level: ArrayLike) -> Array:
     return (level == jnp.max(jnp.where(good, level, -1), initial=-1)) | ~good.any()
 
 
+def ranks(archive: Archive, members: Array) -> Array:
+    """Ranks by fitness among bool[T] evaluations, 0 for the best, of equals the one told first: int32[T]."""
+    worth = fitness(jnp.where(members[:, None], archive.values, -jnp.inf))
+    return jnp.argsort(jnp.argsort(-worth, stable=True), stable=True)
+
+
 def no_places(space: Space, size: int) -> Array | None:
     """A table of places in an archive of `size`, of nothing told: int32[size]; None above `INDEXED`."""
     return jnp.full(space.size, size, jnp.int32) if space.size <= INDEXED else None

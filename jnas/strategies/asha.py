@@ -82,11 +82,11 @@ def promotable(state: State, eta: int, rungs: int) -> Array:
     """The urgency of each promotion, int32[T]: the highest rung first, then the best; 0 for what is not promoted."""
     room = len(state.rung)
     told = jnp.arange(room) < state.archive.told
+    good = jnp.isfinite(fitness(state.archive.values)) & ~state.promoted
     urgency = jnp.zeros(room, jnp.int32)
     for rung in range(rungs - 1):
         members = told & (state.rung == rung)
-        worth = fitness(jnp.where(members[:, None], state.archive.values, -jnp.inf))
-        rank = jnp.argsort(jnp.argsort(-worth, stable=True), stable=True)
-        good = jnp.isfinite(worth) & (rank < members.sum() // eta) & ~state.promoted
-        urgency = jnp.where(good, (rung + 1) * room - rank, urgency)
+        rank = archive.ranks(state.archive, members)
+        best = members & good & (rank < members.sum() // eta)
+        urgency = jnp.where(best, (rung + 1) * room - rank, urgency)
     return urgency

@@ -30,7 +30,7 @@ from jnas.spaces import Space
 from jnas.strategies import archive
 from jnas.strategies.archive import Archive
 from jnas.strategies.unseen import unseen
-from jnas.types import Candidates, Estimator, Info, Key, State, Strategy, Values
+from jnas.types import Candidates, Estimator, Info, Key, State, Strategy, Values, compiled
 
 # Asks for one batch, before random architectures fill it.
 REDRAWS = 20
@@ -230,13 +230,6 @@ def warm_up(strategy: Strategy, space: Space, proxy: Estimator, candidates: int,
         total=strategy.total and strategy.total + best,
         jittable=strategy.jittable and proxy.jittable,
     )
-
-
-def compiled(strategy: Strategy) -> Strategy:
-    """The strategy whose asks and tells are compiled, where they run under jit: a host calls them as they are."""
-    if not strategy.jittable:
-        return strategy
-    return strategy._replace(ask=jax.jit(strategy.ask), tell=jax.jit(strategy.tell))
 
 
 def _count(candidates: Candidates) -> int:

@@ -100,9 +100,9 @@ def shares(values: np.ndarray, numbers: np.ndarray, steps: np.ndarray) -> np.nda
 
 
 def entrants(
-    space: Space, estimator: Estimator, costs: np.ndarray, target: float, budget: int
-) -> dict[str, tuple[Strategy, Estimator]]:
-    """Strategies by title, each with the estimator that tells it its objectives.
+    space: Space, estimator: Estimator, costs: np.ndarray, target: float
+) -> dict[str, tuple[Callable[[int], Strategy], Estimator]]:
+    """Strategies by title, each made of a budget, with the estimator that tells it its objectives.
 
     estimator: of accuracy and cost; costs: float32[N]; target: the cost of the scalarised one.
     """
@@ -112,16 +112,12 @@ def entrants(
     return {
         # One at a time, so that no draw of the last round is left out.
         **{
-            each.spelled(): (each.make(space, names, budget), estimator)
+            each.spelled(): (partial(each.make, space, names), estimator)
             for each in (Random(batch=1), Nsga2())
         },
-        settings.spelled(): (lemonade(space, settings, names, budget, cheap), estimator),
-        f"scalarised {Aging.spelled()}": (Aging().make(space, scalar.objectives, budget), scalar),
+        settings.spelled(): (lambda budget: lemonade(space, settings, names, budget, cheap), estimator),
+        f"scalarised {Aging.spelled()}": (partial(Aging().make, space, scalar.objectives), scalar),
     }
-
-
-def _made(strategy: Strategy, budget: int) -> Strategy:
-    return strategy
 
 
 def compare(
@@ -141,12 +137,11 @@ def compare(
     values = np.stack([worth, -costs], axis=-1)
     values = np.where(np.isfinite(values).all(axis=1, keepdims=True), values, -np.inf).astype(np.float32)
     target = float(np.median(costs[np.isfinite(worth)]))
-    runs = entrants(space, with_cost(space, estimator, costs), costs, target, evaluations)
+    runs = entrants(space, with_cost(space, estimator, costs), costs, target)
     steps = np.unique(np.geomspace(min(5, evaluations), evaluations, STEPS).astype(int))
     found = {}
     with progress.task("searching with a cost", len(runs) * len(keys), "searches") as advance:
-        for title, (strategy, shows) in runs.items():
-            make = partial(_made, strategy)
+        for title, (make, shows) in runs.items():
             numbers = searches(space, make, shows, keys, evaluations, advance).numbers
             found[title] = shares(values, numbers, steps)
 

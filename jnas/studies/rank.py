@@ -22,6 +22,7 @@ from jnas.proxies.combination import log_rank_sum, oriented, rank_sum
 from jnas.report.plots import INK
 from jnas.run import score
 from jnas.run.progress import Progress
+from jnas.settings import names_in
 from jnas.studies.base import COLOURS, Figure, Findings, some_cells, spread
 from jnas.studies.statistics import Ranking, ranking
 
@@ -53,7 +54,7 @@ SUBJECTS = {"network": NETWORK, "ntk": KERNEL, "regions": REGIONS}
 def run(config: StudyConfig, table: Table, progress: Progress) -> Findings:
     """Score the table's architectures and compare. Raises `InputError` for an unknown proxy or setting."""
     settings, cells = config.rank, some_cells(table, config.rank.cells, config.seed)
-    proxies = dict.fromkeys([*(name.strip() for name in settings.proxies.split(",") if name.strip()), *SIZES])
+    proxies = dict.fromkeys([*names_in(settings.proxies), *SIZES])
     if unknown := [name for name in proxies if name not in PROXIES]:
         raise unknown_name("proxy", unknown[0], PROXIES)
     rows: list[Row] = []

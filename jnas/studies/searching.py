@@ -13,7 +13,7 @@ from jax import Array
 
 from jnas.report.evaluations import incumbents as leading
 from jnas.run import loop
-from jnas.run.progress import Advance
+from jnas.run.progress import Advance, ignored
 from jnas.spaces import Space
 from jnas.types import Candidates, Estimator, Strategy, Values
 
@@ -52,16 +52,16 @@ def searches(
     estimator: Estimator,
     keys: Array,
     evaluations: int,
-    advance: Advance,
+    advance: Advance = ignored,
     used: Used = in_full,
 ) -> Searches:
     """One search for each of keys [R], each the one that `jnas.run.loop.run` does with that key.
 
     make: number of trainings -> strategy. A search lasts so long that the used trainings reach `evaluations`: T.
     """
-    if not make(evaluations).jittable:
-        return _one_by_one(space, make(evaluations), estimator, keys, evaluations, advance, used)
-    trainings, counted = evaluations, 0
+    strategy, trainings, counted = make(evaluations), evaluations, 0
+    if not strategy.jittable:
+        return _one_by_one(space, strategy, estimator, keys, evaluations, advance, used)
 
     def count(done: int) -> None:
         # Searches that were too short run again, and are not counted twice.
@@ -70,11 +70,12 @@ def searches(
         counted = max(counted, done)
 
     while True:
-        found = _at_once(space, make(trainings), estimator, keys, trainings, evaluations, count, used)
+        found = _at_once(space, strategy, estimator, keys, trainings, evaluations, count, used)
         if (least := found.used[:, -1].min()) >= evaluations:
             return found
         # So many more, and some to spare, as not every search has as many short ones.
         trainings = int(np.ceil(1.1 * trainings * evaluations / least))
+        strategy = make(trainings)
 
 
 def _at_once(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from jnas.settings import Kind, Member
+from jnas.strategies.settings import Batch, Initial
 
 if TYPE_CHECKING:
     # Help of commands goes without JAX.
@@ -17,9 +18,9 @@ class Tpe(Member, frozen=True, kw_only=True, tag="tpe"):
 
     asks: ClassVar[Kind] = "architectures"
     title: ClassVar[str] = "TPE"
-    batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
+    batch: Batch = 1
     # The defaults of optuna.
-    initial: Annotated[int, Meta(ge=1, description="random architectures before the first proposal")] = 10
+    initial: Initial = 10
     samples: Annotated[int, Meta(ge=1, description="draws that compete for a proposal")] = 24
     share: Annotated[
         float, Meta(gt=0, lt=1, description="share of evaluations that are good, at most 25")
@@ -39,8 +40,8 @@ class GaussianProcess(Member, frozen=True, kw_only=True, tag="gaussian_process")
 
     asks: ClassVar[Kind] = "architectures"
     title: ClassVar[str] = "Gaussian process"
-    batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
-    initial: Annotated[int, Meta(ge=1, description="random architectures before the first proposal")] = 10
+    batch: Batch = 1
+    initial: Initial = 10
     kernel: Annotated[
         Literal["hamming", "ard", "path", "weisfeiler_lehman"],
         Meta(
@@ -75,8 +76,8 @@ class Bananas(Member, frozen=True, kw_only=True, tag="bananas"):
     asks: ClassVar[Kind] = "architectures"
     title: ClassVar[str] = "BANANAS"
     # The authors' settings; two operations are their truncation of NAS-Bench-201's paths.
-    batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 10
-    initial: Annotated[int, Meta(ge=1, description="random architectures before the first proposal")] = 10
+    batch: Batch = 10
+    initial: Initial = 10
     networks: Annotated[int, Meta(ge=2, description="networks of the ensemble")] = 5
     layers: Annotated[int, Meta(ge=1, description="hidden layers of a network")] = 10
     width: Annotated[int, Meta(ge=1, description="units of a layer")] = 20
@@ -96,8 +97,8 @@ class Forest(Member, frozen=True, kw_only=True, tag="forest"):
 
     asks: ClassVar[Kind] = "architectures"
     title: ClassVar[str] = "random forest"
-    batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
-    initial: Annotated[int, Meta(ge=1, description="random architectures before the first proposal")] = 10
+    batch: Batch = 1
+    initial: Initial = 10
     trees: Annotated[int, Meta(ge=2, description="trees of the forest")] = 10
     candidates: Annotated[int, Meta(ge=1, description="random architectures that are predicted")] = 1000
     starts: Annotated[
@@ -116,7 +117,7 @@ class Optuna(Member, frozen=True, kw_only=True, tag="optuna"):
 
     asks: ClassVar[Kind] = "architectures"
     short: ClassVar[str] = "sampler"
-    batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
+    batch: Batch = 1
     sampler: Annotated[str, Meta(description="class in optuna.samplers, made from a seed")] = "TPESampler"
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from jnas.settings import Kind, Member
+from jnas.strategies.settings import Batch
 
 if TYPE_CHECKING:
     # Help of commands goes without JAX.
@@ -64,7 +65,7 @@ class QLearning(Member, frozen=True, kw_only=True, tag="q_learning"):
     title: ClassVar[str] = "Q-learning"
     rate: Annotated[float, Meta(gt=0, le=1, description="share by which an update replaces a value")] = 0.01
     replay: Annotated[int, Meta(ge=1, description="earlier evaluations replayed after each one")] = 128
-    batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
+    batch: Batch = 1
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
         from jnas.strategies.q_learning import q_learning
@@ -83,7 +84,7 @@ class Bandit(Member, frozen=True, kw_only=True, tag="bandit"):
     exploration: Annotated[float, Meta(ge=0, description="c of UCB1, for values scaled to 0..1")] = 1.0
     epsilon: Annotated[float, Meta(ge=0, le=1, description="share of random choices of epsilon-greedy")] = 0.1
     initial: Annotated[int, Meta(ge=0, description="random architectures at first")] = 20
-    batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
+    batch: Batch = 1
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
         from jnas.strategies.bandit import bandit
@@ -97,7 +98,7 @@ class TreeSearch(Member, frozen=True, kw_only=True, tag="tree_search"):
     asks: ClassVar[Kind] = "architectures"
     # 1 explores for ever: most values lie in a small part of their range.
     exploration: Annotated[float, Meta(ge=0, description="c of UCT, for values scaled to 0..1")] = 0.1
-    batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
+    batch: Batch = 1
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
         from jnas.strategies.tree_search import tree_search
@@ -116,7 +117,7 @@ class Lanas(Member, frozen=True, kw_only=True, tag="lanas"):
     candidates: Annotated[
         int, Meta(ge=2, description="draws that meet regions of a space above 20,000, half of them mutants")
     ] = 1000
-    batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 1
+    batch: Batch = 1
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
         from jnas.strategies.lanas import lanas

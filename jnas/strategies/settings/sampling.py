@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from jnas.settings import Kind, Member
+from jnas.strategies.settings import Batch
 
 if TYPE_CHECKING:
     # Help of commands goes without JAX.
@@ -17,7 +18,7 @@ class Random(Member, frozen=True, kw_only=True, tag="random"):
 
     asks: ClassVar[Kind] = "architectures"
     title: ClassVar[str] = "random search"
-    batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 16
+    batch: Batch = 16
     uniform: Annotated[
         Literal["decisions", "canonical"],
         Meta(description="every list of decisions alike, or every class of equal architectures alike"),
@@ -34,7 +35,7 @@ class Exhaustive(Member, frozen=True, kw_only=True, tag="exhaustive"):
 
     asks: ClassVar[Kind] = "architectures"
     title: ClassVar[str] = "exhaustive search"
-    batch: Annotated[int, Meta(ge=1, description="architectures asked for at a time")] = 16
+    batch: Batch = 16
 
     def make(self, space: "Space", objectives: tuple[str, ...], budget: int) -> "Strategy":
         from jnas.strategies.exhaustive import exhaustive
