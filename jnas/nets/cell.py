@@ -161,8 +161,9 @@ def _by_gates(this: _Pass, gates: Array | None, drop: Drop | None) -> None:
                 parts = [(module(x), {})] * len(edges)
             else:
                 rows = [stacks.of_operation(weights[edge], name) for edge in edges]
-                if len(edges) == 1 or this.build.loops:
-                    # In loops a map over edges would make convolutions by groups, which are slow there.
+                if len(edges) == 1 or this.build.loops or gates is None:
+                    # In loops a map over edges would make convolutions by groups, which are slow there. A network
+                    # of one architecture is compiled for its many steps, which a map slows where edges share a node.
                     parts = [this.run(module, row, x) for row in rows]
                 else:
                     mapped = jax.vmap(partial(this.run, module, x=x))(stacks.stack(rows))

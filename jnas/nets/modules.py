@@ -96,9 +96,9 @@ class Build:
     planes: evaluate convolutions by `jnas.nets.fast.mixture`, on channel-first planes: fast for a few channels,
       differentiates backwards only, needs statistics of the batch.
     loops: evaluate convolutions so that their derivatives stay fast inside loops and conditionals
-      (`operations.convolution_in_loops`, `operations.depthwise_convolution_in_loops`): differentiates backwards
-      only.
-    forwards: in loops, differentiate forwards instead: the plain form stays plain.
+      (`operations.convolution_in_loops`).
+    forwards: differentiate forwards as well: outside loops all convolutions then are what programs are read for, XLA's
+      own.
     axis_name: name of a `vmap` over images that statistics are taken over as well.
     initialisation: a name in `INITIALISATIONS`.
     """
@@ -125,8 +125,10 @@ class Build:
 
     def depthwise_convolution(self, x: Array, kernel: Array, stride: int, dilation: int = 1) -> Array:
         """Convolution of each channel of x [N, H, W, C] by a kernel of its own; kernel [k, k, 1, C], k odd."""
-        if self.loops:
-            return operations.depthwise_convolution_in_loops(x, kernel, stride, dilation)
+        if self.loops and self.forwards:
+            return operations.sum_of_shifts(x, kernel, stride, dilation)
+        if self.loops or (jax.default_backend() == "cpu" and not self.forwards):
+            return operations.depthwise_by_shifts(x, kernel, stride, dilation)
         return operations.convolution(x, kernel, "NHWC", stride, dilation, groups=x.shape[-1])
 
     def images_first(self, signs: Array) -> Array:

@@ -24,6 +24,9 @@ from jnas.nets import candidates
 from jnas.nets.modules import Build
 from jnas.programs.counts import of_function
 
+# Every convolution is one of XLA's, which counts read.
+READ = Build(forwards=True)
+
 
 @dataclass(frozen=True)
 class Macro:
@@ -67,7 +70,7 @@ def of_operation(
     operation: candidates.Operation, channels: int, stride: int, height: int, width: int
 ) -> tuple[int, int]:
     """(parameters, FLOPs) of a candidate operation that reads an image of that size."""
-    module = None if operation.module is None else operation.module(channels, stride, Build())
+    module = None if operation.module is None else operation.module(channels, stride, READ)
     return _counted(module, (height, width, channels)) if isinstance(module, nn.Module) else (0, 0)
 
 
@@ -85,7 +88,7 @@ def sizes(network: Any, image: tuple[int, ...], choices: Any) -> Sizes:
     """
     choices = np.asarray(choices)
     table = [candidates.OPERATIONS[name] for name in network.graphs[0].operations]
-    params, flops = map(np.int64, _of_skeleton(network.clone(build=Build()), tuple(image)))
+    params, flops = map(np.int64, _of_skeleton(network.clone(build=READ), tuple(image)))
     for place in network.places(image):
         graph = network.graphs[place.kind]
         for edge in range(len(graph.edges)):

@@ -66,7 +66,8 @@ def kernel(
     network: a build to the network to score. row: gates [cells, E, K], or choices int[cells, E] for jnas's own kernel.
     """
     own, frozen = settings.implementation == "jnas", settings.normalisation == "frozen"
-    form = Build(statistics=settings.normalisation, planes=own, axis_name="images" if frozen else None)
+    axis_name = "images" if frozen else None
+    form = Build(statistics=settings.normalisation, planes=own, forwards=not own, axis_name=axis_name)
     built: Any = network(form)
     options = {
         "statistics": settings.normalisation,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jnas.nets import operations
+from jnas.nets.modules import Build
 
 LAYOUTS = ("NHWC", "CNHW")
 
@@ -50,18 +51,8 @@ def test_convolution(layout, size, stride):
 LOOPS = [(1, 1, 4, 6), (1, 2, 5, 3), (3, 1, 4, 6), (3, 2, 4, 6), (3, 2, 5, 3)]
 
 
-@pytest.mark.parametrize(("size", "stride", "height", "width"), LOOPS)
-def test_the_convolution_for_loops(size, stride, height, width):
-    """Values, and derivatives of first and second order, those of the plain form."""
-    x, kernel = jnp.asarray(images(0, height, width)), jnp.asarray(images(1, size, 2, 3, size))
-    found = operations.convolution_in_loops(x, kernel, stride)
-    np.testing.assert_allclose(found, convolved(np.asarray(x), np.asarray(kernel), stride), atol=1e-5)
-
-    def plain(x, kernel):
-        return operations.convolution(x, kernel, "NHWC", stride)
-
-    def in_loops(x, kernel):
-        return operations.convolution_in_loops(x, kernel, stride)
+def same_derivatives(convolve, plain, x, kernel):
+    """First and second derivatives of two convolutions agree."""
 
     def bend(tree):
         """A function that makes what stands inside it matter."""
@@ -73,9 +64,46 @@ def test_the_convolution_for_loops(size, stride, height, width):
         return jax.jit(lambda x, kernel: (first(x, kernel), second(x, kernel)))(x, kernel)
 
     for one, other in zip(
-        jax.tree.leaves(derivatives(in_loops)), jax.tree.leaves(derivatives(plain)), strict=True
+        jax.tree.leaves(derivatives(convolve)), jax.tree.leaves(derivatives(plain)), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * float(jnp.abs(other).max() + 1))
+
+
+@pytest.mark.parametrize(("size", "stride", "height", "width"), LOOPS)
+def test_the_convolution_for_loops(size, stride, height, width):
+    """Values, and derivatives of first and second order, those of the plain form."""
+    x, kernel = jnp.asarray(images(0, height, width)), jnp.asarray(images(1, size, 2, 3, size))
+    found = operations.convolution_in_loops(x, kernel, stride)
+    np.testing.assert_allclose(found, convolved(np.asarray(x), np.asarray(kernel), stride), atol=1e-5)
+
+    def plain(x, kernel):
+        return operations.convolution(x, kernel, "NHWC", stride)
+
+    same_derivatives(lambda x, kernel: operations.convolution_in_loops(x, kernel, stride), plain, x, kernel)
+
+
+@pytest.mark.parametrize(("size", "stride", "dilation"), [(3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 2)])
+def test_depthwise_convolution_by_shifts(size, stride, dilation):
+    """Values and derivatives of first and second order of a convolution by groups; the sum differentiates forwards."""
+    x, kernel = jnp.asarray(images(0, 5, 6)), jnp.asarray(images(1, size, 1, 2, size))
+
+    def groups(x, kernel):
+        return operations.convolution(x, kernel, "NHWC", stride, dilation, groups=2)
+
+    def by_shifts(x, kernel):
+        return operations.depthwise_by_shifts(x, kernel, stride, dilation)
+
+    np.testing.assert_allclose(by_shifts(x, kernel), groups(x, kernel), atol=1e-5)
+    same_derivatives(by_shifts, groups, x, kernel)
+
+    def forwards(x, kernel):
+        return Build(loops=True, forwards=True).depthwise_convolution(x, kernel, stride, dilation)
+
+    primals, tangents = (x, kernel), (x + 1, kernel - 1)
+    for tangent, expected in zip(
+        jax.jvp(forwards, primals, tangents), jax.jvp(groups, primals, tangents), strict=True
+    ):
+        np.testing.assert_allclose(tangent, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

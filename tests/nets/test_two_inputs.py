@@ -76,10 +76,13 @@ def test_published_sizes(text, network, published, flops):
 
 def test_sizes_are_those_of_the_whole_program():
     small = Macro(4, 1, 2, (8, 8, 3), 5)
-    network, x = trained(EVERY_OPERATION, small), jnp.zeros((1, 8, 8, 3))
+    network = trained(EVERY_OPERATION, small).clone(build=Build(forwards=True))
+    x = jnp.zeros((1, 8, 8, 3))
     variables = jax.eval_shape(network.init, jax.random.key(0), x)
     found = sizes(
-        networks.build(DARTS, small, Build()), small.image, DARTS.choices(DARTS.from_string(EVERY_OPERATION))
+        networks.build(DARTS, small, Build(forwards=True)),
+        small.image,
+        DARTS.choices(DARTS.from_string(EVERY_OPERATION)),
     )
     assert found.flops == counts.of_function(network.apply, variables, x).flops + small.classes
     assert found.convs == 10
