@@ -110,8 +110,8 @@ class AveragePool:
     build: Build
 
     def __call__(self, x: Array) -> Array:
-        layout, loops = self.build.layout, self.build.loops
-        return operations.every(operations.average_pool(x, layout, self.size, loops), self.stride, layout)
+        layout = self.build.layout
+        return operations.every(operations.average_pool(x, layout, self.size), self.stride, layout)
 
 
 def identity(x: Array) -> Array:
