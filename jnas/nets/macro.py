@@ -143,7 +143,7 @@ class Residual(nn.Module):
     def _cells(
         self, stage: int, channels: int, build: Build, x: Array, gates: Array | None, choices: Array | None
     ) -> Array:
-        """The cells of a stage, by choices as one loop: they differ in their weights alone.
+        """The cells of a stage, which differ in their weights alone: one loop, but for gates and outside of loops.
 
         A program then holds one cell a stage, not all of them, and compiles in a fraction of the time.
         """
@@ -165,7 +165,7 @@ class Residual(nn.Module):
             (passed,), scale = pass_on((y,), cut, scaled)
             return passed, (sown, y, scale)
 
-        if choices is not None:
+        if choices is not None or (gates is None and build.loops):
             x, (sown, features, scales) = jax.lax.scan(step, x, (variables, cuts), length=count)
         else:
             outs = []

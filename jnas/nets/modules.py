@@ -95,8 +95,8 @@ class Build:
       out, scale and offset included.
     planes: evaluate convolutions by `jnas.nets.fast.mixture`, on channel-first planes: fast for a few channels,
       differentiates backwards only, needs statistics of the batch.
-    loops: evaluate convolutions so that their derivatives stay fast inside loops and conditionals
-      (`operations.convolution_in_loops`).
+    loops: the network stands inside loops and conditionals, or holds some: on a CPU its convolutions then have
+      derivatives that stay fast there (`operations.convolution_in_loops`).
     forwards: differentiate forwards as well: outside loops all convolutions then are what programs are read for, XLA's
       own.
     axis_name: name of a `vmap` over images that statistics are taken over as well.
@@ -117,7 +117,7 @@ class Build:
     def convolution(self, x: Array, kernel: Array, stride: int, dilation: int = 1) -> Array:
         """`operations.convolution`, in the form that this build asks for."""
         # A kernel of one pixel is a matrix product in any build, fast in loops too.
-        if self.loops and not self.forwards and kernel.shape[0] > 1:
+        if self.loops and not self.forwards and kernel.shape[0] > 1 and _on_cpu():
             # Undilated, a kernel with zeros between its entries acts as it does dilated.
             kernel = operations.spread(kernel, dilation, (0, 1)) if dilation > 1 else kernel
             return operations.convolution_in_loops(x, kernel, stride)
@@ -125,15 +125,18 @@ class Build:
 
     def depthwise_convolution(self, x: Array, kernel: Array, stride: int, dilation: int = 1) -> Array:
         """Convolution of each channel of x [N, H, W, C] by a kernel of its own; kernel [k, k, 1, C], k odd."""
-        if self.loops and self.forwards:
-            return operations.sum_of_shifts(x, kernel, stride, dilation)
-        if self.loops or (jax.default_backend() == "cpu" and not self.forwards):
-            return operations.depthwise_by_shifts(x, kernel, stride, dilation)
-        return operations.convolution(x, kernel, "NHWC", stride, dilation, groups=x.shape[-1])
+        if not _on_cpu() or (self.forwards and not self.loops):
+            return operations.convolution(x, kernel, "NHWC", stride, dilation, groups=x.shape[-1])
+        by_shifts = operations.sum_of_shifts if self.forwards else operations.depthwise_by_shifts
+        return by_shifts(x, kernel, stride, dilation)
 
     def images_first(self, signs: Array) -> Array:
         """Signs of images, or of planes [..., C, N, H, W], with the images as the first axis."""
         return jnp.moveaxis(signs, -3, 0) if self.planes else signs
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
 
 def gate_channels(module: nn.Module, weights: str, y: Array) -> Array:

@@ -58,7 +58,9 @@ def of_architecture(
     kind = networks.kind_of(known)
     kind.check_images(tuple(image), STAGES)
     sizes = Macro(channels, cells_per_stage, STAGES, classes=classes)
-    network = networks.build(known, sizes, Build())
+    # The cells of a stage of residual networks are one loop.
+    loops = known.network != "two_inputs"
+    network = networks.build(known, sizes, Build(loops=loops))
     if known.network == "two_inputs":
         if auxiliary and not two_inputs.auxiliary_fits(image):
             raise InputError(
@@ -68,7 +70,7 @@ def of_architecture(
         trained = network.clone(graphs=two_inputs.graphs_of(genotype.parse(text)), auxiliary=auxiliary)
     else:
         trained = macro.restricted(network, np.asarray(known.choices(known.from_string(text))))
-    evaluated = network.clone(graphs=trained.graphs, build=Build(statistics="running"))
+    evaluated = network.clone(graphs=trained.graphs, build=Build(statistics="running", loops=loops))
 
     def train(params, batch_stats, images, drop, key):
         paths = {"drop": drop, "key": key} if known.network == "two_inputs" else {}
