@@ -3,14 +3,17 @@
 from dataclasses import replace
 
 from jnas.errors import unknown_name
-from jnas.spaces import chain, darts, nasbench201
+from jnas.spaces import chain, darts, nasbench201, nasbench_macro, size
 from jnas.spaces.base import Coding as Coding
 from jnas.spaces.base import Graph as Graph
 from jnas.spaces.base import Space
 from jnas.spaces.base import Text as Text
 from jnas.spaces.networks import of_networks as of_networks
 
-SPACES: dict[str, Space] = {space.name: space for space in (nasbench201.SPACE, darts.SPACE, chain.SPACE)}
+SPACES: dict[str, Space] = {
+    space.name: space
+    for space in (nasbench201.SPACE, darts.SPACE, chain.SPACE, size.SPACE, nasbench_macro.SPACE)
+}
 
 
 def get(name: str | Space) -> Space:

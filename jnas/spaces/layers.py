@@ -1,0 +1,98 @@
+"""Layers that the networks of spaces share, each in the compact call of the module that calls it.
+
+Images are float32[N, H, W, C]. Padding is half the kernel on each side, so that a stride of s leaves ceil(H / s).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+# Share of the old running statistics that a training step keeps, as cells have it (`jnas.nets.modules`).
+RUNNING_KEEP = 0.9
+
+
+class Blocks(nn.Module):
+    """Modules one after another, each called with (x, train).
+
+    Sizes of such a network are sums over its blocks, of which each kind is counted once (`jnas.nets.own`).
+    """
+
+    blocks: tuple[nn.Module, ...]
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        for block in self.blocks:
+            x = block(x, train)
+        return x
+
+
+class Classifier(nn.Module):
+    """Mean over the image, a linear layer: logits [N, classes]."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        return nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2)))
+
+
+class Convolution(nn.Module):
+    """size x size convolution without bias, batch normalisation, activation: identity, relu or relu6."""
+
+    channels: int
+    size: int
+    stride: int = 1
+    activation: str = "relu"
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        x = convolution_norm(x, self.channels, self.size, train, self.stride)
+        return x if self.activation == "identity" else getattr(nn, self.activation)(x)
+
+
+class InvertedBottleneck(nn.Module):
+    """1x1 to `expansion` times as many channels, depthwise size x size, 1x1 to `channels`; plus x where shapes agree.
+
+    Sandler et al., "MobileNetV2", CVPR 2018, https://arxiv.org/abs/1801.04381: ReLU6 after the first two.
+    """
+
+    channels: int
+    size: int
+    expansion: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        wide = self.expansion * x.shape[-1]
+        y = nn.relu6(convolution_norm(x, wide, 1, train))
+        y = nn.relu6(convolution_norm(y, wide, self.size, train, self.stride, wide))
+        y = convolution_norm(y, self.channels, 1, train)
+        return x + y if x.shape == y.shape else y
+
+
+def norm(x: Array, train: bool) -> Array:
+    """Batch normalisation with scale and offset, by the batch in training."""
+    return nn.BatchNorm(use_running_average=not train, momentum=RUNNING_KEEP)(x)
+
+
+def convolution_norm(
+    x: Array, channels: int, size: int, train: bool, stride: int = 1, groups: int = 1
+) -> Array:
+    """size x size convolution without bias, batch normalisation."""
+    padding = [(size // 2, size // 2)] * 2
+    layer = nn.Conv(channels, (size, size), stride, padding, use_bias=False, feature_group_count=groups)
+    return norm(layer(x), train)
+
+
+def max_pool(x: Array, size: int, stride: int) -> Array:
+    """Maximum of the size x size neighbourhood within the image."""
+    padding = [(size // 2, size // 2)] * 2 if size % 2 else "SAME"
+    return nn.max_pool(x, (size, size), (stride, stride), padding)
+
+
+def average_pool(x: Array, size: int, stride: int) -> Array:
+    """Mean of the size x size neighbourhood within the image."""
+    padding: Any = [(size // 2, size // 2)] * 2 if size % 2 else "SAME"
+    return nn.avg_pool(x, (size, size), (stride, stride), padding, count_include_pad=False)
