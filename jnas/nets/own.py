@@ -104,11 +104,15 @@ def _sizes_of_one(space: Space, row: Any, image: tuple[int, ...], classes: int) 
     module = space.network(np.asarray(row).reshape(-1).tolist(), classes)
     if not isinstance(module, Blocks):
         return _counted(build(space, row, image, classes), (1, *image))[0]
-    total, shape = np.zeros(3, np.int64), (1, *image)
+    params, flops, convolutions, shape = 0, 0, 0, (1, *image)
     for block in module.blocks:
-        counted, shape = _of_block(block, shape)
-        total += counted
-    return tuple(total.tolist())
+        (more_params, more_flops, more_convolutions), shape = _of_block(block, shape)
+        params, flops, convolutions = (
+            params + more_params,
+            flops + more_flops,
+            convolutions + more_convolutions,
+        )
+    return params, flops, convolutions
 
 
 @lru_cache(maxsize=4096)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from jnas.errors import unknown_name
-from jnas.spaces import chain, darts, nasbench201, nasbench_macro, size
+from jnas.spaces import chain, darts, nasbench101, nasbench201, nasbench_macro, size
 from jnas.spaces.base import Coding as Coding
 from jnas.spaces.base import Graph as Graph
 from jnas.spaces.base import Space
@@ -12,8 +12,10 @@ from jnas.spaces.networks import of_networks as of_networks
 
 SPACES: dict[str, Space] = {
     space.name: space
-    for space in (nasbench201.SPACE, darts.SPACE, chain.SPACE, size.SPACE, nasbench_macro.SPACE)
-}
+    for space in (
+        nasbench201.SPACE, darts.SPACE, chain.SPACE, size.SPACE, nasbench_macro.SPACE, nasbench101.SPACE,
+    )
+}  # fmt: skip
 
 
 def get(name: str | Space) -> Space:

@@ -8,13 +8,14 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 # Share of the old running statistics that a training step keeps, as cells have it (`jnas.nets.modules`).
 RUNNING_KEEP = 0.9
 
 
 class Blocks(nn.Module):
-    """Modules one after another, each called with (x, train).
+    """Modules one after another, each called with (x, train). Outputs of all but the last are named as blocks.
 
     Sizes of such a network are sums over its blocks, of which each kind is counted once (`jnas.nets.own`).
     """
@@ -23,8 +24,9 @@ class Blocks(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        for block in self.blocks:
-            x = block(x, train)
+        for place, block in enumerate(self.blocks):
+            # The last one gives logits, which are no block's output.
+            x = block(x if place == 0 else checkpoint_name(x, f"block {place}"), train)
         return x
 
 
@@ -96,3 +98,11 @@ def average_pool(x: Array, size: int, stride: int) -> Array:
     """Mean of the size x size neighbourhood within the image."""
     padding: Any = [(size // 2, size // 2)] * 2 if size % 2 else "SAME"
     return nn.avg_pool(x, (size, size), (stride, stride), padding, count_include_pad=False)
+
+
+class MaxPool(nn.Module):
+    """Half the image: the maximum of each 2x2 pixels."""
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        return max_pool(x, 2, 2)
