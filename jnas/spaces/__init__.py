@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from jnas.errors import unknown_name
-from jnas.spaces import chain, darts, nasbench101, nasbench201, nasbench_macro, size
+from jnas.spaces import chain, darts, genotypes, nasbench101, nasbench201, nasbench_macro, size
 from jnas.spaces.base import Coding as Coding
 from jnas.spaces.base import Graph as Graph
 from jnas.spaces.base import Space
@@ -14,6 +14,7 @@ SPACES: dict[str, Space] = {
     space.name: space
     for space in (
         nasbench201.SPACE, darts.SPACE, chain.SPACE, size.SPACE, nasbench_macro.SPACE, nasbench101.SPACE,
+        genotypes.SPACE,
     )
 }  # fmt: skip
 
