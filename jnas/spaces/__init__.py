@@ -7,11 +7,14 @@ from jnas.spaces import (
     chain,
     darts,
     genotypes,
+    grammar,
+    hierarchical,
     mobilenet,
     multi_branch,
     nasbench101,
     nasbench201,
     nasbench_macro,
+    nasnet,
     size,
     transformer,
 )
@@ -23,6 +26,7 @@ from jnas.spaces.networks import of_networks as of_networks
 
 MEMBERS = (
     nasbench201, darts, genotypes, nasbench101, size, nasbench_macro, chain, multi_branch, mobilenet, transformer,
+    nasnet, hierarchical, grammar,
 )  # fmt: skip
 SPACES: dict[str, Space] = {member.SPACE.name: member.SPACE for member in MEMBERS}
 

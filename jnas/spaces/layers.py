@@ -106,3 +106,37 @@ class MaxPool(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         return max_pool(x, 2, 2)
+
+
+def operation(name: str, x: Array, train: bool, stride: int = 1) -> Array:
+    """An operation by name on images [N, H, W, C], which keeps their channels.
+
+    identity; avg_pool_3x3, max_pool_3x3, not normalised; and after a ReLU, with normalisation: conv_5x5,
+    dw_conv_3x3 (depthwise), sep_conv_3x3 (depthwise, then 1x1), dil_conv_3x3 (the same with dilation 2) and
+    conv_1x7_7x1. Any side stands for 3 and 5. With a stride, identity is a 1x1 convolution.
+    """
+    size, channels = int(name[-1]) if name != "identity" else 1, x.shape[-1]
+    if name == "identity":
+        return x if stride == 1 else convolution_norm(nn.relu(x), channels, 1, train, stride)
+    if name.startswith("avg_pool"):
+        return average_pool(x, size, stride)
+    if name.startswith("max_pool"):
+        return max_pool(x, size, stride)
+    x = nn.relu(x)
+    if name == "conv_1x7_7x1":
+        x = nn.Conv(channels, (1, 7), (1, stride), [(0, 0), (3, 3)], use_bias=False)(x)
+        return norm(nn.Conv(channels, (7, 1), (stride, 1), [(3, 3), (0, 0)], use_bias=False)(x), train)
+    if name.startswith("conv"):
+        return convolution_norm(x, channels, size, train, stride)
+    dilation = 2 if name.startswith("dil") else 1
+    padding = [(dilation * (size // 2),) * 2] * 2
+    x = nn.Conv(
+        channels,
+        (size, size),
+        stride,
+        padding,
+        use_bias=False,
+        feature_group_count=channels,
+        kernel_dilation=dilation,
+    )(x)
+    return norm(x, train) if name.startswith("dw") else convolution_norm(x, channels, 1, train)

@@ -23,27 +23,12 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
 from jnas.spaces.base import Space
-from jnas.spaces.layers import Classifier, average_pool, convolution_norm, max_pool, norm
+from jnas.spaces.layers import Classifier, convolution_norm, max_pool, norm, operation
 from jnas.spaces.networks import of_networks
 
 OPERATIONS = ("conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
 JOINS = ("sum", "concatenation")
 WIDTH, STAGES = 36, 3
-
-
-def operation(name: str, x: Array, width: int, train: bool) -> Array:
-    """ReLU, convolution, normalisation, a depthwise one where it is separable; or pooling. x has `width` channels."""
-    size = int(name[-1])
-    if name.startswith("avg"):
-        return average_pool(x, size, 1)
-    if name.startswith("max"):
-        return max_pool(x, size, 1)
-    x = nn.relu(x)
-    if name.startswith("conv"):
-        return convolution_norm(x, width, size, train)
-    padding = [(size // 2, size // 2)] * 2
-    x = nn.Conv(width, (size, size), 1, padding, use_bias=False, feature_group_count=width)(x)
-    return convolution_norm(x, width, 1, train)
 
 
 class MultiBranch(nn.Module):
@@ -67,7 +52,7 @@ class MultiBranch(nn.Module):
                 x = sum(read[1:], start=read[0])
             else:
                 x = convolution_norm(nn.relu(jnp.concatenate(read, axis=-1)), self.width, 1, train)
-            y = operation(name, x, self.width, train)
+            y = operation(name, x, train)
             layers.append(checkpoint_name(y, f"block {place + 1}"))
             # Behind each third of the layers but the last.
             third, after = place * STAGES // count, (place + 1) * STAGES // count
