@@ -73,7 +73,7 @@ def _parents(space: Space) -> list[tuple[int, ...]]:
 
 @lru_cache(maxsize=64)
 def _weights(space: Space) -> list[list[int]]:
-    """Of each choice of each decision the number of ways to take all that it makes active."""
+    """Number of ways to take all that each choice of each decision makes active."""
     weights = [[1] * choices for choices in space.decisions]
     if any(len(parents) > 1 for parents in _parents(space)):
         raise InputError(
