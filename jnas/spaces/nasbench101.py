@@ -78,7 +78,7 @@ def valid(architectures: ArrayLike) -> Array:
 
 @cache
 def _orders() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the 120 orders of inner vertices the place values of edges and of operations, and edges that lead downwards.
+    """Place values of edges and of operations in each of the 120 orders of inner vertices; edges that lead downwards.
 
     float32[21, 120], float32[5, 120], float32[21, 120]; all sums of place values are integers below 2^24, exact.
     """

@@ -118,7 +118,7 @@ def test_wrong_text_is_told_in_a_line(name, text):
     assert "\n" not in str(error.value)
 
 
-def test_a_transformer_is_searched_and_trained(tmp_path):
+def test_a_transformer_is_trained_and_zen_says_why_not(tmp_path):
     digits = data.load(small_digits(tmp_path / "small.npz", 64, 16))
     space = get("transformer")
     row = space.from_string("embedding=32|depth=2|heads_1=2|ratio_1=2|heads_2=2|ratio_2=2")
