@@ -5,7 +5,7 @@
 
 import inspect
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +18,7 @@ from jnas.nets.sizes import Sizes
 from jnas.programs import counts
 from jnas.programs.inlining import equations
 from jnas.spaces.base import Space
+from jnas.spaces.layers import Blocks
 from jnas.types import Params
 
 
@@ -90,14 +91,40 @@ def build(space: Space, row: Any, image: tuple[int, ...], classes: int) -> Own:
 
 
 def sizes(space: Space, choices: Any, image: tuple[int, ...], classes: int) -> Sizes:
-    """Sizes of each architecture, counted on its program; convs are its convolutions. choices: int[B, cells, E]."""
-    rows = []
-    for row in np.asarray(choices):
-        own = build(space, row, image, classes)
-        x = jax.ShapeDtypeStruct((1, *image), np.float32)
-        params, rest = jax.eval_shape(lambda x, own=own: own.init(jax.random.key(0), x), x)
-        program = jax.make_jaxpr(own.evaluate)(params, rest, x).jaxpr
-        convolutions = sum(e.primitive.name == "conv_general_dilated" for e in equations(program))
-        size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
-        rows.append((size, counts.of_program(program).flops, convolutions))
+    """Sizes of each architecture, counted on its program; convs are its convolutions. choices: int[B, cells, E].
+
+    Of a network that is one block after another (`jnas.spaces.layers.Blocks`) each kind of block is counted once.
+    """
+    rows = [_sizes_of_one(space, row, tuple(image), classes) for row in np.asarray(choices)]
     return Sizes(*np.array(rows, np.int64).reshape(-1, 3).T)
+
+
+def _sizes_of_one(space: Space, row: Any, image: tuple[int, ...], classes: int) -> tuple[int, int, int]:
+    assert callable(space.network)
+    module = space.network(np.asarray(row).reshape(-1).tolist(), classes)
+    if not isinstance(module, Blocks):
+        return _counted(build(space, row, image, classes), (1, *image))[0]
+    params, flops, convolutions, shape = 0, 0, 0, (1, *image)
+    for block in module.blocks:
+        (more_params, more_flops, more_convolutions), shape = _of_block(block, shape)
+        params, flops, convolutions = (
+            params + more_params,
+            flops + more_flops,
+            convolutions + more_convolutions,
+        )
+    return params, flops, convolutions
+
+
+@lru_cache(maxsize=4096)
+def _of_block(block: nn.Module, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    return _counted(Own(block), shape)
+
+
+def _counted(own: Own, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """(parameters, FLOPs, convolutions) of a module that reads an array of that shape, and its output's shape."""
+    x = jax.ShapeDtypeStruct(shape, np.float32)
+    params, rest = jax.eval_shape(lambda x: own.init(jax.random.key(0), x), x)
+    closed, out = jax.make_jaxpr(own.evaluate, return_shape=True)(params, rest, x)
+    convolutions = sum(e.primitive.name == "conv_general_dilated" for e in equations(closed.jaxpr))
+    size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+    return (size, counts.of_program(closed.jaxpr).flops, convolutions), out.shape

@@ -39,8 +39,12 @@ def cell_text(edges: Sequence[Edge], names: Sequence[str]) -> str:
     operations on it.
     """
     nodes = len(names)
-    drawn = {(source, target): name for source, target, name in edges if name != "none"}
-    width = max(len(name) for _, _, name in edges) + 12
+    drawn: dict[tuple[int, int], str] = {}
+    for source, target, name in edges:
+        if name != "none":
+            # Edges between the same nodes share a branch.
+            drawn[source, target] = " + ".join(filter(None, (drawn.get((source, target)), name)))
+    width = max(map(len, drawn.values()), default=0) + 12
     canvas = [[" "] * (width * nodes) for _ in range(2 * nodes - 1)]
 
     def write(row: int, column: int, text: str) -> None:
@@ -82,7 +86,12 @@ def cell_svg(edges: Sequence[Edge], colours: Mapping[str, str], names: Sequence[
         0 if target - source == 1 else LIFT * (target - source - 0.35) * (-1 if source % 2 == 0 else 1)
         for source, target, _ in edges
     ]
-    above, below = 40 + max(0, -min(heights)), 40 + max(0, *heights)
+    # A second edge between the same nodes is a higher arc.
+    pairs = [edge[:2] for edge in edges]
+    for place, pair in enumerate(pairs):
+        if pair in pairs[:place]:
+            heights[place] += LIFT * (-0.5 if pair[0] % 2 == 0 else 0.5)
+    above, below = 40 + max([0, *(-height for height in heights)]), 40 + max([0, *heights])
     x = [MARGIN + STEP * node for node in range(len(names))]
     lines, labels = [], []
     for (source, target, name), height in zip(edges, heights, strict=True):

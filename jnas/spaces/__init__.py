@@ -3,14 +3,32 @@
 from dataclasses import replace
 
 from jnas.errors import unknown_name
-from jnas.spaces import chain, darts, nasbench201
+from jnas.spaces import (
+    chain,
+    darts,
+    genotypes,
+    grammar,
+    hierarchical,
+    mobilenet,
+    multi_branch,
+    nasbench101,
+    nasbench201,
+    nasbench_macro,
+    nasnet,
+    size,
+    transformer,
+)
 from jnas.spaces.base import Coding as Coding
 from jnas.spaces.base import Graph as Graph
 from jnas.spaces.base import Space
 from jnas.spaces.base import Text as Text
 from jnas.spaces.networks import of_networks as of_networks
 
-SPACES: dict[str, Space] = {space.name: space for space in (nasbench201.SPACE, darts.SPACE, chain.SPACE)}
+MEMBERS = (
+    nasbench201, darts, genotypes, nasbench101, size, nasbench_macro, chain, multi_branch, mobilenet, transformer,
+    nasnet, hierarchical, grammar,
+)  # fmt: skip
+SPACES: dict[str, Space] = {member.SPACE.name: member.SPACE for member in MEMBERS}
 
 
 def get(name: str | Space) -> Space:

@@ -136,6 +136,7 @@ class Space:
       the others at 0.
     incoming: how many edges each node keeps in an architecture; None: all.
     moves: draws among some of the architectures (`jnas.spaces.subset`); None: among all.
+    representatives: gives all canonical architectures, int[A, D], of a space whose codes are too many to list.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Space:
     conditions: Conditions = ()
     incoming: int | None = None
     moves: Moves | None = None
+    representatives: Callable[[], np.ndarray] | None = None
 
     @property
     def operations(self) -> tuple[str, ...]:

@@ -140,9 +140,14 @@ def of_genotype(genotype: Genotype) -> np.ndarray:
             if low[1] == high[1]:
                 raise InputError(
                     f"node {node} of {name} has both edges from node {low[1]}: "
-                    "the DARTS space takes two different sources"
+                    "the DARTS space takes two different sources; the space genotypes takes this one too"
                 )
             for operation in (low[0], high[0]):
+                if operation == "none":
+                    raise InputError(
+                        f"node {node} of {name} has an edge with none: the DARTS space takes two operations a node; "
+                        "the space genotypes takes this one too"
+                    )
                 if operation not in CHOICES:
                     raise unknown_name("operation of the DARTS space", operation, CHOICES)
             pair = [PAIRS.index((low[1], high[1]))] if node > INPUTS else []

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
 
 from jnas.errors import InputError, unknown_name
 from jnas.spaces import conditions as conditional
@@ -26,6 +28,8 @@ def of_networks(
     decisions: Mapping[str, Sequence[Any]],
     network: Callable[..., Any],
     conditions: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
+    text: Text | None = None,
+    canonical_form: Callable[[ArrayLike], Array] | None = None,
 ) -> Space:
     """A space of networks.
 
@@ -35,6 +39,8 @@ def of_networks(
       logits [N, O].
     conditions: of decisions that matter only at some values of earlier ones, {decision: {earlier one: values}}. The
       architecture that `network` is given, and its text, leave them out where they do not.
+    text: of decisions, int[D], where the field has its text.
+    canonical_form: int32[..., D] -> int32[..., D], the representative of equal architectures; None: each its own.
 
     Raises `InputError` for a decision that is none, and for a condition that never holds.
     """
@@ -91,5 +97,20 @@ def of_networks(
         architecture = dict(flat[choice] for choice in meant(choices))
         return network(architecture, classes=classes) if of_classes else network(architecture)
 
-    text = Text(write, read) if rules else None
-    return Space(name, (graph,), ("network",), network=module, text=text, conditions=rules)
+    if text is not None:
+        of_decisions = text
+        shown: Text | None = Text(
+            lambda choices: of_decisions.write(choices - starts),
+            lambda given: np.asarray(of_decisions.read(given)) + starts,
+        )
+    else:
+        shown = Text(write, read) if rules else None
+    return Space(
+        name,
+        (graph,),
+        ("network",),
+        network=module,
+        text=shown,
+        canonical_form=canonical_form,
+        conditions=rules,
+    )

@@ -40,7 +40,9 @@ class Bundle(NamedTuple):
 
 
 def bundle_of(graph: Graph) -> Bundle | None:
-    """The bundle of a cell's operations; None where they have none."""
+    """The bundle of a cell's operations; None where they have none, and where two edges join the same nodes."""
+    if len(set(graph.edges)) < len(graph.edges):
+        return None
     modules = [module for module in _modules(graph, 1) if module is not None]
     plain = (ConvolutionNorm, AveragePool)
     convolutions = any(isinstance(module, ConvolutionNorm) for module in modules)
