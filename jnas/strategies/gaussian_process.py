@@ -184,13 +184,6 @@ def gaussian_process(space: Space, settings: GaussianProcess, objectives: int, b
         after = archive.add(state.archive, candidates, values)
         known, _ = targets(after)
         features, told = kernel.features(after.architectures), jnp.arange(budget) < after.told
-        before = state.posterior.parameter, state.posterior.noise
-        due = fits[jnp.minimum(after.told, budget)] > fits[state.archive.told]
-        setting = jax.lax.cond(due, lambda: fit(kernel, features, known, told)[:2], lambda: before)
-
-        def computed() -> tuple[Posterior, Array]:
-            fitted = condition(kernel, features, known, told, *setting)
-            return fitted, whiten(kernel, fitted, listed)
 
         def extended() -> tuple[Posterior, Array]:
             grown = jax.lax.fori_loop(
@@ -202,9 +195,19 @@ def gaussian_process(space: Space, settings: GaussianProcess, objectives: int, b
             weights = solve_triangular(grown[0].lower, known, lower=True)
             return grown[0]._replace(weights=weights), grown[1]
 
-        differ = (setting[0] != before[0]).any() | (setting[1] != before[1])
-        anew = differ | (due & (len(values.value) > ROWS))
-        return State(after, *jax.lax.cond(anew, computed, extended)), {}
+        def fitted() -> tuple[Posterior, Array]:
+            parameter, noise, _ = fit(kernel, features, known, told)
+
+            def computed() -> tuple[Posterior, Array]:
+                anew = condition(kernel, features, known, told, parameter, noise)
+                return anew, whiten(kernel, anew, listed)
+
+            stay = (parameter == state.posterior.parameter).all() & (noise == state.posterior.noise)
+            return jax.lax.cond(stay & (len(values.value) <= ROWS), extended, computed)
+
+        # Many searches at once are due together: this choice stays one where the one above does both.
+        due = fits[jnp.minimum(after.told, budget)] > fits[state.archive.told]
+        return State(after, *jax.lax.cond(due, fitted, extended)), {}
 
     return Strategy(
         name="gaussian_process",
