@@ -72,7 +72,9 @@ def lemonade(
         fresh_key, parent_key, mutation_key, choice_key = jax.random.split(key, 4)
         known = state.archive
         thin = jnp.where(state.front, -log_density(state.cheap, state.front, state.cheap), -jnp.inf)
-        parents = jax.random.categorical(parent_key, thin, shape=(many,))
+        # By the sums of chances: noise for each of T evaluations and each draw would take most of an ask's time.
+        chances = jnp.exp(thin - jnp.where(state.front.any(), thin.max(), 0.0))
+        parents = jax.random.choice(parent_key, budget, (many,), p=chances)
         mutants = space.mutate(mutation_key, known.architectures[parents])
         # The largest of log chances with Gumbel noise are draws without replacement.
         score = -log_density(state.cheap, state.front, costs(mutants))

@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from jnas.errors import unknown_name
 from jnas.settings import Kind, Member
-from jnas.strategies.settings.evolution import Aging, Local
-from jnas.strategies.settings.learning import Reinforce
+from jnas.strategies.settings.evolution import Aging, HillClimbing, Local
+from jnas.strategies.settings.learning import Reinforce, TreeSearch
 
 if TYPE_CHECKING:
     # Help of commands goes without JAX.
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 TUNED: "dict[str, StrategySettings]" = {
     "aging": Aging(population=30, tournament=10),
     "local": Local(initial=10),
+    "hill_climbing": HillClimbing(steps=2),
     "reinforce": Reinforce(learning_rate=0.1),
+    "tree_search": TreeSearch(exploration=0.1),
 }
 
 
