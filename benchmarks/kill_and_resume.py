@@ -54,6 +54,25 @@ WORK: dict[str, tuple[str, dict[str, Any]]] = {
         "final": {"candidates": 8, "repeats": 2, "estimator": {"proxies": "regions", **SMALL}},
     }),
     "random": ("search", {"strategy": "random", "estimator": "table:digits", "budget": 640}),
+    # One strategy of each further family.
+    "tpe": ("search", {
+        "space": "darts", "strategy": "tpe", "estimator": {"proxies": "naswot,synflow", **SMALL}, "budget": 300,
+    }),
+    "local": ("search", {"strategy": "local", "estimator": {"proxies": "naswot", **SMALL}, "budget": 300}),
+    "policy_gradient": ("search", {
+        "strategy": "policy_gradient", "estimator": {"proxies": "naswot", **SMALL}, "budget": 300,
+    }),
+    "tree_search": ("search", {
+        "strategy": "tree_search", "estimator": {"proxies": "naswot", **SMALL}, "budget": 300,
+    }),
+    "hyperband": ("search", {"strategy": "hyperband", "estimator": "table:digits", "budget": 640}),
+    "warm_up": ("search", {
+        "strategy": {
+            "name": "warm_up", "of": {"name": "aging"}, "proxy": {"name": "proxies", "proxies": "params"},
+        },
+        "estimator": {"proxies": "naswot", **SMALL},
+        "budget": 300,
+    }),
     "posterior_nasbench201": ("search", {
         "space": "nasbench201",
         "oneshot": {"name": "posterior", "gates": "group", "drop_probability": 0.5, "weight_penalty": 0.02},

@@ -26,6 +26,7 @@ from jnas.strategies.settings.learning import (
     TreeSearch,
 )
 from jnas.strategies.settings.sampling import Draw, Exhaustive, Random
+from jnas.strategies.settings.tuned import Tuned
 from jnas.strategies.settings.wrappers import Constraint, Distinct, Preselect, WarmUp
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ STRATEGIES: dict[str, "type[StrategySettings]"] = {
     "constraint": Constraint,
     "preselect": Preselect,
     "warm_up": WarmUp,
+    "tuned": Tuned,
 }
 # A wrapper holds any of these; one that is registered later is wrapped from Python.
 wrappers.Strategies = reduce(or_, STRATEGIES.values())

@@ -19,6 +19,7 @@ Letters: B candidates, D decisions, T trainings that fit.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -49,9 +50,7 @@ def asha(space: Space, settings: Asha, objectives: int, budget: int) -> Strategy
         return State(empty, jnp.zeros(room, jnp.int32), jnp.zeros(room, bool))
 
     def ask(key: Key, state: State) -> tuple[Candidates, State]:
-        urgency = promotable(state, settings.eta, settings.rungs)
-        places = jnp.argsort(-urgency, stable=True)[:batch]
-        found = urgency[places] > 0
+        places, found = promotable(state, settings.eta, settings.rungs, batch)
         rows = jnp.where(found[:, None], state.archive.architectures[places], space.sample(key, batch))
         level = jnp.where(found, state.rung[places] + 1, 0)
         promoted = state.promoted.at[places].max(found)
@@ -78,15 +77,18 @@ def asha(space: Space, settings: Asha, objectives: int, budget: int) -> Strategy
     )
 
 
-def promotable(state: State, eta: int, rungs: int) -> Array:
-    """The urgency of each promotion, int32[T]: the highest rung first, then the best; 0 for what is not promoted."""
-    room = len(state.rung)
-    told = jnp.arange(room) < state.archive.told
-    good = jnp.isfinite(fitness(state.archive.values)) & ~state.promoted
-    urgency = jnp.zeros(room, jnp.int32)
-    for rung in range(rungs - 1):
-        members = told & (state.rung == rung)
-        rank = archive.ranks(state.archive, members)
-        best = members & good & (rank < members.sum() // eta)
-        urgency = jnp.where(best, (rung + 1) * room - rank, urgency)
-    return urgency
+def promotable(state: State, eta: int, rungs: int, count: int) -> tuple[Array, Array]:
+    """Places int32[count] of promotions, the highest rung first, then the best; bool[count], False for none."""
+    values, order = state.archive.values, jnp.arange(len(state.rung))
+    places, found = [jnp.zeros(count, int)], [jnp.zeros(count, bool)]
+    for rung in reversed(range(rungs - 1)):
+        members = (order < state.archive.told) & (state.rung == rung)
+        worth = fitness(jnp.where(members[:, None], values, -jnp.inf))
+        # The best that were not promoted, and their ranks among all: ranks of all take a sort.
+        best, own = jax.lax.top_k(jnp.where(state.promoted, -jnp.inf, worth), count)
+        before = (worth > best[:, None]) | ((worth == best[:, None]) & (order < own[:, None]))
+        places.append(own)
+        found.append(jnp.isfinite(best) & (before.sum(axis=1) < members.sum() // eta))
+    everyone = jnp.concatenate(found)
+    first = jnp.argsort(~everyone, stable=True)[:count]
+    return jnp.concatenate(places)[first], everyone[first]

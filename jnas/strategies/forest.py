@@ -40,7 +40,7 @@ MOST_STEPS = 100
 
 def forest(space: Space, settings: Forest, objectives: int) -> Strategy:
     """The first `initial` at random, then `batch` proposals of the forest at a time."""
-    neighbours = jax.jit(jax.vmap(space.neighbours))
+    neighbours, improvement = jax.jit(jax.vmap(space.neighbours)), jax.jit(expected_improvement)
 
     def propose(key: Key, state: Observations) -> np.ndarray:
         """Architectures int32[N, D], those with the highest acquisition first."""
@@ -51,7 +51,7 @@ def forest(space: Space, settings: Forest, objectives: int) -> Strategy:
 
         def worth(rows: np.ndarray) -> np.ndarray:
             mean, deviation = predict(model, one_hot(space, rows))
-            return np.asarray(expected_improvement(mean, deviation, values.max()))
+            return np.asarray(improvement(mean, deviation, values.max()))
 
         rows = np.asarray(space.sample(random_key, settings.candidates))
         scores = worth(rows)

@@ -6,9 +6,9 @@ With values y of n evaluations, standardised, a kernel k (`jnas.strategies.kerne
     log p(y) = -1/2 y^T (K + r^2 I)^-1 y - 1/2 log det(K + r^2 I) - n/2 log 2 pi
 
 The kernel's parameter and r^2 maximise log p(y) on a grid, from whose best point the rates of `ard` climb. They are
-fitted when the first `initial` were told, and whenever evaluations have grown by the share `refit`. Between, L of
-K + r^2 I = L L^T grows by a row for each evaluation, in O(n^2), and k(a, X) L^-T of all listed architectures by a
-column, in O(n) each.
+fitted when the first `initial` were told, and whenever evaluations have grown by the share `refit`, to 256 of these at
+most, evenly spaced in time. While they stay, L of K + r^2 I = L L^T grows by a row for each evaluation, in O(n^2), and
+k(a, X) L^-T of all listed architectures by a column, in O(n) each.
 
 The next architecture maximises the acquisition: expected improvement on the best y, m + `weight` s, a joint draw of the
 posterior (`thompson`), or a draw for each architecture by itself (`its`). Candidates are all architectures of a space
@@ -57,6 +57,10 @@ JOINT = 512
 JITTER = 1e-4
 # The best evaluations, whose mutants are candidates.
 PARENTS = 10
+# Observations to which a kernel's parameter and the noise are fitted, at most.
+FITTED = 256
+# Rows by which a factor grows one after another: more are computed anew together.
+ROWS = 32
 # Step of Adam, of the logarithms of a kernel's parameter.
 STEP = 0.1
 
@@ -74,7 +78,7 @@ class Posterior(NamedTuple):
     lower: float32[T, T], Cholesky factor L of K + r^2 I; rows without an observation are those of I.
     weights: float32[T], L^-1 y; 0 without an observation.
     observed: bool[T].
-    parameter, noise: float32[...] and float32[], of the highest likelihood; likelihood: float32[], its logarithm.
+    parameter, noise: float32[...] and float32[], of the highest likelihood.
     """
 
     features: Array
@@ -83,7 +87,6 @@ class Posterior(NamedTuple):
     observed: Array
     parameter: Array
     noise: Array
-    likelihood: Array
 
 
 class State(NamedTuple):
@@ -108,7 +111,7 @@ def gaussian_process(space: Space, settings: GaussianProcess, objectives: int, b
         zeros = jnp.zeros(budget)
         start = Posterior(
             kernel.features(nothing.architectures), jnp.eye(budget), zeros, zeros > 0,
-            jnp.asarray(kernel.parameters[0], jnp.float32), jnp.float32(NOISES[0]), jnp.float32(0),
+            jnp.asarray(kernel.parameters[0], jnp.float32), jnp.float32(NOISES[0]),
         )  # fmt: skip
         return State(nothing, start, jnp.zeros((len(listed), budget)))
 
@@ -180,11 +183,7 @@ def gaussian_process(space: Space, settings: GaussianProcess, objectives: int, b
     def tell(state: State, candidates: Candidates, values: Values) -> tuple[State, Info]:
         after = archive.add(state.archive, candidates, values)
         known, _ = targets(after)
-        features = kernel.features(after.architectures)
-
-        def refitted() -> tuple[Posterior, Array]:
-            fitted = fit(kernel, features, known, jnp.arange(budget) < after.told)
-            return fitted, whiten(kernel, fitted, listed)
+        features, told = kernel.features(after.architectures), jnp.arange(budget) < after.told
 
         def extended() -> tuple[Posterior, Array]:
             grown = jax.lax.fori_loop(
@@ -196,8 +195,19 @@ def gaussian_process(space: Space, settings: GaussianProcess, objectives: int, b
             weights = solve_triangular(grown[0].lower, known, lower=True)
             return grown[0]._replace(weights=weights), grown[1]
 
+        def fitted() -> tuple[Posterior, Array]:
+            parameter, noise, _ = fit(kernel, features, known, told)
+
+            def computed() -> tuple[Posterior, Array]:
+                anew = condition(kernel, features, known, told, parameter, noise)
+                return anew, whiten(kernel, anew, listed)
+
+            stay = (parameter == state.posterior.parameter).all() & (noise == state.posterior.noise)
+            return jax.lax.cond(stay & (len(values.value) <= ROWS), extended, computed)
+
+        # Many searches at once are due together: this choice stays one where the one above does both.
         due = fits[jnp.minimum(after.told, budget)] > fits[state.archive.told]
-        return State(after, *jax.lax.cond(due, refitted, extended)), {}
+        return State(after, *jax.lax.cond(due, fitted, extended)), {}
 
     return Strategy(
         name="gaussian_process",
@@ -226,17 +236,34 @@ def targets(state: Archive) -> tuple[Array, Array]:
     return jnp.where(told, jnp.where(good, standard, worst), 0.0), told
 
 
-def fit(kernel: Kernel, features: Array, values: Array, observed: Array) -> Posterior:
-    """The process with the highest likelihood, given standardised values float32[T]."""
-    pairs = observed[:, None] & observed
+def factored(
+    kernel: Kernel, features: Array, values: Array, observed: Array, parameter: Array, noise: Array
+) -> tuple[Array, Array]:
+    """L float32[T, T] of K + r^2 I = L L^T, with rows of I where bool[T] is false, and L^-1 y of values float32[T]."""
+    gram = jnp.where(observed[:, None] & observed, kernel.gram(features, features, parameter), 0.0)
+    lower = jnp.linalg.cholesky(gram + jnp.diag(jnp.where(observed, noise, 1.0)))
+    return lower, solve_triangular(lower, values, lower=True)
 
-    def factored(parameter: Array, noise: Array) -> tuple[Array, Array]:
-        gram = jnp.where(pairs, kernel.gram(features, features, parameter), 0.0)
-        lower = jnp.linalg.cholesky(gram + jnp.diag(jnp.where(observed, noise, 1.0)))
-        return lower, solve_triangular(lower, values, lower=True)
+
+def condition(
+    kernel: Kernel, features: Array, values: Array, observed: Array, parameter: Array, noise: Array
+) -> Posterior:
+    """The process given standardised values float32[T]."""
+    lower, weights = factored(kernel, features, values, observed, parameter, noise)
+    return Posterior(features, lower, weights, observed, parameter, noise)
+
+
+def fit(kernel: Kernel, features: Array, values: Array, observed: Array) -> tuple[Array, Array, Array]:
+    """Parameter float32[...] and noise float32[] of the highest likelihood, and its logarithm float32[].
+
+    Of the first bool[T] observed, all or `FITTED` that are evenly spaced.
+    """
+    count, places = observed.sum(), jnp.arange(min(FITTED, len(values)))
+    places = jnp.where(count > FITTED, places * count // FITTED, places)
+    features, values, observed = features[places], values[places], observed[places]
 
     def likelihood(setting: tuple[Array, Array]) -> Array:
-        lower, weights = factored(*setting)
+        lower, weights = factored(kernel, features, values, observed, *setting)
         missing = observed.sum() * jnp.log(2 * jnp.pi)
         return -0.5 * (weights @ weights + missing) - jnp.log(jnp.diag(lower)).sum()
 
@@ -263,8 +290,7 @@ def fit(kernel: Kernel, features: Array, values: Array, observed: Array) -> Post
             climb, (start, adam.init(start), start, highest), length=kernel.ascent
         )
         parameter = jnp.exp(start)
-    lower, weights = factored(parameter, noise)
-    return Posterior(features, lower, weights, observed, parameter, noise, highest)
+    return parameter, noise, highest
 
 
 def extend(

@@ -35,6 +35,7 @@ from jax import Array
 from jnas.errors import InputError
 from jnas.spaces import Space
 from jnas.strategies.encodings import has_paths, path_encoding
+from jnas.strategies.hashing import mixed
 from jnas.strategies.unseen import LISTED
 from jnas.types import Key
 
@@ -207,10 +208,8 @@ def _vertices(space: Space) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mixed(codes: Array) -> Array:
-    """A hash of 32 bits with its last bit set: uint32 -> uint32. The mixing function of MurmurHash3."""
-    codes = (codes ^ (codes >> 16)) * jnp.uint32(0x85EBCA6B)
-    codes = (codes ^ (codes >> 13)) * jnp.uint32(0xC2B2AE35)
-    return (codes ^ (codes >> 16)) | jnp.uint32(1)
+    """A hash of 32 bits with its last bit set: uint32 -> uint32."""
+    return mixed(codes) | jnp.uint32(1)
 
 
 KERNELS: dict[str, Callable[[Space], Kernel]] = {

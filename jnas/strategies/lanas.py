@@ -31,8 +31,8 @@ from jnas.strategies import archive
 from jnas.strategies.archive import Archive
 from jnas.strategies.gaussian_process import targets
 from jnas.strategies.settings.learning import Lanas
-from jnas.strategies.unseen import mutants, unseen
-from jnas.types import Candidates, Key, Strategy
+from jnas.strategies.unseen import mutants, shuffled, unseen
+from jnas.types import Candidates, Info, Key, Strategy, Values
 
 # Evaluations of a node that is split, and the penalty of squared weights.
 LEAST = 10
@@ -52,6 +52,14 @@ class Tree(NamedTuple):
     split: Array
 
 
+class State(NamedTuple):
+    """archive: all evaluations; tree: of the last training; inside: bool[N, 2 S + 1], regions of a list; else N = 0."""
+
+    archive: Archive
+    tree: Tree
+    inside: Array
+
+
 def members(tree: Tree, bits: Array) -> Array:
     """Regions in which architectures float32[N, F] lie: bool[N, 2 S + 1], one leaf each and all nodes above it."""
     good = bits @ tree.weights.T > tree.threshold
@@ -59,7 +67,7 @@ def members(tree: Tree, bits: Array) -> Array:
     while first < len(tree.split):
         width = levels[-1].shape[1]
         above, own = levels[-1] & tree.split[first : first + width], good[:, first : first + width]
-        levels.append(jnp.stack([above & own, above & ~own], axis=-1).reshape(len(bits), -1))
+        levels.append(jnp.stack([above & own, above & ~own], axis=-1).reshape(len(bits), 2 * width))
         first += width
     return jnp.concatenate(levels, axis=1)
 
@@ -108,41 +116,70 @@ def walked(tree: Tree, mean: Array, visits: Array, able: Array, exploration: flo
 def lanas(space: Space, settings: Lanas, objectives: int, budget: int) -> Strategy:
     """The first `initial` at random, then draws from regions, `batch` at a time."""
     pool = unseen(space)
+    listed = space.one_hot(space.sample(jax.random.key(0), 1)[:0] if pool.listed is None else pool.listed)
 
-    def ask(key: Key, state: Archive) -> tuple[Candidates, Archive]:
+    def init(key: Key) -> State:
+        nothing, nodes = archive.empty(budget, len(space.decisions), objectives), 2**settings.height - 1
+        leaf = Tree(jnp.zeros((nodes, listed.shape[1])), jnp.zeros(nodes), jnp.zeros(nodes, bool))
+        return State(nothing, leaf, members(leaf, listed))
+
+    def tell(state: State, candidates: Candidates, values: Values) -> tuple[State, Info]:
+        after = archive.add(state.archive, candidates, values)
+
+        def anew() -> tuple[Tree, Array]:
+            worth, observed = targets(after)
+            fresh = (after.told - settings.initial) % settings.retrain
+            known = observed & (jnp.arange(budget) < after.told - fresh)
+            tree = trained(space.one_hot(after.architectures), worth, known, settings.height)
+            return tree, members(tree, listed)
+
+        # How often it was trained when so many were told.
+        before, now = (
+            (told - settings.initial) // settings.retrain + 1 for told in (state.archive.told, after.told)
+        )
+        due = (now > before) & (now > 0)
+        return State(after, *jax.lax.cond(due, anew, lambda: (state.tree, state.inside))), {}
+
+    def ask(key: Key, state: State) -> tuple[Candidates, State]:
         mutant_key, random_key, walk_key, choice_key = jax.random.split(key, 4)
+        known, tree = state.archive, state.tree
         if pool.listed is not None:
-            rows = pool.listed
+            rows, inside = pool.listed, state.inside
         else:
             half = settings.candidates // 2
-            close = mutants(mutant_key, space, state, half, PARENTS)
+            close = mutants(mutant_key, space, known, half, PARENTS)
             rows = jnp.concatenate([close, space.sample(random_key, settings.candidates - half)])
+            inside = members(tree, space.one_hot(rows))
         # Regions by the evaluations that were there when the tree was last trained, visits by all.
-        values, observed = targets(state)
-        told = space.one_hot(state.architectures)
-        fresh = (state.told - settings.initial) % settings.retrain
-        tree = trained(told, values, observed & (jnp.arange(budget) < state.told - fresh), settings.height)
+        values, observed = targets(known)
         low, high = jnp.min(values, where=observed, initial=0.0), jnp.max(values, where=observed, initial=0.0)
         scaled = jnp.where(observed, values - low, 0.0) / jnp.where(high > low, high - low, 1.0)
-        regions = members(tree, told) & observed[:, None]
+        regions = members(tree, space.one_hot(known.architectures)) & observed[:, None]
         visits = regions.sum(axis=0).astype(jnp.float32)
         mean = scaled @ regions / jnp.maximum(visits, 1.0)
-        inside = members(tree, space.one_hot(rows))
 
         def draw(carry: tuple[Array, Array, Array], step: Array) -> tuple[tuple[Array, Array, Array], None]:
             scores, left, visits = carry
             able = (inside & left[:, None]).any(axis=0)
             leaf = walked(tree, mean, visits, able, settings.exploration)
-            noise = jax.random.uniform(jax.random.fold_in(walk_key, step), (len(rows),))
+            noise = shuffled(jax.random.fold_in(walk_key, step), len(rows))
             chosen = jnp.argmax(jnp.where(inside[:, leaf] & left, noise, -1.0))
             scores = scores.at[chosen].set(-step.astype(jnp.float32))
             return (scores, left.at[chosen].set(False), visits + inside[chosen]), None
 
-        start = (jnp.full(len(rows), -jnp.inf), pool.new(state, rows), visits)
+        start = (jnp.full(len(rows), -jnp.inf), pool.new(known, rows), visits)
         steps = jnp.arange(min(settings.batch, len(rows)))
         scores = jax.lax.scan(draw, start, steps)[0][0]
-        ready = (state.told >= settings.initial) & observed.any()
+        ready = (known.told >= settings.initial) & observed.any()
         scores = jnp.where(ready, scores, -jnp.inf)
-        return Candidates(pool.choose(choice_key, state, rows, scores, settings.batch)), state
+        return Candidates(pool.choose(choice_key, known, rows, scores, settings.batch)), state
 
-    return archive.strategy("lanas", space, objectives, budget, ask, pool.used_up)
+    return Strategy(
+        name="lanas",
+        init=init,
+        ask=ask,
+        tell=tell,
+        done=lambda state: pool.used_up(state.archive),
+        best=lambda state: archive.best(state.archive),
+        jittable=True,
+    )

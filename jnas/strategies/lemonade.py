@@ -34,6 +34,9 @@ from jnas.strategies.archive import Archive
 from jnas.strategies.settings.evolution import Lemonade
 from jnas.types import Candidates, Info, Key, Strategy, Values
 
+# Members of the front whose kernels are summed at a time.
+AT_ONCE = 32
+
 
 class State(NamedTuple):
     """archive: all evaluations; cheap: float32[T, C], their cheap objectives; front: bool[T]."""
@@ -69,7 +72,9 @@ def lemonade(
         fresh_key, parent_key, mutation_key, choice_key = jax.random.split(key, 4)
         known = state.archive
         thin = jnp.where(state.front, -log_density(state.cheap, state.front, state.cheap), -jnp.inf)
-        parents = jax.random.categorical(parent_key, thin, shape=(many,))
+        # By the sums of chances: noise for each of T evaluations and each draw would take most of an ask's time.
+        chances = jnp.exp(thin - jnp.where(state.front.any(), thin.max(), 0.0))
+        parents = jax.random.choice(parent_key, budget, (many,), p=chances)
         mutants = space.mutate(mutation_key, known.architectures[parents])
         # The largest of log chances with Gumbel noise are draws without replacement.
         score = -log_density(state.cheap, state.front, costs(mutants))
@@ -113,8 +118,21 @@ def log_density(points: Array, among: Array, at: Array) -> Array:
     bandwidth = jnp.sqrt(variance) * count ** (-1 / (points.shape[1] + 4))
     # Equal points have no deviation: all places are then alike but for their own.
     bandwidth = jnp.where(bandwidth > 0, bandwidth, 1.0)
-    squares = (((at[:, None] - points) / bandwidth) ** 2).sum(axis=-1)
-    return jax.nn.logsumexp(jnp.where(among, -squares / 2, -jnp.inf), axis=1)
+    # A few members at a time: a front is far smaller than the archive.
+    members = points[jnp.append(jnp.argsort(~among, stable=True), jnp.zeros(AT_ONCE, int))]
+
+    def more(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        first, total = state
+        some = jax.lax.dynamic_slice_in_dim(members, first, AT_ONCE)
+        squares = sum(
+            ((at[:, None, axis] - some[:, axis]) / bandwidth[axis]) ** 2 for axis in range(at.shape[1])
+        )
+        inside = first + jnp.arange(AT_ONCE) < among.sum()
+        own = jax.nn.logsumexp(jnp.where(inside, -squares / 2, -jnp.inf), axis=1)
+        return first + AT_ONCE, jnp.logaddexp(total, own)
+
+    start = jnp.int32(0), jnp.full(len(at), -jnp.inf)
+    return jax.lax.while_loop(lambda state: state[0] < among.sum(), more, start)[1]
 
 
 def sizes(space: Space, names: list[str]) -> Callable[[Array], Array]:

@@ -59,8 +59,14 @@ def standardised(state: Observations) -> np.ndarray:
 def codes(space: Space, architectures: np.ndarray) -> list[tuple[int, ...]]:
     """Representatives of the classes of int32[N, D], to be members of a set."""
     # A canonical form of no architectures is asked of no space.
-    rows = np.asarray(space.canonical(architectures)) if len(architectures) else architectures
-    return [tuple(row) for row in rows.tolist()]
+    rows = np.asarray(space.canonical(lengthened(architectures))) if len(architectures) else architectures
+    return [tuple(row) for row in rows[: len(architectures)].tolist()]
+
+
+def lengthened(architectures: np.ndarray) -> np.ndarray:
+    """int32[N, D] with the last row repeated up to a power of two: functions compile for few N, not for each one."""
+    more = (1 << (len(architectures) - 1).bit_length()) - len(architectures)
+    return np.concatenate([architectures, np.repeat(architectures[-1:], more, axis=0)])
 
 
 def distinct_new(
@@ -74,7 +80,10 @@ def distinct_new(
     taken: list[np.ndarray] = []
     for attempt in range(1 + ATTEMPTS):
         proposals = np.asarray(proposals, np.int32)
-        good = np.asarray(space.contains(proposals))
+        # Nothing is asked of a space about no proposals.
+        good = np.zeros(0, bool)
+        if len(proposals):
+            good = np.asarray(space.contains(lengthened(proposals)))[: len(proposals)]
         for row, code, member in zip(proposals, codes(space, proposals), good, strict=True):
             if len(taken) < count and member and code not in seen:
                 seen.add(code)

@@ -18,7 +18,7 @@ https://papers.nips.cc/paper/4443; the formulas for categorical decisions are th
 Departures: an architecture is asked for once (`unseen`), where optuna repeats itself. A batch of B takes the best B of
 B times as many draws.
 
-Letters: B candidates, D decisions, K choices of a decision, T evaluations that fit.
+Letters: B candidates, D decisions, K choices of a decision, T evaluations that fit, L leaders, at most 25.
 """
 
 import jax
@@ -48,20 +48,22 @@ def tpe(space: Space, settings: Tpe, objectives: int, budget: int) -> Strategy:
 
     def propose(key: Key, state: Archive) -> tuple[Array, Array]:
         """Proposals int32[N, D] and scores float32[N]."""
-        best, others = split(state, settings.share)
-        rows = state.architectures
+        leaders, best, others = split(state, settings.share)
+        rows, good_rows = state.architectures, state.architectures[leaders]
         if settings.multivariate:
-            drawn = draw(key, rows, best, choices, settings.batch * settings.samples)
-            return drawn, log_density(drawn, rows, best, choices) - log_density(drawn, rows, others, choices)
+            drawn = draw(key, good_rows, best, choices, settings.batch * settings.samples)
+            good = log_density(drawn, good_rows, best, choices)
+            return drawn, good - log_density(drawn, rows, others, choices)
 
-        def winners(own: Key, column: Array, count: Array) -> Array:
-            column, count = column[:, None], count[None]
-            good = jnp.where(values[:, 0] < count, log_density(values, column, best, count), -jnp.inf)
+        def winners(own: Key, column: Array, good_column: Array, count: Array) -> Array:
+            column, good_column, count = column[:, None], good_column[:, None], count[None]
+            good = jnp.where(values[:, 0] < count, log_density(values, good_column, best, count), -jnp.inf)
             gain = good - log_density(values, column, others, count)
             drawn = jax.random.categorical(own, good, shape=(settings.batch * REDRAWS, settings.samples))
             return jnp.take_along_axis(drawn, jnp.argmax(gain[drawn], axis=1)[:, None], axis=1)[:, 0]
 
-        drawn = jax.vmap(winners, (0, 1, 0), 1)(jax.random.split(key, len(choices)), rows, choices)
+        keys = jax.random.split(key, len(choices))
+        drawn = jax.vmap(winners, (0, 1, 1, 0), 1)(keys, rows, good_rows, choices)
         drawn = drawn.astype(jnp.int32)
         return drawn, -jnp.arange(len(drawn), dtype=jnp.float32)
 
@@ -74,17 +76,19 @@ def tpe(space: Space, settings: Tpe, objectives: int, budget: int) -> Strategy:
     return archive.strategy("tpe", space, objectives, budget, ask, pool.used_up)
 
 
-def split(state: Archive, share: float) -> tuple[Array, Array]:
-    """The best evaluations and all others: bool[T], twice."""
+def split(state: Archive, share: float) -> tuple[Array, Array, Array]:
+    """The best evaluations and all others: places int32[L] of leaders, the good among them bool[L], others bool[T]."""
     worth = fitness(state.values)
     told = jnp.arange(len(worth)) < state.told
     # The highest few, of equals the one told first: ranks of all take a sort.
     leaders = jax.lax.top_k(worth, min(RECENT, len(worth)))[1]
     # In float32 a tenth of ten would be more than one.
     most = jnp.minimum(jnp.ceil(share * state.told - 1e-4), RECENT)
-    best = jnp.zeros(len(worth), bool).at[leaders].set(jnp.arange(len(leaders)) < most)
-    best &= told & jnp.isfinite(worth)
-    return best, told & ~best
+    good = (jnp.arange(len(leaders)) < most) & told[leaders] & jnp.isfinite(worth[leaders])
+    # The oldest first, as in the archive.
+    order = jnp.argsort(leaders)
+    leaders, good = leaders[order], good[order]
+    return leaders, good, told & ~jnp.zeros(len(worth), bool).at[leaders].set(good)
 
 
 def log_weights(members: Array) -> Array:

@@ -18,6 +18,7 @@ from jax import Array
 from jnas.proxies.combination import fitness
 from jnas.spaces import Space
 from jnas.strategies.archive import Archive
+from jnas.strategies.hashing import mixed
 from jnas.types import Key
 
 # A list of more architectures takes longer to score than most surrogates deserve.
@@ -74,7 +75,7 @@ def _of_list(space: Space) -> Unseen:
         rows = jnp.where(good, place[space.index(proposals)], count)
         # Below every proposal, in random order.
         lowest = jnp.min(jnp.where(good, scores, 0.0), initial=0.0)
-        drawn = lowest - 1 - jax.random.uniform(key, (count,))
+        drawn = lowest - 1 - shuffled(key, count)
         total = drawn.at[rows].max(scores, mode="drop")
         best = jax.lax.top_k(jnp.where(free(archive), total, -jnp.inf), min(asked, count))[1]
         # The architecture that was proposed, not its class's first: a table may hold one of them alone.
@@ -108,6 +109,15 @@ def _of_pairs(space: Space) -> Unseen:
         return rows[behind[:asked]]
 
     return Unseen(None, new, choose, lambda archive: False)
+
+
+def shuffled(key: Key, count: int) -> Array:
+    """Numbers in 0..1 that put 0, 1, ..., count - 1 into a random order: float32[count].
+
+    Hashes of 64 random bits and the place: noise for each place would take most of an ask's time.
+    """
+    first, second = jax.random.bits(key, (2,))
+    return (mixed(mixed(jnp.arange(count, dtype=jnp.uint32) + first) ^ second) >> 8) * jnp.float32(2**-24)
 
 
 def mutants(key: Key, space: Space, archive: Archive, count: int, parents: int) -> Array:

@@ -97,7 +97,9 @@ def test_the_best_tenth_but_at_most_25_are_good_and_no_failure(told):
     values[rng.random(400) < 0.3] = -np.inf
     values[told:] = -np.inf
     state = archive.Archive(jnp.zeros((400, 6), jnp.int32), jnp.asarray(values[:, None]), jnp.int32(told))
-    best, others = map(np.asarray, tpe.split(state, 0.1))
+    leaders, good, others = map(np.asarray, tpe.split(state, 0.1))
+    best = np.zeros(400, bool)
+    best[leaders[good]] = True
     most = min(-(-told // 10), 25, int(np.isfinite(values).sum()))
     order = np.argsort(-values, kind="stable")
     assert set(np.flatnonzero(best)) == set(order[:most])

@@ -11,7 +11,7 @@ from jnas import spaces
 from jnas.spaces.masks import masks
 from jnas.spaces.subset import subset
 from jnas.strategies import archive
-from jnas.strategies.unseen import LISTED, mutants, unseen
+from jnas.strategies.unseen import LISTED, mutants, shuffled, unseen
 from jnas.types import Candidates, Values
 
 NASBENCH = spaces.get("nasbench201")
@@ -59,6 +59,18 @@ def test_a_small_space_is_asked_for_to_its_last_architecture():
     assert len(set(rows)) == 12 and pool.used_up(state)
     # More are asked for than there are.
     assert len(pool.choose(jax.random.key(9), state, jnp.asarray(asked), jnp.zeros(4), 30)) == 12
+
+
+def test_random_orders_put_every_place_first_equally_often_and_neighbours_apart():
+    draws, count = 20_000, 8
+    keys = jax.random.split(jax.random.key(0), draws)
+    order = np.asarray(jax.jit(jax.vmap(lambda key: jnp.argsort(shuffled(key, count))))(keys))
+    for column in range(count):
+        shares = np.bincount(order[:, column], minlength=count) / draws
+        np.testing.assert_allclose(shares, 1 / count, atol=4.5 * np.sqrt(1 / count / draws))
+    # The place behind the first one is no likelier to be the second.
+    following = (order[:, 1] - order[:, 0] == 1).mean()
+    assert following == pytest.approx(1 / count, abs=4.5 * np.sqrt(1 / count / draws))
 
 
 @pytest.mark.parametrize("listed", [True, False])

@@ -51,7 +51,7 @@ class Aging(Member, frozen=True, kw_only=True, tag="aging"):
 
     asks: ClassVar[Kind] = "architectures"
     title: ClassVar[str] = "aging evolution"
-    # 30 and 10 find better cells of NAS-Bench-201 than the published 100 and 25 do within 500 evaluations.
+    # Better on the digits than the published 100 and 25 within 150 evaluations, by benchmarks/tuned.py.
     population: Annotated[int, Meta(ge=1, description="members of the population")] = 30
     tournament: Annotated[int, Meta(ge=1, description="members drawn for a tournament")] = 10
     removal: Annotated[

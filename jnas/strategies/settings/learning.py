@@ -18,7 +18,7 @@ class Reinforce(Member, frozen=True, kw_only=True, tag="reinforce"):
 
     asks: ClassVar[Kind] = "architectures"
     title: ClassVar[str] = "REINFORCE"
-    # On NAS-Bench-201 0.1 is better than NATS-Bench's 0.01, and 0.5, of NAS-Bench-201's command, collapses.
+    # Better on the digits than NATS-Bench's 0.01, by benchmarks/tuned.py; 0.5, of NAS-Bench-201's command, collapses.
     learning_rate: Annotated[float, Meta(gt=0, description="step of Adam")] = 0.1
     decay: Annotated[float, Meta(ge=0, lt=1, description="weight of the past in the baseline")] = 0.9
     baseline: Annotated[
