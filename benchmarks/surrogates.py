@@ -1,9 +1,9 @@
 """Surrogates by number of labels: Kendall's tau on a table's unlabelled cells, and how often they are sure rightly.
 
-    python benchmarks/surrogates.py --table TABLE.csv.gz [--population CELLS.csv.gz] [--scores SCORES.csv.gz]
-                                    [--labels 20,100,1024] [--draws 10]
+    python benchmarks/surrogates.py --table TABLE.csv.gz [--value test_acc] [--population CELLS.csv.gz]
+                                    [--scores SCORES.csv.gz] [--labels 20,100,1024] [--draws 10]
 
-TABLE has the columns `architecture` and `test_acc`; CELLS lists the architectures of the population; SCORES are
+TABLE has the columns `architecture` and the value to predict, an accuracy or a latency; CELLS lists the architectures of the population; SCORES are
 training-free scores of another implementation, in columns of NAS-Bench-Suite-Zero's names: the population then is what
 it holds, and scores stand beside the graph features, or as a prior (log rank sum of synflow, naswot, jacob_cov,
 params and zen, chosen by hand before any tau was seen). Values after the sign are the deviation over draws of the
@@ -48,13 +48,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--value", default="test_acc")
     parser.add_argument("--population", type=Path)
     parser.add_argument("--scores", type=Path)
     parser.add_argument("--labels", default="20,100,1024")
     parser.add_argument("--draws", type=int, default=10)
     arguments = parser.parse_args()
 
-    space, accuracies = spaces.get("nasbench201"), column(arguments.table, "test_acc")
+    space, accuracies = spaces.get("nasbench201"), column(arguments.table, arguments.value)
     names = listed(arguments.population) if arguments.population else list(accuracies)
     scores: dict[str, np.ndarray] = {}
     if arguments.scores:

@@ -23,6 +23,7 @@ EXECUTED = [
         "ask_tell",
         "own_proxy",
         "own_data",
+        "methods/surrogates",
     )
 ]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -102,6 +103,13 @@ def test_the_sizes_that_the_page_on_networks_tells(outcomes):
     for number in (params, flops, activations):
         assert f" {number:,}\n" in printed
     assert "needs labels" in printed and "no ReLU" in printed and "(32, 32) True" in printed
+
+
+def test_the_tau_that_the_page_on_surrogates_tells(outcomes):
+    printed = outcomes[0][str(DOCS / "methods" / "surrogates.md")]["printed"]
+    tau = float(printed.split("tau ")[1])
+    assert f"tau {tau:.3f}".replace("0.", ".") in (DOCS / "methods" / "surrogates.md").read_text("utf-8")
+    assert printed.startswith("(1500, 125)")
 
 
 def test_docstrings_open_with_a_noun_or_a_verb():
