@@ -3,11 +3,11 @@
     python benchmarks/surrogates.py --table TABLE.csv.gz [--value test_acc] [--population CELLS.csv.gz]
                                     [--scores SCORES.csv.gz] [--labels 20,100,1024] [--draws 10]
 
-TABLE has the columns `architecture` and the value to predict, an accuracy or a latency; CELLS lists the architectures of the population; SCORES are
-training-free scores of another implementation, in columns of NAS-Bench-Suite-Zero's names: the population then is what
-it holds, and scores stand beside the graph features, or as a prior (log rank sum of synflow, naswot, jacob_cov,
-params and zen, chosen by hand before any tau was seen). Values after the sign are the deviation over draws of the
-labelled cells. `90 %` is the share of unlabelled cells within the central interval of 90 %.
+TABLE has the columns `architecture` and the value to predict, accuracy or latency; CELLS lists the architectures of
+the population; SCORES are training-free scores of another implementation, in columns of NAS-Bench-Suite-Zero's names:
+the population then is what it holds, and scores stand beside the graph features, or as a prior (log rank sum of
+synflow, naswot, jacob_cov, params and zen, chosen by hand before any tau was seen). Values after the sign are the
+deviation over draws of the labelled cells. `90 %` is the share of unlabelled cells within the central interval of 90 %.
 """
 
 import argparse
