@@ -29,7 +29,7 @@ from jax.typing import ArrayLike
 
 from jnas.errors import InputError
 from jnas.spaces.base import Space, Text
-from jnas.spaces.layers import Blocks, Classifier, Convolution, norm, operation
+from jnas.spaces.layers import Blocks, Classifier, Convolution, NormRelu, operation
 from jnas.spaces.networks import of_networks
 
 OPERATIONS = ("none", "conv_1x1", "dw_conv_3x3", "sep_conv_3x3", "max_pool_3x3", "avg_pool_3x3", "identity")
@@ -81,14 +81,6 @@ class Cell(nn.Module):
         return summed(OUTER, self.edges, x, motif)
 
 
-class Last(nn.Module):
-    """Normalisation and ReLU."""
-
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
-        return nn.relu(norm(x, train))
-
-
 def write(decisions: np.ndarray) -> str:
     """Operations of the motifs, then motifs of the cell, int[46]."""
     motifs = decisions[len(OUTER) :].reshape(MOTIFS, -1).tolist()
@@ -124,7 +116,7 @@ def network(architecture: Mapping[str, Any], classes: int) -> Blocks:
     blocks: list[nn.Module] = []
     for stage in range(STAGES):
         blocks += [Convolution(CHANNELS * 2**stage, 3, 1 + (stage > 0), "identity"), Cell(edges, motifs)]
-    return Blocks((*blocks, Last(), Classifier(classes)))
+    return Blocks((*blocks, NormRelu(), Classifier(classes)))
 
 
 _EDGES: dict[str, Sequence[Any]] = {f"cell_{a}_{b}": MOTIF_NAMES for a, b in OUTER}

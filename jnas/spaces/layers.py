@@ -54,6 +54,14 @@ class Convolution(nn.Module):
         return x if self.activation == "identity" else getattr(nn, self.activation)(x)
 
 
+class NormRelu(nn.Module):
+    """Normalisation and ReLU."""
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        return nn.relu(norm(x, train))
+
+
 class InvertedBottleneck(nn.Module):
     """1x1 to `expansion` times as many channels, depthwise size x size, 1x1 to `channels`; plus x where shapes agree.
 

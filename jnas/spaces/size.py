@@ -21,7 +21,7 @@ from jax import Array
 
 from jnas.errors import InputError
 from jnas.spaces.base import Space, Text
-from jnas.spaces.layers import Blocks, Classifier, Convolution, average_pool, convolution_norm, norm
+from jnas.spaces.layers import Blocks, Classifier, Convolution, NormRelu, average_pool, convolution_norm
 from jnas.spaces.networks import of_networks
 
 WIDTHS = tuple(range(8, 65, 8))
@@ -57,14 +57,6 @@ class Residual(nn.Module):
         return y + nn.Conv(self.width, (1, 1), use_bias=False)(average_pool(x, 2, 2))
 
 
-class Last(nn.Module):
-    """Normalisation and ReLU."""
-
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
-        return nn.relu(norm(x, train))
-
-
 def write(decisions: np.ndarray) -> str:
     """`a:b:c:d:e` of the places in `WIDTHS`, int[5]."""
     return ":".join(str(WIDTHS[place]) for place in decisions)
@@ -86,7 +78,7 @@ def _network(architecture: Mapping[str, int], classes: int) -> Blocks:
     widths = [architecture[name] for name in NAMES]
     cells = [Residual(width) if place % 2 else Cell(width) for place, width in enumerate(widths)]
     stem = Convolution(widths[0], 3, activation="identity")
-    return Blocks((stem, *cells, Last(), Classifier(classes)))
+    return Blocks((stem, *cells, NormRelu(), Classifier(classes)))
 
 
 SPACE: Space = of_networks("size", dict.fromkeys(NAMES, WIDTHS), _network, text=Text(write, read))
