@@ -17,9 +17,12 @@ Of more than `MOST_WITH_ALL_SETS` operations the sets are those of one operation
 double with every operation.
 """
 
+from collections.abc import Callable
 from itertools import chain, combinations
 
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jnas.errors import InputError
 from jnas.spaces.base import Graph, Space
@@ -34,57 +37,89 @@ def graph_features(space: Space, architectures: np.ndarray) -> tuple[np.ndarray,
     Equal cells by `space.canonical` may differ: put them in that form first. Raises `InputError` for a space without
     cells.
     """
-    if not isinstance(space.network, str):
-        raise InputError(
-            f"graph features are those of cells, and {space.name} has none: take one-hot decisions"
-        )
-    choices = np.asarray(space.choices(architectures))
-    columns: dict[str, np.ndarray] = {}
-    for kind, (cell, graph) in enumerate(zip(space.cell_names, space.graphs, strict=True)):
-        for name, column in _of_cell(graph, choices[:, kind]).items():
-            columns[f"{cell} {name}" if space.cells > 1 else name] = column
-    return np.stack(list(columns.values()), axis=1).astype(np.float64), list(columns)
+    columns = _columns(space, jnp.asarray(architectures, jnp.int32))
+    return np.stack([np.asarray(column) for column in columns.values()], axis=1).astype(np.float64), list(
+        columns
+    )
 
 
-def _of_cell(graph: Graph, choices: np.ndarray) -> dict[str, np.ndarray]:
+def graph_encoding(space: Space) -> Callable[[Array], Array]:
+    """The features as a function under jit, int32[B, D] -> float32[B, F]. Raises `InputError` as `graph_features`."""
+    _check(space)
+    return lambda architectures: jnp.stack(list(_columns(space, architectures).values()), axis=1).astype(
+        jnp.float32
+    )
+
+
+def has_paths(space: Space) -> bool:
+    """True for spaces of cells: one supernet, and no two edges between the same nodes."""
+    return isinstance(space.network, str) and len(set(space.edges)) == len(space.edges)
+
+
+def _check(space: Space) -> None:
+    if not has_paths(space):
+        raise InputError(f"graph features are those of cells, and {space.name} has none: choose others")
+
+
+def _columns(space: Space, architectures: Array) -> dict[str, Array]:
+    """Features int[B] by name."""
+    _check(space)
+    choices = space.choices(architectures)
+    return {
+        f"{cell} {name}" if space.cells > 1 else name: column
+        for kind, (cell, graph) in enumerate(zip(space.cell_names, space.graphs, strict=True))
+        for name, column in _of_cell(graph, choices[:, kind]).items()
+    }
+
+
+def _of_cell(graph: Graph, choices: Array) -> dict[str, Array]:
     """Features [B] by name of cells with the operations int[B, E]."""
     named = [k for k, name in enumerate(graph.operations) if name != "none"]
     sizes = range(1, len(named) + 1) if len(named) <= MOST_WITH_ALL_SETS else (1, 2, len(named))
     features = {f"count of {name}": (choices == k).sum(1) for k, name in enumerate(graph.operations)}
-    there = np.isin(choices, named)
+
+    def standing(operations: tuple[int, ...]) -> Array:
+        return jnp.asarray(np.isin(np.arange(len(graph.operations)), operations))[choices]
+
+    there = standing(tuple(named))
     for operations in chain.from_iterable(combinations(named, size) for size in sizes):
-        among = np.isin(choices, operations)
+        among = standing(operations)
         label = "+".join(graph.operations[k] for k in operations)
         features[f"shortest path over {label}"] = _shortest(graph, among)
         features[f"most of {label} on a path"] = _richest(graph, among, there)
         for node in range(graph.inputs, graph.nodes):
-            entering = [edge for edge, (_, target) in enumerate(graph.edges) if target == node]
-            if entering:
-                features[f"{label} into node {node}"] = among[:, entering].sum(1)
+            if entering := [edge for edge, (_, target) in enumerate(graph.edges) if target == node]:
+                features[f"{label} into node {node}"] = among[:, np.array(entering)].sum(1)
         for node in range(graph.nodes):
             if leaving := graph.leaving(node):
-                features[f"{label} out of node {node}"] = among[:, leaving].sum(1)
+                features[f"{label} out of node {node}"] = among[:, np.array(leaving)].sum(1)
     return features
 
 
-def _shortest(graph: Graph, among: np.ndarray) -> np.ndarray:
+def _by_source(graph: Graph) -> list[tuple[int, tuple[int, int]]]:
+    """Edges in an order in which a node is complete before it is read."""
+    return sorted(enumerate(graph.edges), key=lambda item: item[1])
+
+
+def _shortest(graph: Graph, among: Array) -> Array:
     """Edges on the shortest path over edges bool[B, E], int[B]; one more than there are nodes where there is none."""
     far = graph.nodes + 1
-    distance = np.full((graph.nodes, len(among)), far)
-    distance[: graph.inputs] = 0
-    # By source, so that a node is complete before it is read.
-    for edge, (source, target) in sorted(enumerate(graph.edges), key=lambda item: item[1]):
-        step = np.where(among[:, edge], distance[source] + 1, far)
-        distance[target] = np.minimum(distance[target], step)
-    return np.minimum(distance[list(graph.outputs or (graph.nodes - 1,))].min(0), far)
+    distance = [jnp.full(len(among), 0 if node < graph.inputs else far) for node in range(graph.nodes)]
+    for edge, (source, target) in _by_source(graph):
+        step = jnp.where(among[:, edge], distance[source] + 1, far)
+        distance[target] = jnp.minimum(distance[target], step)
+    return jnp.minimum(jnp.stack([distance[node] for node in _ends(graph)]).min(0), far)
 
 
-def _richest(graph: Graph, among: np.ndarray, there: np.ndarray) -> np.ndarray:
+def _richest(graph: Graph, among: Array, there: Array) -> Array:
     """Most edges of bool[B, E] on a path over edges that are there, int[B]."""
     missing = -len(graph.edges) - 1
-    most = np.full((graph.nodes, len(among)), missing)
-    most[: graph.inputs] = 0
-    for edge, (source, target) in sorted(enumerate(graph.edges), key=lambda item: item[1]):
-        step = np.where(there[:, edge], most[source] + among[:, edge], missing)
-        most[target] = np.maximum(most[target], step)
-    return np.maximum(most[list(graph.outputs or (graph.nodes - 1,))].max(0), 0)
+    most = [jnp.full(len(among), 0 if node < graph.inputs else missing) for node in range(graph.nodes)]
+    for edge, (source, target) in _by_source(graph):
+        step = jnp.where(there[:, edge], most[source] + among[:, edge], missing)
+        most[target] = jnp.maximum(most[target], step)
+    return jnp.maximum(jnp.stack([most[node] for node in _ends(graph)]).max(0), 0)
+
+
+def _ends(graph: Graph) -> tuple[int, ...]:
+    return graph.outputs or (graph.nodes - 1,)

@@ -26,10 +26,11 @@ import optax
 from jax import Array
 
 from jnas.spaces import Space
+from jnas.spaces.graph_features import has_paths
 from jnas.strategies import archive
 from jnas.strategies.acquisition import independent_thompson
 from jnas.strategies.archive import Archive
-from jnas.strategies.encodings import has_paths, path_encoding
+from jnas.strategies.encodings import path_encoding
 from jnas.strategies.gaussian_process import targets
 from jnas.strategies.settings.bayesian import Bananas
 from jnas.strategies.unseen import mutants, unseen

@@ -19,11 +19,7 @@ from jax import Array
 
 from jnas.errors import InputError
 from jnas.spaces import Space
-
-
-def has_paths(space: Space) -> bool:
-    """True for spaces of cells: one supernet, and no two edges between the same nodes."""
-    return isinstance(space.network, str) and len(set(space.edges)) == len(space.edges)
+from jnas.spaces.graph_features import has_paths
 
 
 def paths(space: Space, longest: int) -> list[tuple[int, tuple[int, ...]]]:

@@ -3,11 +3,12 @@
     hamming              exp(-H(a, a') / l),          H: decisions that differ, each by its weight
     ard                  exp(-sum_d w_d 1[a_d != a'_d]),   a rate w_d > 0 of each decision
     path                 exp(-|p(a) - p(a')|_1 / l),  p: path encoding (`jnas.strategies.encodings`)
+    graph                exp(-|g(a) - g(a')|^2 / l),  g: graph features (`jnas.spaces.graph_features`), standardised
     weisfeiler_lehman    c(a, a') / sqrt(c(a, a) c(a', a')),   c = sum_{t <= h} sum_{v, v'} 1[x_t(v) = x'_t(v')]
 
-The first two are products of one kernel a decision, the third of one a bit. Both lengths l are shares of the mean
+The first two are products of one kernel a decision, the third of one a bit. All lengths l are shares of the mean
 distance of two random architectures. The rates begin as 1 / l, equal, and climb the likelihood (`Kernel.ascent`):
-automatic relevance determination, Neal, "Bayesian Learning for Neural Networks", 1996. In the fourth, v are the
+automatic relevance determination, Neal, "Bayesian Learning for Neural Networks", 1996. In the last, v are the
 operations of a cell that are there, its inputs and its outputs, with x_0 the operation's name and x_{t+1}(v) the pair
 of x_t(v) and the multiset of x_t of all that v reads: c counts equal subtrees, by rounds h. A cell's kinds have labels
 of their own.
@@ -34,7 +35,8 @@ from jax import Array
 
 from jnas.errors import InputError
 from jnas.spaces import Space
-from jnas.strategies.encodings import has_paths, path_encoding
+from jnas.spaces.graph_features import graph_encoding, has_paths
+from jnas.strategies.encodings import path_encoding
 from jnas.strategies.hashing import mixed
 from jnas.strategies.unseen import LISTED
 from jnas.types import Key
@@ -42,6 +44,8 @@ from jnas.types import Key
 # Lengths as shares of the mean distance, and rounds of labels, from which the likelihood chooses.
 LENGTHS = (0.125, 0.25, 0.5, 1.0)
 ROUNDS = (0, 1, 2, 3)
+# Of graph features, which say the same thing many times: on the digits the likelihood of 20 to 150 cells takes 2 to 6.
+GRAPH_LENGTHS = (0.5, 1.0, 2.0, 4.0)
 # Steps of Adam by which the rates of `ard` climb.
 ASCENT = 20
 # Random architectures whose mean distance is that of the space.
@@ -122,11 +126,26 @@ def path(space: Space, longest: int = 3) -> Kernel:
     return _exponential(space, path_encoding(space, longest))
 
 
-def _exponential(space: Space, features: Callable[[Array], Array]) -> Kernel:
+def graph(space: Space) -> Kernel:
+    """The exponential of the squared distance of graph features, each of variance 1 over random architectures.
+
+    Kadlecova et al., "Surprisingly Strong Performance Prediction with Neural Graph Features", ICML 2024,
+    https://arxiv.org/abs/2404.16551. Raises `InputError` for a space without cells.
+    """
+    encode = graph_encoding(space)
+    sample = encode(space.sample(jax.random.key(0), 2 * PAIRS))
+    varies = np.flatnonzero(np.asarray(sample.std(0)) > 0)
+    deviation = sample[:, varies].std(0)
+    return _exponential(space, lambda rows: encode(rows)[:, varies] / deviation, GRAPH_LENGTHS)
+
+
+def _exponential(
+    space: Space, features: Callable[[Array], Array], shares: tuple[float, ...] = LENGTHS
+) -> Kernel:
     """exp(-d / l), d the squared distance of features: of bits, the number of those that differ."""
     sample = features(space.sample(jax.random.key(0), 2 * PAIRS))
     mean = ((sample[:PAIRS] - sample[PAIRS:]) ** 2).sum(-1).mean()
-    lengths = tuple(float(share * mean) for share in LENGTHS)
+    lengths = tuple(float(share * mean) for share in shares)
     return Kernel(
         features, lambda first, second, length: jnp.exp(-_distances(first, second) / length), lengths
     )
@@ -216,5 +235,6 @@ KERNELS: dict[str, Callable[[Space], Kernel]] = {
     "hamming": hamming,
     "ard": ard,
     "path": path,
+    "graph": graph,
     "weisfeiler_lehman": weisfeiler_lehman,
 }

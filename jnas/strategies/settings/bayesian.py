@@ -43,9 +43,9 @@ class GaussianProcess(Member, frozen=True, kw_only=True, tag="gaussian_process")
     batch: Batch = 1
     initial: Initial = 10
     kernel: Annotated[
-        Literal["hamming", "ard", "path", "weisfeiler_lehman"],
+        Literal["hamming", "ard", "path", "graph", "weisfeiler_lehman"],
         Meta(
-            description="equal decisions, each with a weight (ard), equal paths, or equal subtrees of cells"
+            description="equal decisions, each with a weight (ard), equal paths, near graph features, equal subtrees"
         ),
     ] = "hamming"
     acquisition: Annotated[
