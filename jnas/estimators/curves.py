@@ -40,7 +40,7 @@ HOPELESS = 0.05
 
 
 class Forecast(NamedTuple):
-    """Of the value at the end of each training: mean, deviation, and probability of more than the best; float64[B]."""
+    """Ends of trainings: mean, deviation, and the probability of more than the best; float64[B] each."""
 
     mean: np.ndarray
     deviation: np.ndarray
