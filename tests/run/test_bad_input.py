@@ -146,7 +146,7 @@ WRONG_SEARCHES = [
         "regions.inputs does not fit: 20 images are needed, 'few' has 12 for training",
     ),
     ("--estimator.regions.crop 9", "regions.crop 9 does not fit into the images of 'digits'"),
-    ("--space nasbench101", "unknown .*space 'nasbench101'.*nasbench201"),
+    ("--space nasbench102", "unknown .*space 'nasbench102'.*nasbench201"),
     ("--strategy random", "strategy random does not end by itself: give a budget of evaluations"),
     ("--filter.factor 3", "filter chooses among draws: make strategy draw"),
     ("--final.candidates 3", "the strategy asks for gates: leave final out"),
